@@ -1,0 +1,92 @@
+"""The Program: everything the C driver needs, as a frozen value: kernels, the ordered calls, the memory plan, packed weights.
+
+Every kernel has one C signature, whatever it computes::
+
+    int32_t kernel(const void *input, const float *weight, const float *bias, const float *residual,
+                   float *output, float *scratch, int32_t begin, int32_t end);
+
+It computes its tasks ``begin <= task < end``; tasks of one kernel are independent of each other, so that threads may
+share them. ``scratch`` is memory of the calling thread; operands a kernel has no use for are null.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mnv2c.ir import Padding, TensorType
+from mnv2c.targets import Cpu, Target
+
+ALIGNMENT = 64  # bytes: of the arena, of every tensor in it, of the weights and of every constant in them
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """One kernel for one CPU.
+
+    ``tasks`` is how many there are; ``grain`` the fewest worth waking a thread for; ``origin`` says where the schedule's
+    parameters came from: ``rule`` or ``record``.
+    """
+
+    name: str
+    symbol: str
+    tasks: int
+    grain: int
+    scratch_bytes: int
+    origin: Literal["rule", "record"]
+    schedule: str
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """All kernels for one CPU: an ELF object file and what is in it, in the order of ``Program.kernels``."""
+
+    cpu: Cpu
+    object: bytes
+    kernels: tuple[CompiledKernel, ...]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Where a kernel finds a tensor: the caller's input or output, or a byte offset in the arena or in the weights."""
+
+    space: Literal["input", "output", "arena", "weights"]
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One layer. ``layer`` is its edge in the graph; ``comment`` one line for the reader of the C driver.
+
+    ``kernel_uint8`` is set on the first call alone: the same layer read from raw RGB bytes. ``type`` is the output's
+    without its zero ``border``; in memory the rows and columns of the border surround it.
+    """
+
+    layer: str
+    comment: str
+    kernel: str
+    input: Operand
+    output: Operand
+    type: TensorType
+    weight: Operand | None = None
+    bias: Operand | None = None
+    residual: Operand | None = None
+    border: Padding = Padding()
+    kernel_uint8: str | None = None
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class Program:
+    """``identifier`` is the C prefix (``mnv2_1_0``); ``kernels`` the names that calls refer to, each in every KernelSet."""
+
+    name: str
+    identifier: str
+    target: Target
+    input: TensorType
+    output: TensorType
+    kernels: tuple[str, ...]
+    kernel_sets: tuple[KernelSet, ...]
+    calls: tuple[Call, ...]
+    arena_bytes: int
+    weights: bytes
