@@ -1,1 +1,35 @@
+"""The graph passes: valid IR in, valid IR out, one rewrite per file, run in the order of ``PIPELINE``."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mnv2c.ir import Graph
+from mnv2c.passes.fold_batchnorm import fold_batchnorm
+from mnv2c.passes.fuse_activation import fuse_activation
+from mnv2c.passes.fuse_add import fuse_add
+from mnv2c.verifier import verify
+
+Pass = Callable[[Graph], Graph]
+
+PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add)
+
+
+def run_pipeline(
+    graph: Graph, passes: tuple[Pass, ...] = PIPELINE, observe: Callable[[str, Graph], None] | None = None
+) -> Graph:
+    """Runs ``passes`` in order and verifies after each.
+
+    ``observe`` sees every stage: ``("00-frontend", graph)``, ``("01-fold_batchnorm", graph)`` and so on.
+    """
+    stages: tuple[Pass | None, ...] = (None, *passes)
+    for number, rewrite in enumerate(stages):
+        graph = graph if rewrite is None else rewrite(graph)
+        verify(graph)
+        if observe is not None:
+            observe(f"{number:02}-{_name(rewrite)}", graph)
+    return graph
+
+
+def _name(rewrite: Pass | None) -> str:
+    return "frontend" if rewrite is None else getattr(rewrite, "__name__", type(rewrite).__name__)
