@@ -1,0 +1,100 @@
+"""From a Program to a Library: compiles the driver and the runtime, embeds the weights, links, adds the package files.
+
+What comes in: a ``Program`` whose kernels are objects already. What goes out: a ``Library``, the same bytes from the
+same inputs, under any directory, on any day.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mnv2c.codegen.driver_c import driver, weights_assembly
+from mnv2c.codegen.header import FUNCTIONS, RUNTIME_SOURCES, example, header, runtime_sources
+from mnv2c.codegen.library import Library
+from mnv2c.codegen.package import package_files
+from mnv2c.codegen.program import Program
+from mnv2c.errors import ToolError
+from mnv2c.toolchain import Toolchain, archive, compile_c, find_zig, link_shared
+
+
+def interface(program: Program) -> dict[str, object]:
+    """What ``mnv2c.load`` needs to know of a library; belongs under ``interface`` in its manifest."""
+    return {
+        "identifier": program.identifier,
+        "target": program.target.name,
+        "triple": program.target.triple,
+        "instruction_sets": [kernels.cpu.name for kernels in program.kernel_sets],
+        "input_shape": list(program.input.shape),
+        "output_shape": list(program.output.shape),
+    }
+
+
+def assemble(program: Program, *, extra: Mapping[str, bytes]) -> Library:
+    """Compiles and links in a temporary directory; ``extra`` are further files of the library by path, manifest.json too.
+
+    ToolError where zig is missing or fails, ValueError where the program breaks its contract.
+    """
+    _check(program)
+    identifier = program.identifier
+    sources = runtime_sources(identifier) | {f"{identifier}.c": driver(program)}
+    texts = {f"src/{name}": text for name, text in sources.items()} | package_files(identifier)
+    texts |= {f"include/{identifier}.h": header(program), "examples/main.c": example(identifier)}
+    files = {path: text.encode() for path, text in texts.items()} | _compile(program, texts) | dict(extra)
+    return Library({path: files[path] for path in sorted(files)})
+
+
+def _check(program: Program) -> None:
+    """The contract that C cannot check: every symbol under the library's prefix, every kernel for every CPU."""
+    if not re.fullmatch(r"[A-Za-z]\w*", program.identifier, re.ASCII):
+        raise ValueError(f"identifier {program.identifier!r} is not a C identifier")
+    for kernels in program.kernel_sets:
+        if tuple(kernel.name for kernel in kernels.kernels) != program.kernels:
+            raise ValueError(f"the kernels for {kernels.cpu.name} are not those of the program")
+        for kernel in kernels.kernels:
+            if not kernel.symbol.startswith(f"{program.identifier}_"):
+                raise ValueError(f"kernel symbol {kernel.symbol!r} lacks the prefix {program.identifier}_")
+
+
+def _compile(program: Program, texts: Mapping[str, str]) -> dict[str, bytes]:
+    """The two libraries, by path."""
+    toolchain = find_zig(program.target.zig_triple)
+    try:
+        with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
+            return _compile_in(Path(name), toolchain, program, texts)
+    except OSError as error:
+        raise ToolError(f"cannot compile the library in {tempfile.gettempdir()}: {error.strerror}") from error
+
+
+def _compile_in(directory: Path, toolchain: Toolchain, program: Program, texts: Mapping[str, str]) -> dict[str, bytes]:
+    identifier = program.identifier
+    shared, static = f"lib{identifier}.so", f"lib{identifier}.a"
+    for path, text in texts.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_text(text, encoding="utf-8")
+    (directory / "weights.bin").write_bytes(program.weights)
+    (directory / "weights.S").write_text(weights_assembly(program), encoding="utf-8")
+    (directory / "exports.map").write_text(_version_script(identifier), encoding="utf-8")
+    objects = []
+    for kernels in program.kernel_sets:
+        objects.append(f"kernels_{kernels.cpu.name}.o")
+        (directory / objects[-1]).write_bytes(kernels.object)
+
+    sources = [f"src/{identifier}.c", *(f"src/{source}" for source in RUNTIME_SOURCES), "weights.S"]
+    with ThreadPoolExecutor() as threads:
+        jobs = [
+            threads.submit(compile_c, toolchain, directory, source, flags=("-Iinclude", "-Wall", "-Wextra"))
+            for source in sources
+        ]
+        objects = [job.result() for job in jobs] + objects
+    link_shared(toolchain, directory, objects, output=shared, version_script="exports.map")
+    archive(toolchain, directory, objects, output=static)
+    return {f"lib/{name}": (directory / name).read_bytes() for name in (shared, static)}
+
+
+def _version_script(identifier: str) -> str:
+    names = "".join(f" {identifier}_{function};" for function in FUNCTIONS)
+    return f"{{ global:{names} local: *; }};\n"

@@ -1,0 +1,167 @@
+/* Contexts: options checked, memory and threads found, runs one at a time. */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+#include "runtime.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { ALIGNMENT = 64 }; /* of the arena and of each thread's scratch: a cache line, and the widest vector */
+
+struct mnv2c_context {
+    const struct mnv2c_level *level;
+    struct mnv2c_pool *pool;
+    char *arena;
+    char *scratch;
+    size_t scratch_stride;
+    pthread_mutex_t lock; /* a run, or a change of observer */
+    mnv2c_observer *observer;
+    void *user;
+};
+
+const char *mnv2c_message(int status)
+{
+    switch (status) {
+    case MNV2C_OK: return "ok";
+    case MNV2C_ARGUMENT: return "invalid argument: a null pointer, a value out of range or an unaligned float buffer";
+    case MNV2C_MEMORY: return "out of memory";
+    case MNV2C_THREADS: return "the system would not start the threads";
+    case MNV2C_CPU: return "this processor lacks the instruction set";
+    case MNV2C_INSTRUCTION_SET: return "the library was not built for this instruction set";
+    case MNV2C_KERNEL: return "a kernel refused to run: the library is damaged";
+    default: return "unknown status";
+    }
+}
+
+static int options_are_valid(const mnv2c_options *options)
+{
+    if (options->size != sizeof *options || options->threads < 0 || options->threads > MNV2C_MAX_THREADS) return 0;
+    if (options->share_threads_with == NULL || options->threads == 0) return 1;
+    return options->threads == mnv2c_threads(options->share_threads_with);
+}
+
+static int choose_level(const char *name, const struct mnv2c_level **level)
+{
+    int known = 0;
+    for (int i = 0; i < mnv2c_level_count; i++) {
+        if (name != NULL && strcmp(name, mnv2c_levels[i].name) != 0) continue;
+        known = 1;
+        *level = &mnv2c_levels[i];
+        if (mnv2c_cpu_has((*level)->name)) return MNV2C_OK;
+    }
+    return known ? MNV2C_CPU : MNV2C_INSTRUCTION_SET;
+}
+
+static int find_threads(const mnv2c_options *options, struct mnv2c_pool **pool)
+{
+    if (options->share_threads_with != NULL) {
+        *pool = options->share_threads_with->pool;
+        mnv2c_pool_share(*pool);
+        return MNV2C_OK;
+    }
+    return mnv2c_pool_create(options->threads == 0 ? 1 : options->threads, pool);
+}
+
+static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+/* Arena and scratch in one block. The arena starts as zeros, and its pages are there before the first run. */
+static int find_memory(mnv2c_context *context)
+{
+    size_t arena = round_up(mnv2c_arena_bytes);
+    context->scratch_stride = round_up(context->level->scratch);
+    size_t bytes = arena + context->scratch_stride * (size_t)mnv2c_pool_threads(context->pool);
+    context->arena = aligned_alloc(ALIGNMENT, bytes > 0 ? bytes : ALIGNMENT);
+    if (context->arena == NULL) return MNV2C_MEMORY;
+    memset(context->arena, 0, bytes);
+    context->scratch = context->arena + arena;
+    return MNV2C_OK;
+}
+
+int mnv2c_create(const mnv2c_options *options, mnv2c_context **context)
+{
+    static const mnv2c_options defaults = MNV2C_OPTIONS_INIT;
+    if (context == NULL) return MNV2C_ARGUMENT;
+    *context = NULL;
+    if (options == NULL) options = &defaults;
+    if (!options_are_valid(options)) return MNV2C_ARGUMENT;
+
+    const struct mnv2c_level *level;
+    int status = choose_level(options->instruction_set, &level);
+    if (status != MNV2C_OK) return status;
+    mnv2c_context *made = calloc(1, sizeof *made);
+    if (made == NULL) return MNV2C_MEMORY;
+    made->level = level;
+    status = find_threads(options, &made->pool);
+    if (status == MNV2C_OK) status = find_memory(made);
+    if (status == MNV2C_OK && pthread_mutex_init(&made->lock, NULL) != 0) status = MNV2C_MEMORY;
+    if (status == MNV2C_OK) {
+        *context = made;
+        return MNV2C_OK;
+    }
+    mnv2c_pool_release(made->pool);
+    free(made->arena);
+    free(made);
+    return status;
+}
+
+void mnv2c_destroy(mnv2c_context *context)
+{
+    if (context == NULL) return;
+    pthread_mutex_destroy(&context->lock);
+    mnv2c_pool_release(context->pool);
+    free(context->arena);
+    free(context);
+}
+
+static uint64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_record *record, const struct mnv2c_work *work,
+                    struct mnv2c_operands operands)
+{
+    struct mnv2c_job job = {work, operands, context->scratch, context->scratch_stride};
+    if (context->observer == NULL) return mnv2c_pool_run(context->pool, &job);
+    uint64_t start = now();
+    int status = mnv2c_pool_run(context->pool, &job);
+    mnv2c_layer layer = record->layer;
+    layer.nanoseconds = now() - start;
+    layer.data = operands.output + record->interior;
+    context->observer(context->user, &layer);
+    return status;
+}
+
+static int run(mnv2c_context *context, const void *input, int rgb, float *logits)
+{
+    if (context == NULL || input == NULL || logits == NULL) return MNV2C_ARGUMENT;
+    if ((uintptr_t)logits % _Alignof(float) != 0) return MNV2C_ARGUMENT;
+    if (!rgb && (uintptr_t)input % _Alignof(float) != 0) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    mnv2c_pool_enter(context->pool);
+    int status = mnv2c_layers(context, context->level->kernels, context->arena, input, rgb, logits);
+    mnv2c_pool_leave(context->pool);
+    pthread_mutex_unlock(&context->lock);
+    return status;
+}
+
+int mnv2c_run(mnv2c_context *context, const float *input, float *logits) { return run(context, input, 0, logits); }
+
+int mnv2c_run_rgb(mnv2c_context *context, const uint8_t *rgb, float *logits) { return run(context, rgb, 1, logits); }
+
+int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user)
+{
+    if (context == NULL) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    context->observer = observer;
+    context->user = user;
+    pthread_mutex_unlock(&context->lock);
+    return MNV2C_OK;
+}
+
+const char *mnv2c_instruction_set(const mnv2c_context *context) { return context == NULL ? NULL : context->level->name; }
+
+int mnv2c_threads(const mnv2c_context *context) { return context == NULL ? 0 : mnv2c_pool_threads(context->pool); }

@@ -1,0 +1,102 @@
+/*
+ * The whole interface of this library: one network, its weights inside.
+ *
+ *     mnv2c_context *context;
+ *     int status = mnv2c_create(NULL, &context);
+ *     if (status == MNV2C_OK) status = mnv2c_run_rgb(context, pixels, logits);
+ *     if (status != MNV2C_OK) fprintf(stderr, "%s\n", mnv2c_message(status));
+ *     mnv2c_destroy(context);
+ *
+ * There is no global state. Any number of contexts may exist and run at once; each function may be called from any thread,
+ * also two at once on one context (they take turns). No function aborts; every failure is a status.
+ */
+#ifndef MNV2C_H
+#define MNV2C_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* @constants@ */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What every function that can fail returns. */
+enum {
+    MNV2C_OK = 0,
+    MNV2C_ARGUMENT = 1,        /* a null pointer, a value out of range, a float buffer that is not aligned as floats are */
+    MNV2C_MEMORY = 2,          /* out of memory */
+    MNV2C_THREADS = 3,         /* the system would not start the threads */
+    MNV2C_CPU = 4,             /* this processor lacks the instruction set asked for, or all that the library has */
+    MNV2C_INSTRUCTION_SET = 5, /* the library was not built for the instruction set asked for */
+    MNV2C_KERNEL = 6           /* a kernel refused to run: the library is damaged */
+};
+
+/* One line of English for a status. Never null; not to be freed. */
+const char *mnv2c_message(int status);
+
+/* The network ready to run: working memory and threads. */
+typedef struct mnv2c_context mnv2c_context;
+
+/* How to run. Start from MNV2C_OPTIONS_INIT, which holds the defaults, and set what should differ. */
+typedef struct {
+    /* sizeof(mnv2c_options): tells the library which fields the program knows. */
+    size_t size;
+    /* Threads that share the work, the caller included: 1 to MNV2C_MAX_THREADS, or 0 for the default. The default is 1, or
+     * the number of the other context where share_threads_with is set; then any other number is an error. */
+    int threads;
+    /* The name of the instruction set to use; null for the best that the processor and the library both have. */
+    const char *instruction_set;
+    /* Use the threads of this context in place of new ones; null for threads of its own. Contexts that share threads take
+     * turns, one run at a time. They may be destroyed in any order. */
+    mnv2c_context *share_threads_with;
+} mnv2c_options;
+
+#define MNV2C_MAX_THREADS 256
+#define MNV2C_OPTIONS_INIT {sizeof(mnv2c_options), 0, NULL, NULL}
+
+/* Makes a context; null options are the defaults. On failure *context is null. */
+int mnv2c_create(const mnv2c_options *options, mnv2c_context **context);
+
+/* Frees a context that no thread is using any more; null is fine. */
+void mnv2c_destroy(mnv2c_context *context);
+
+/*
+ * Runs the network on a normalised image: MNV2C_HEIGHT rows of MNV2C_WIDTH pixels of MNV2C_CHANNELS floats,
+ * x = (pixel - mean) / scale as the network was trained. Writes MNV2C_CLASSES floats, before any softmax.
+ */
+int mnv2c_run(mnv2c_context *context, const float *input, float *logits);
+
+/* The same from raw bytes, 0 to 255, of the same layout (R, G, B, R, G, B, ...): the library normalises them itself. */
+int mnv2c_run_rgb(mnv2c_context *context, const uint8_t *rgb, float *logits);
+
+/* The name of the instruction set in use, such as "v3"; null for a null context. Not to be freed. */
+const char *mnv2c_instruction_set(const mnv2c_context *context);
+
+/* How many threads a run uses, the caller included; 0 for a null context. */
+int mnv2c_threads(const mnv2c_context *context);
+
+/* What an observer is told about a layer that has just run. All of it is valid until the observer returns. */
+typedef struct {
+    const char *name;     /* as in the model's table, such as "block3.expand" */
+    const float *data;    /* the first element of what the layer computed */
+    int64_t shape[4];     /* batch, height, width, channels; height and width are 1 where a layer has none */
+    int64_t strides[4];   /* the distance between neighbours along each, in floats: a tensor may lie inside a border */
+    uint64_t nanoseconds; /* wall time of this layer */
+    uint64_t macs;        /* multiply-accumulates in it */
+} mnv2c_layer;
+
+typedef void mnv2c_observer(void *user, const mnv2c_layer *layer);
+
+/*
+ * From the next run on, calls `observer` after each layer, in the thread that called run; null ends that. It must not call
+ * this library's functions on the same context. Without an observer nothing is timed.
+ */
+int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
