@@ -89,8 +89,8 @@ def format_table(summary: Summary) -> str:
     totals = summary.totals
     rows.append(("total", "", "", *map(_count, (totals.parameters, totals.weights, totals.macs)), "", ""))
     lines = _align(rows)
-    rule = "-" * len(lines[0])
-    arena = "" if totals.arena_bytes is None else f"; arena {totals.arena_bytes:,} bytes"
+    rule = "-" * max(map(len, lines))
+    arena = "" if totals.arena_bytes is None else f", arena {totals.arena_bytes:,} bytes"
     title = f"{summary.name}: {totals.weights / 1e6:.2f} M weights, {totals.macs / 1e6:.1f} M multiply-adds{arena}"
     return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1]]) + "\n"
 

@@ -1,1 +1,37 @@
+"""Where a graph's weights come from: a trained file, or a seeded initialisation.
 
+What comes in: a path or none, the spec, a seed. What goes out: one float32 array per parameter, and their origin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnv2c.frontend import parameter_shapes
+from mnv2c.ir import Array
+from mnv2c.spec import Spec
+from mnv2c.weights.npz import Trained, read_npz
+from mnv2c.weights.seeded import seeded_weights
+
+
+@dataclass(frozen=True)
+class WeightsOrigin:
+    """For the screen and the manifest: a file's name (no folder) and SHA-256, or the seed of an initialisation."""
+
+    description: str
+    sha256: str | None = None
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        return self.description if self.sha256 is None else f"{self.description}, sha256 {self.sha256}"
+
+
+def load_weights(path: Path | None, spec: Spec, seed: int) -> tuple[dict[str, Array], WeightsOrigin]:
+    """The weights of ``path`` where one is given, else seeded ones. Raises ``WeightsError``."""
+    if path is None:
+        return seeded_weights(spec, seed), WeightsOrigin(f"seeded initialisation, seed {seed}", seed=seed)
+    trained = Trained(padding=spec.padding, batchnorm_epsilon=spec.batchnorm_epsilon)
+    weights = read_npz(path, parameter_shapes(spec), spec=trained)
+    return weights, WeightsOrigin(path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())

@@ -46,7 +46,9 @@ def read_npz(path: Path, expected: Mapping[str, tuple[int, ...]], *, spec: Train
     """
     found = _read_members(path)
     faults = _meta_faults(found.pop(META, None), spec or Trained())
-    if found and not found.keys() & expected.keys():
+    if not found:
+        raise WeightsError(f"{path}: the archive holds no tensors")
+    if not found.keys() & expected.keys():
         raise WeightsError(
             f"{path}: none of its {len(found)} tensors has a name of the spec's layers: "
             f"it holds {_few(found)}, the spec needs {_few(expected)}"
@@ -68,19 +70,28 @@ def read_npz(path: Path, expected: Mapping[str, tuple[int, ...]], *, spec: Train
 
 def _read_members(path: Path) -> dict[str, NDArray[Any] | str]:
     """Every member of the archive; a damaged one becomes the text of what is wrong with it."""
-    if not path.exists():
-        raise WeightsError(f"{path}: no such file; give an .npz file of trained weights, or leave --weights out")
-    if not path.is_file():
-        raise WeightsError(f"{path}: not a file; give an .npz file of trained weights")
-    if not zipfile.is_zipfile(path):
-        size = path.stat().st_size
-        state = "empty" if size == 0 else "not an .npz archive, or truncated"
-        raise WeightsError(f"{path}: the file is {state} ({size} bytes); copy or download it again")
+    _check_archive(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: _read_member(archive, name) for name in archive.files}
     except DAMAGE as error:
         raise WeightsError(f"{path}: cannot be read as an .npz archive ({_one_line(error)})") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Says what is there instead of an archive; whatever ``open`` would wait for, such as a FIFO, is not opened."""
+    try:
+        if not path.exists():
+            raise WeightsError(f"{path}: no such file; give an .npz file of trained weights, or leave --weights out")
+        if not path.is_file():
+            raise WeightsError(f"{path}: not a file; give an .npz file of trained weights")
+        with path.open("rb") as file:
+            size, archive = path.stat().st_size, zipfile.is_zipfile(file)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not archive:
+        state = "empty" if size == 0 else "not an .npz archive, or truncated"
+        raise WeightsError(f"{path}: the file is {state} ({size} bytes); copy or download it again")
 
 
 def _read_member(archive: Any, name: str) -> NDArray[Any] | str:
