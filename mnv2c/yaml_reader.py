@@ -3,8 +3,8 @@
 What comes in: the text of a file, and overrides (``--set KEY=VALUE``) that stand in for some of its values. What goes
 out: checked numbers and words, and ``errors``. Nothing here knows what the keys mean. A reader that finds a mistake
 notes it and returns a harmless value, so that the caller goes on to the next; a missing value (``None``) is noted once,
-where ``fields`` misses it. YAML nodes are never expanded, so that anchors and aliases, even recursive ones, cost no more
-than their text.
+where ``fields`` misses it. YAML nodes are never expanded, so that anchors and aliases, even recursive ones, cost no
+more than their text.
 """
 
 from __future__ import annotations

@@ -1,0 +1,97 @@
+"""Random valid tables: they load, give verified graphs, and every pass preserves what the interpreter computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from property.strategies import specs, yaml_of
+
+from mnv2c.errors import SourceError, SpecError
+from mnv2c.frontend import build_graph, parameter_shapes
+from mnv2c.interpreter import interpret
+from mnv2c.ir import Add, Array, BatchNorm, Convolution, Graph, ReLU6
+from mnv2c.passes import run_pipeline
+from mnv2c.spec import Spec, load_spec
+from mnv2c.verifier import verify
+from mnv2c.weights.seeded import seeded_weights
+
+SPEC = Path(__file__).parents[2] / "specs" / "mnv2_1.0.yaml"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("specs")
+
+
+def errors_of(path: Path, *overrides: str) -> tuple[SourceError, ...]:
+    """The mistakes that ``load_spec`` names; any other exception passes through and fails the test."""
+    try:
+        load_spec(path, overrides)
+    except SpecError as error:
+        return error.errors
+    return ()
+
+
+def image(graph: Graph, seed: int) -> Array:
+    return np.random.default_rng(seed).uniform(-1, 1, graph.input.type.shape).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spec=specs())
+def test_a_spec_survives_its_text(spec: Spec, folder: Path) -> None:
+    path = folder / "random.yaml"
+    path.write_text(yaml_of(spec))
+    assert load_spec(path) == spec
+
+
+@settings(max_examples=60, deadline=None)
+@given(spec=specs(), seed=st.integers(0, 1000))
+def test_a_random_spec_gives_a_verified_graph(spec: Spec, seed: int) -> None:
+    weights = seeded_weights(spec, seed)
+    graph = build_graph(spec, weights)
+    verify(graph)
+    assert {name: value.shape for name, value in weights.items()} == parameter_shapes(spec)
+    assert graph.op(graph.output).type.shape == (1, spec.classes)
+    convolutions = [op for op in graph.ops if isinstance(op, Convolution)]
+    assert len(convolutions) == 2 + sum(row.n * (2 if row.t == 1 else 3) for row in spec.bottlenecks)
+    for op in convolutions:
+        _, height, width, _ = graph.op(op.inputs[0]).type.shape
+        assert op.type.shape[1:3] == (-(-height // op.stride), -(-width // op.stride))
+
+
+@settings(max_examples=40, deadline=None)
+@given(spec=specs(), seed=st.integers(0, 1000))
+def test_every_pass_preserves_the_logits(spec: Spec, seed: int) -> None:
+    graph = build_graph(spec, seeded_weights(spec, seed))
+    x = image(graph, seed)
+    before = interpret(graph, x)
+    stages: dict[str, Array] = {}
+    final = run_pipeline(graph, observe=lambda stage, observed: stages.update({stage: interpret(observed, x)}))
+    assert list(stages) == ["00-frontend", "01-fold_batchnorm", "02-fuse_activation", "03-fuse_add"]
+    for stage, logits in stages.items():
+        np.testing.assert_allclose(logits, before, rtol=1e-4, atol=1e-4, err_msg=stage)
+    assert not [op.name for op in final.ops if isinstance(op, (BatchNorm, ReLU6, Add))]
+
+
+@settings(max_examples=200, deadline=None)
+@given(spec=specs(), data=st.data())
+def test_a_damaged_spec_is_an_error_or_a_spec(spec: Spec, data: st.DataObject, folder: Path) -> None:
+    text = yaml_of(spec)
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 8)))
+    garbage = data.draw(st.text(st.sampled_from("{}[]:,-&*!|>'\"#% \n\tab01.e\x00\ufeff"), max_size=6))
+    path = folder / "damaged.yaml"
+    path.write_text(text[:start] + garbage + text[end:], encoding="utf-8")
+    assert all(error.line >= 1 and error.column >= 1 and error.message for error in errors_of(path))
+
+
+@settings(max_examples=100, deadline=None)
+@given(key=st.text(max_size=12), value=st.text(max_size=12))
+def test_a_random_override_is_an_error_or_a_spec(key: str, value: str) -> None:
+    fields = ("classes", "input.mean", "bottlenecks[2].c", "head", key)
+    for field in fields:
+        assert all(error.file == "--set" for error in errors_of(SPEC, f"{field}={value}"))

@@ -1,0 +1,32 @@
+"""The text of the graph after every pass, compared with tests/golden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mnv2c.frontend import build_graph, parameter_shapes
+from mnv2c.ir import Graph
+from mnv2c.passes import run_pipeline
+from mnv2c.printer import format_graph
+from mnv2c.spec import Spec, load_spec
+
+SPECS = Path(__file__).parents[1] / "specs"
+
+
+def graph_of(spec: Spec) -> Graph:
+    """No values are printed, so ones do for weights."""
+    return build_graph(spec, {name: np.ones(shape, np.float32) for name, shape in parameter_shapes(spec).items()})
+
+
+def test_every_stage_of_the_paper_s_network(golden: Callable[[str, str], None]) -> None:
+    graph = graph_of(load_spec(SPECS / "mnv2_1.0.yaml"))
+    run_pipeline(graph, observe=lambda stage, observed: golden(f"mnv2_1.0.{stage}.ir", format_graph(observed)))
+
+
+def test_narrow_and_symmetric_with_overrides(golden: Callable[[str, str], None]) -> None:
+    changes = ["resolution=96", "padding=symmetric", "input.mean=[123.675, 116.28, 103.53]", "bottlenecks[1].c=40"]
+    final = run_pipeline(graph_of(load_spec(SPECS / "mnv2_0.35.yaml", changes)))
+    golden("mnv2_0.35_symmetric_96.ir", format_graph(final))

@@ -1,0 +1,206 @@
+"""The passes: what each rewrites, what it must leave alone, and that the numbers stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnv2c.errors import GraphError
+from mnv2c.frontend import build_graph
+from mnv2c.interpreter import interpret
+from mnv2c.ir import Add, BatchNorm, Convolution, Graph, Op, Project, ReLU6
+from mnv2c.passes import Pass, fold_batchnorm, fuse_activation, fuse_add, run_pipeline
+from mnv2c.spec import load_spec
+from mnv2c.verifier import constant_names, verify
+from mnv2c.weights.seeded import seeded_weights
+
+SPECS = Path(__file__).parents[1] / "specs"
+TABLE = "bottlenecks=[{t: 1, c: 8, n: 1, s: 1}, {t: 2, c: 8, n: 3, s: 2}]"
+
+
+def tiny() -> Graph:
+    spec = load_spec(SPECS / "mnv2_0.35.yaml", ["resolution=12", "classes=5", TABLE, "head.c=24"])
+    return build_graph(spec, seeded_weights(spec, 0))
+
+
+def names(graph: Graph, kind: type[Op]) -> list[str]:
+    return [op.name for op in graph.ops if isinstance(op, kind)]
+
+
+def cut(graph: Graph, output: str) -> Graph:
+    """The graph up to the edge ``output``, with the constants that are left."""
+    ops = graph.ops[: [op.name for op in graph.ops].index(output) + 1]
+    read = {name for op in ops for name in constant_names(op)}
+    constants = {name: value for name, value in graph.constants.items() if name in read}
+    part = replace(graph, ops=ops, output=output, constants=constants)
+    verify(part)
+    return part
+
+
+def with_second_reader(graph: Graph, edge: str, last: str) -> Graph:
+    """The graph up to ``last``, whose output is then added to ``edge``, which so has one reader more."""
+    part = cut(graph, last)
+    sum_ = Add(name="sum", inputs=(last, edge), type=part.op(last).type, source=part.op(last).source)
+    both = replace(part, ops=(*part.ops, sum_), output="sum")
+    verify(both)
+    return both
+
+
+def assert_same_numbers(before: Graph, after: Graph) -> None:
+    verify(after)
+    x = np.random.default_rng(1).uniform(-1, 1, before.input.type.shape).astype(np.float32)
+    expected = interpret(before, x)
+    assert np.ptp(expected) > 1e-2, "dead: this tests nothing"
+    np.testing.assert_allclose(interpret(after, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_fold_batchnorm_leaves_weight_and_bias() -> None:
+    graph = tiny()
+    folded = fold_batchnorm(graph)
+    assert names(folded, BatchNorm) == []
+    assert folded.op("stem.relu6").inputs == ("stem",)
+    assert folded.op("block2.add").inputs == ("block2.project", "block1.project")
+    convolutions = names(folded, Convolution)
+    assert set(folded.constants) == {
+        *(f"{name}.{part}" for name in convolutions for part in ("weight", "bias")),
+        "fc.weight",
+        "fc.bias",
+    }
+    assert_same_numbers(graph, folded)
+
+
+def test_fold_batchnorm_computes_in_float64() -> None:
+    graph = tiny()
+    gamma, beta, mean, var = (
+        graph.constants[f"head.{part}"].astype(np.float64) for part in ("gamma", "beta", "mean", "var")
+    )
+    folded = fold_batchnorm(graph)
+    scale = gamma / np.sqrt(var + 1e-3)
+    weight = (graph.constants["head.weight"].astype(np.float64) * scale.reshape(-1, 1, 1, 1)).astype(np.float32)
+    np.testing.assert_array_equal(folded.constants["head.weight"], weight)
+    np.testing.assert_array_equal(folded.constants["head.bias"], (beta - mean * scale).astype(np.float32))
+
+
+def test_fuse_activation_moves_every_relu6() -> None:
+    folded = fold_batchnorm(tiny())
+    fused = fuse_activation(folded)
+    assert names(fused, ReLU6) == []
+    activated = {op.name for op in fused.ops if isinstance(op, Convolution) and op.activation == "relu6"}
+    assert activated == {name for name in names(fused, Convolution) if not name.endswith(".project")}
+    assert fused.op("block0.dw").inputs == ("stem",)
+    assert_same_numbers(folded, fused)
+
+
+def test_fuse_activation_leaves_a_projection_linear() -> None:
+    folded = cut(fold_batchnorm(tiny()), "block0.project")
+    last = folded.ops[-1]
+    relu6 = ReLU6(name="clipped", inputs=(last.name,), type=last.type, source=last.source)
+    clipped = replace(folded, ops=(*folded.ops, relu6), output="clipped")
+    assert names(fuse_activation(clipped), ReLU6) == ["clipped"]
+    assert_same_numbers(clipped, fuse_activation(clipped))
+
+
+def test_fuse_add_gives_projections_their_residual() -> None:
+    folded = fold_batchnorm(tiny())
+    fused = fuse_add(folded)
+    assert names(fused, Add) == []
+    assert fused.op("block2.project").inputs == ("block2.dw.relu6", "block1.project")
+    assert fused.op("block3.project").inputs == ("block3.dw.relu6", "block2.project")
+    assert fused.op("head").inputs == ("block3.project",)
+    assert_same_numbers(folded, fused)
+
+
+def test_fuse_add_takes_the_residual_from_either_side() -> None:
+    folded = fold_batchnorm(tiny())
+    turned = replace(
+        folded,
+        ops=tuple(replace(op, inputs=op.inputs[::-1]) if isinstance(op, Add) else op for op in folded.ops),
+    )
+    fused = fuse_add(turned)
+    assert fused.op("block3.project").inputs == ("block3.dw.relu6", "block2.project")
+    assert_same_numbers(turned, fused)
+
+
+def test_fuse_add_of_two_projections_fuses_one() -> None:
+    """Neither has another reader, and the residual is made after the projection that takes it."""
+    graph = cut(fold_batchnorm(tiny()), "block0.project")
+    last = graph.op("block0.project")
+    assert isinstance(last, Project)
+    twin = replace(last, name="twin", weight="twin.weight", bias="twin.bias")
+    add = Add(name="sum", inputs=(last.name, "twin"), type=last.type, source=last.source)
+    constants = {
+        **graph.constants,
+        "twin.weight": 2 * graph.constants["block0.project.weight"],
+        "twin.bias": graph.constants["block0.project.bias"],
+    }
+    both = replace(graph, ops=(*graph.ops, twin, add), constants=constants, output="sum")
+    fused = fuse_add(both)
+    assert [op.name for op in fused.ops[-2:]] == ["twin", "block0.project"]
+    assert fused.output == "block0.project"
+    assert_same_numbers(both, fused)
+
+
+def test_fuse_add_leaves_a_doubled_projection_alone() -> None:
+    graph = cut(fold_batchnorm(tiny()), "block0.project")
+    last = graph.ops[-1]
+    add = Add(name="sum", inputs=(last.name, last.name), type=last.type, source=last.source)
+    doubled = replace(graph, ops=(*graph.ops, add), output="sum")
+    assert names(fuse_add(doubled), Add) == ["sum"]
+    assert_same_numbers(doubled, fuse_add(doubled))
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "before", "edge", "last"),
+    [
+        (fold_batchnorm, (), "stem", "stem.relu6"),
+        (fuse_activation, (fold_batchnorm,), "stem", "stem.relu6"),
+        (fuse_add, (fold_batchnorm,), "block2.project", "block2.add"),
+    ],
+    ids=["fold_batchnorm", "fuse_activation", "fuse_add"],
+)
+def test_an_edge_with_a_second_reader_stays(rewrite: Pass, before: tuple[Pass, ...], edge: str, last: str) -> None:
+    graph = with_second_reader(run_pipeline(tiny(), before), edge, last)
+    after = rewrite(graph)
+    assert after.op(edge) == graph.op(edge)
+    assert len(after.users(edge)) == 2
+    assert_same_numbers(graph, after)
+
+
+def test_the_output_keeps_its_op() -> None:
+    """A convolution whose edge is the output cannot be merged into a reader; a reader that is the output can."""
+    graph = cut(tiny(), "stem")
+    assert run_pipeline(graph).ops == graph.ops
+    merged = run_pipeline(cut(tiny(), "stem.relu6"))
+    assert merged.output == "stem"
+    assert_same_numbers(cut(tiny(), "stem.relu6"), merged)
+
+
+def test_passes_do_nothing_the_second_time_and_never_change_their_input() -> None:
+    graph = tiny()
+    ops, values = graph.ops, {name: value.copy() for name, value in graph.constants.items()}
+    once = run_pipeline(graph)
+    twice = run_pipeline(once)
+    assert twice.ops == once.ops
+    assert graph.ops == ops
+    assert set(graph.constants) == set(values)
+    for name, value in values.items():
+        np.testing.assert_array_equal(graph.constants[name], value)
+
+
+def test_the_pipeline_shows_every_stage() -> None:
+    stages: list[str] = []
+    graph = tiny()
+    final = run_pipeline(graph, observe=lambda stage, _: stages.append(stage))
+    assert stages == ["00-frontend", "01-fold_batchnorm", "02-fuse_activation", "03-fuse_add"]
+    assert_same_numbers(graph, final)
+
+
+def test_the_pipeline_verifies_after_each_pass() -> None:
+    def drop_pool(graph: Graph) -> Graph:
+        return replace(graph, ops=tuple(op for op in graph.ops if op.name != "pool"))
+
+    with pytest.raises(GraphError, match="reads pool before it is defined"):
+        run_pipeline(tiny(), (drop_pool,))
