@@ -1,0 +1,118 @@
+"""3x3 depthwise convolution: the computation, its schedule template and the rule for its defaults.
+
+``output[h, w, c] = activation(sum_{i, j} input[h * stride + i, w * stride + j, c] * weight[i, j, c] + bias[c])``. The input
+comes with its border of zeros (see ``pointwise``), so that there is no edge to ask about; weights lie tap by tap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm import s_tir, tirx
+from tvm.script import tirx as T
+
+from mnv2c.kernels.blocks import register_tile, relu6, vector_lanes
+from mnv2c.kernels.lower import TAIL, TASK
+from mnv2c.targets import Cpu
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """The workload: ``height x width`` outputs of ``channels``, from an input of ``rows x columns``, its border included."""
+
+    height: int
+    width: int
+    channels: int
+    stride: int
+    rows: int
+    columns: int
+    relu6: bool
+
+    @property
+    def name(self) -> str:
+        return (
+            f"depthwise_{self.height}x{self.width}_{self.channels}_stride{self.stride}"
+            f"_from_{self.rows}x{self.columns}" + ("_relu6" if self.relu6 else "")
+        )
+
+    @property
+    def macs(self) -> int:
+        return 9 * self.height * self.width * self.channels
+
+    def compute(self) -> tirx.PrimFunc:
+        """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
+        H, W, C, S, on = self.height, self.width, self.channels, self.stride, self.relu6
+        rows, columns = self.rows, self.columns
+
+        @T.prim_func(s_tir=True)
+        def depthwise(
+            input: T.Buffer((1, rows, columns, C), "float32"),
+            weight: T.Buffer((3, 3, C), "float32"),
+            bias: T.Buffer((C,), "float32"),
+            output: T.Buffer((1, H, W, C), "float32"),
+        ):
+            total = T.sblock_alloc_buffer((H, W, C), "float32")
+            for h, w, c, i, j in T.grid(H, W, C, 3, 3):
+                with T.sblock("total"):
+                    vh, vw, vc, vi, vj = T.axis.remap("SSSRR", [h, w, c, i, j])
+                    with T.init():
+                        total[vh, vw, vc] = T.float32(0)
+                    total[vh, vw, vc] = total[vh, vw, vc] + input[0, vh * S + vi, vw * S + vj, vc] * weight[vi, vj, vc]
+            for h, w, c in T.grid(H, W, C):
+                with T.sblock("epilogue"):
+                    vh, vw, vc = T.axis.remap("SSS", [h, w, c])
+                    output[0, vh, vw, vc] = relu6(total[vh, vw, vc] + bias[vc], on)
+
+        return depthwise
+
+
+@dataclass(frozen=True)
+class DepthwiseSchedule:
+    """A register tile of ``height x width`` outputs and one vector of ``lanes`` channels."""
+
+    height: int
+    width: int
+    lanes: int
+
+
+def schedule(s: s_tir.Schedule, work: Depthwise, how: DepthwiseSchedule) -> None:
+    """Rows, columns, then channels, so that memory is read in the order in which it lies."""
+    total, epilogue = s.get_sblock("total"), s.get_sblock("epilogue")
+    h, w, c = s.get_loops(epilogue)
+    h, row = s.split(h, [None, how.height])
+    w, column = s.split(w, [None, how.width])
+    c, lane = s.split(c, [None, how.lanes])
+    s.reorder(h, w, c, row, column, lane)
+    s.annotate(h, TASK, 1)
+    s.annotate(w, TAIL, 1)
+    s.compute_at(total, c, preserve_unit_loops=True)
+    *_, total_row, total_column, total_lane, i, j = s.get_loops(total)
+    s.reorder(i, j, total_row, total_column, total_lane)
+    register_tile(s, (i, j, total_row, total_column), total_lane, how.lanes)
+    s.decompose_reduction(total, i)
+    register_tile(s, (row, column), lane, how.lanes)
+
+
+def default(work: Depthwise, cpu: Cpu) -> DepthwiseSchedule:
+    """Of all tiles whose accumulators fill at most half the registers, the one that takes the fewest cycles by count."""
+    most = cpu.registers // 2 + 1
+    lanes = vector_lanes(work.channels, cpu.lanes)
+    candidates = [
+        DepthwiseSchedule(height, width, lanes)
+        for height in (3, 2, 1)
+        for width in range(min(most // height, work.width), 0, -1)
+        if work.height % height == 0
+    ]
+    return min(candidates, key=lambda how: _cycles(work, how))
+
+
+def _cycles(work: Depthwise, how: DepthwiseSchedule) -> float:
+    """Estimated cycles per vector of channels: multiply-adds, a little for the loads, and a start-up cost per tile."""
+
+    def tile(width: int) -> float:
+        loads = ((how.height - 1) * work.stride + 3) * ((width - 1) * work.stride + 3) + 9
+        return 8 + 9 * how.height * width / 2 + 0.25 * loads
+
+    last = work.width % how.width
+    one_row = (work.width // how.width) * tile(how.width) + (tile(last) if last else 0.0)
+    return work.height / how.height * one_row

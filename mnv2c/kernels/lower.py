@@ -1,0 +1,132 @@
+"""Scheduled PrimFuncs to an object file of kernels with the C signature of ``codegen.program``.
+
+In: PrimFuncs whose parameters are named ``input``, ``weight``, ``bias``, ``residual`` and ``output``, and whose top level
+has one loop annotated ``TASK``. Out: one ELF object; no undefined TVM symbol, no global state, no allocation.
+
+TVM's own pipeline (``tvm.s_tir.pipeline``) ends in packed functions that check types, launch TVM's threads and allocate
+workspaces through its runtime. This one keeps its order of passes and replaces that end: the task loop runs from
+``begin`` to ``end``, and a buffer too large for the stack lies in the caller's ``scratch``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from tvm import s_tir, tirx
+from tvm.tirx.build import codegen_build
+from tvm_ffi import structural_map
+
+from mnv2c.targets import Cpu, Target
+
+TASK = "mnv2c.task"
+TAIL = "pragma_loop_partition_hint"  # LoopPartition splits off the last, shorter iteration of such a loop
+STACK_BYTES = 4096
+OPERANDS = ("input", "weight", "bias", "residual", "output", "scratch")
+
+_PASSES = (
+    s_tir.transform.CanonicalizeLoop(),
+    s_tir.transform.LowerInitBlock(),
+    s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+    s_tir.transform.ConvertBlocksToOpaque(),
+    s_tir.transform.CompactBufferAllocation(),
+    s_tir.transform.StmtSimplify(),
+    s_tir.transform.LowerOpaqueBlock(),
+    tirx.transform.FlattenBuffer(),
+    tirx.transform.NarrowDataType(32),
+    s_tir.transform.LoopPartition(),
+    tirx.transform.VectorizeLoop(),
+    tirx.transform.StorageRewrite(),
+    tirx.transform.UnrollLoop(),
+    s_tir.transform.RenormalizeSplitPattern(),
+    tirx.transform.StmtSimplify(),
+    tirx.transform.RemoveNoOp(),
+    s_tir.transform.RewriteUnsafeSelect(),
+)
+
+
+@dataclass(frozen=True)
+class LoweredKernel:
+    """A C function in TIR, how many tasks it has, and how many bytes of scratch it needs."""
+
+    func: tirx.PrimFunc
+    tasks: int
+    scratch_bytes: int
+
+
+def lower(func: tirx.PrimFunc, symbol: str) -> LoweredKernel:
+    """``func``, scheduled, as the C function ``symbol``."""
+    module = tvm.ir.transform.Sequential(_PASSES)(tvm.IRModule({"main": func}))
+    main = module["main"]
+    pointers = {name: _pointer(name) for name in OPERANDS}
+    begin, end = tirx.Var("begin", "int32"), tirx.Var("end", "int32")
+    body, tasks = _bound_tasks(main.body, begin, end)
+    body, scratch_bytes = _move_to_scratch(body, pointers["scratch"])
+    buffers = [tirx.DeclBuffer(param, data=pointers[param.name]) for param in main.params]
+    body = tirx.SeqStmt([*buffers, body, tirx.stmt.Return(tirx.IntImm("int32", 0))])
+    kernel = tirx.PrimFunc([*pointers.values(), begin, end], body, tvm.ir.PrimType("int32"))
+    kernel = kernel.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
+    return LoweredKernel(kernel, tasks, scratch_bytes)
+
+
+def _pointer(name: str) -> tirx.Var:
+    return tirx.Var(name, tvm.ir.PointerType(tvm.ir.PrimType("float32"), "global"))
+
+
+def _bound_tasks(body: tirx.Stmt, begin: tirx.Var, end: tirx.Var) -> tuple[tirx.Stmt, int]:
+    """``for task in T: f`` becomes ``for task in [begin, end): f``; what stands beside it runs with the first task."""
+    found: list[int] = []
+
+    def bound(loop: tirx.For) -> tirx.Stmt:
+        if TASK not in loop.annotations:
+            return loop
+        found.append(int(loop.extent))
+        return tirx.For(loop.loop_var, begin, end - begin, loop.kind, loop.body)
+
+    statements = []
+    for statement in body.seq if isinstance(body, tirx.SeqStmt) else [body]:
+        before = len(found)
+        statement = structural_map(statement, (tirx.For, bound))
+        if len(found) == before and not isinstance(statement, tirx.DeclBuffer | tirx.AllocBuffer):
+            statement = tirx.IfThenElse(begin == 0, statement, None)
+        statements.append(statement)
+    if len(found) != 1:
+        raise AssertionError(f"a kernel has one task loop at its top, this one has {len(found)}")
+    return tirx.SeqStmt(statements), found[0]
+
+
+def _move_to_scratch(body: tirx.Stmt, scratch: tirx.Var) -> tuple[tirx.Stmt, int]:
+    """The one allocation beyond STACK_BYTES becomes a view of the caller's scratch."""
+    sizes: list[int] = []
+
+    def place(allocation: tirx.AllocBuffer) -> tirx.Stmt:
+        buffer = allocation.buffer
+        size = int(buffer.shape[0]) * tvm.DataType(buffer.dtype).itemsize
+        if size <= STACK_BYTES:
+            return allocation
+        sizes.append(size)
+        return tirx.DeclBuffer(buffer, data=scratch)
+
+    body = structural_map(body, (tirx.AllocBuffer, place))
+    if len(sizes) > 1:
+        raise AssertionError(f"a kernel has at most one buffer in scratch, this one has {len(sizes)}")
+    return body, sum(sizes)
+
+
+def build_object(kernels: Mapping[str, LoweredKernel], target: Target, cpu: Cpu) -> bytes:
+    """The ELF object with all ``kernels``, by symbol, for ``cpu``."""
+    llvm = tvm_target(target, cpu)
+    functions = {symbol: kernel.func.with_attr("target", llvm) for symbol, kernel in kernels.items()}
+    module = codegen_build(tirx.transform.LowerIntrin()(tvm.IRModule(functions)), llvm)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernels.o"
+        module.write_to_file(str(path))
+        return path.read_bytes()
+
+
+def tvm_target(target: Target, cpu: Cpu) -> tvm.target.Target:
+    """TVM's name for one CPU of one of our targets."""
+    return tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": cpu.mcpu})

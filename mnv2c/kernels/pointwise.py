@@ -1,0 +1,242 @@
+"""1x1 convolutions (expand, project, head): the computation, its schedule template and the rule for its defaults.
+
+``output[h, w, n] = activation(sum_k input[h, w, k] * weight[n // 16, k, n % 16] + bias[n]) (+ residual[h, w, n])``, NHWC with
+batch 1; the weight lies in panels of 16 columns, which every vector width can read. Where the reader is a depthwise
+convolution, the output has a border of zeros around it, so that the reader never has to ask where the edge is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tvm import s_tir, tirx
+from tvm.script import tirx as T
+
+from mnv2c.ir import Padding
+from mnv2c.kernels.blocks import PANEL, register_tile, relu6, vector_lanes, zero_border
+from mnv2c.kernels.lower import TAIL, TASK
+from mnv2c.targets import Cpu
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """The workload: ``height x width`` pixels, ``k`` channels in, ``n`` out; ``border`` around the output."""
+
+    height: int
+    width: int
+    k: int
+    n: int
+    relu6: bool
+    residual: bool = False
+    border: Padding = Padding()
+
+    @property
+    def name(self) -> str:
+        b = self.border
+        return (
+            f"pointwise_{self.height}x{self.width}_{self.k}_{self.n}"
+            + ("_relu6" if self.relu6 else "")
+            + ("_residual" if self.residual else "")
+            + (f"_border{b.top}{b.left}{b.bottom}{b.right}" if self.bordered else "")
+        )
+
+    @property
+    def bordered(self) -> bool:
+        return self.border != Padding()
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    @property
+    def macs(self) -> int:
+        return self.pixels * self.k * self.n
+
+    def compute(self) -> tirx.PrimFunc:
+        """The PrimFunc before scheduling: ``(input, weight, bias[, residual], output)``."""
+        if self.bordered:
+            return _bordered(self)
+        return _with_residual(self) if self.residual else _plain(self)
+
+
+@dataclass(frozen=True)
+class PointwiseSchedule:
+    """A register tile of ``rows`` pixels x ``columns`` channels in vectors of ``lanes``.
+
+    ``strip`` pixels are done for all channels before the next, so that they stay in the cache; with ``weights_outer`` one
+    column tile is done for all pixels, so that each weight is read once.
+    """
+
+    rows: int
+    columns: int
+    lanes: int
+    strip: int
+    weights_outer: bool
+
+
+def _bordered(work: Pointwise) -> tirx.PrimFunc:
+    H, W, K, N, on = work.height, work.width, work.k, work.n, work.relu6
+    top, left, bottom, right = work.border.top, work.border.left, work.border.bottom, work.border.right
+
+    @T.prim_func(s_tir=True)
+    def pointwise(
+        input: T.Buffer((1, H, W, K), "float32"),
+        weight: T.Buffer(((N + PANEL - 1) // PANEL, K, PANEL), "float32"),
+        bias: T.Buffer((N,), "float32"),
+        output: T.Buffer((1, top + H + bottom, left + W + right, N), "float32"),
+    ):
+        product = T.sblock_alloc_buffer((H, W, N), "float32")
+        for h, w, n, k in T.grid(H, W, N, K):
+            with T.sblock("product"):
+                vh, vw, vn, vk = T.axis.remap("SSSR", [h, w, n, k])
+                with T.init():
+                    product[vh, vw, vn] = T.float32(0)
+                product[vh, vw, vn] = product[vh, vw, vn] + input[0, vh, vw, vk] * weight[vn // PANEL, vk, vn % PANEL]
+        for h, w, n in T.grid(H, W, N):
+            with T.sblock("epilogue"):
+                vh, vw, vn = T.axis.remap("SSS", [h, w, n])
+                output[0, vh + top, vw + left, vn] = relu6(product[vh, vw, vn] + bias[vn], on)
+        zero_border(output, H, W, N, top, left, bottom, right)
+
+    return pointwise
+
+
+@T.inline
+def _multiply(product, input, weight, P, W, N, K):
+    for p, n, k in T.grid(P, N, K):
+        with T.sblock("product"):
+            vp, vn, vk = T.axis.remap("SSR", [p, n, k])
+            with T.init():
+                product[vp, vn] = T.float32(0)
+            product[vp, vn] = product[vp, vn] + input[0, vp // W, vp % W, vk] * weight[vn // PANEL, vk, vn % PANEL]
+
+
+def _plain(work: Pointwise) -> tirx.PrimFunc:
+    H, W, K, N, on = work.height, work.width, work.k, work.n, work.relu6
+
+    @T.prim_func(s_tir=True)
+    def pointwise(
+        input: T.Buffer((1, H, W, K), "float32"),
+        weight: T.Buffer(((N + PANEL - 1) // PANEL, K, PANEL), "float32"),
+        bias: T.Buffer((N,), "float32"),
+        output: T.Buffer((1, H, W, N), "float32"),
+    ):
+        product = T.sblock_alloc_buffer((H * W, N), "float32")
+        _multiply(product, input, weight, H * W, W, N, K)
+        for p, n in T.grid(H * W, N):
+            with T.sblock("epilogue"):
+                vp, vn = T.axis.remap("SS", [p, n])
+                output[0, vp // W, vp % W, vn] = relu6(product[vp, vn] + bias[vn], on)
+
+    return pointwise
+
+
+def _with_residual(work: Pointwise) -> tirx.PrimFunc:
+    H, W, K, N, on = work.height, work.width, work.k, work.n, work.relu6
+
+    @T.prim_func(s_tir=True)
+    def pointwise(
+        input: T.Buffer((1, H, W, K), "float32"),
+        weight: T.Buffer(((N + PANEL - 1) // PANEL, K, PANEL), "float32"),
+        bias: T.Buffer((N,), "float32"),
+        residual: T.Buffer((1, H, W, N), "float32"),
+        output: T.Buffer((1, H, W, N), "float32"),
+    ):
+        product = T.sblock_alloc_buffer((H * W, N), "float32")
+        _multiply(product, input, weight, H * W, W, N, K)
+        for p, n in T.grid(H * W, N):
+            with T.sblock("epilogue"):
+                vp, vn = T.axis.remap("SS", [p, n])
+                output[0, vp // W, vp % W, vn] = (
+                    relu6(product[vp, vn] + bias[vn], on) + residual[0, vp // W, vp % W, vn]
+                )
+
+    return pointwise
+
+
+def schedule(s: s_tir.Schedule, work: Pointwise, how: PointwiseSchedule) -> None:
+    """Strip, column tile, row tile, ``k``, register tile, from the outside in; with ``weights_outer`` column tile first."""
+    epilogue = s.get_sblock("epilogue")
+    (product,) = s.get_producers(epilogue)  # T.inline numbers the name of a block that it brings
+    if work.bordered:
+        strip, pixel, column = s.get_loops(epilogue)
+    else:
+        pixels, column = s.get_loops(epilogue)
+        strip, pixel = s.split(pixels, [None, how.strip])
+    pixel, row = s.split(pixel, [None, how.rows])
+    column, lane = s.split(column, [None, how.columns])
+    order = (column, strip, pixel) if how.weights_outer else (strip, column, pixel)
+    s.reorder(*order, row, lane)
+    s.annotate(order[0], TASK, 1)
+    for loop in {pixel, column} - {order[0]}:
+        s.annotate(loop, TAIL, 1)
+    s.compute_at(product, pixel, preserve_unit_loops=True)
+    *_, product_row, product_lane, k = s.get_loops(product)
+    s.reorder(k, product_row, product_lane)
+    register_tile(s, (product_row,), product_lane, how.lanes)
+    s.decompose_reduction(product, k)
+    register_tile(s, (row,), lane, how.lanes)
+
+
+def default(work: Pointwise, cpu: Cpu) -> PointwiseSchedule:
+    """Of all tiles that fit, the one that a simple model of the core finds fastest."""
+    return min(_candidates(work, cpu), key=lambda how: (_cycles(work, cpu, how), -how.strip, -how.rows, -how.columns))
+
+
+def _candidates(work: Pointwise, cpu: Cpu) -> Iterator[PointwiseSchedule]:
+    """Every schedule whose tile fits in the registers; strips of whole tiles, or one for the whole map."""
+    for strip, weights_outer in _strips(work, cpu):
+        for columns in _column_tiles(work, weights_outer):
+            lanes = vector_lanes(columns, cpu.lanes)
+            for rows in range(1, _most_rows(cpu, columns // lanes) + 1):
+                if rows <= strip and (work.bordered or weights_outer or strip % rows == 0):
+                    yield PointwiseSchedule(rows, columns, lanes, strip, weights_outer)
+
+
+def _strips(work: Pointwise, cpu: Cpu) -> Iterator[tuple[int, bool]]:
+    """``(strip, weights_outer)``: rows of pixels small enough for the L2 beside the weights, or the whole map."""
+    if work.k * work.n * 4 > cpu.l2_bytes:
+        yield (work.width if work.bordered else work.pixels), True
+    elif work.bordered:
+        yield work.width, False
+    else:
+        fits = max(cpu.l2_bytes // 8 // (work.k * 4), 8)
+        yield from ((strip, False) for strip in range(1, fits + 1) if work.pixels % strip == 0)
+        if work.pixels * work.k * 4 <= cpu.l2_bytes:
+            yield work.pixels, True
+
+
+def _column_tiles(work: Pointwise, exact: bool) -> Iterator[int]:
+    """Tiles that begin at a panel's or a half panel's edge; ``exact`` ones divide ``n``, as a task loop must."""
+    for columns in (8, 16, 24, 32, 40, 48, 64):
+        within_panels = columns in (8, work.n) or columns % PANEL == 0
+        if within_panels and columns <= work.n and not (exact and work.n % columns):
+            yield columns
+
+
+def _most_rows(cpu: Cpu, vectors: int) -> int:
+    """The tallest tile whose accumulators, one row of weights and one pixel fit in the registers together."""
+    spare = 1 if "fma" in cpu.features else 2
+    return (cpu.registers - spare) // vectors - 1
+
+
+FMA_LATENCY, FMAS_PER_CYCLE = 4, 2
+LOAD, TILE = 0.1, 8.0  # cycles a load costs beside the multiply-adds, and a tile at its ends; fitted to Zen 3
+
+
+def _cycles(work: Pointwise, cpu: Cpu, how: PointwiseSchedule) -> float:
+    """Estimated cycles for all tiles: each bound by the FMA units or their latency, and a little by its loads."""
+
+    def tile(rows: int, columns: int) -> float:
+        vectors = -(-columns // vector_lanes(columns, cpu.lanes))
+        step = max(rows * vectors / FMAS_PER_CYCLE, FMA_LATENCY) + LOAD * (rows + vectors)
+        return work.k * step + 2 * rows * vectors + TILE
+
+    def tiles(columns: int) -> float:
+        last = how.strip % how.rows
+        return (how.strip // how.rows) * tile(how.rows, columns) + (tile(last, columns) if last else 0.0)
+
+    last = work.n % how.columns
+    one_strip = (work.n // how.columns) * tiles(how.columns) + (tiles(last) if last else 0.0)
+    return (work.pixels // how.strip) * one_strip
