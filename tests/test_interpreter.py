@@ -55,10 +55,10 @@ def by_definition(op: Op, edges: dict[str, Array], graph: Graph) -> np.ndarray:
             y = convolve(op, x, graph)
             y = y if op.bias is None else y + graph.constants[op.bias]
             y = np.minimum(np.maximum(y, 0), 6) if op.activation == "relu6" else y
-            return y + edges[op.inputs[1]] if len(op.inputs) == 2 else y
+            return np.asarray(y + edges[op.inputs[1]] if len(op.inputs) == 2 else y)
         case BatchNorm():
             gamma, beta, mean, var = (graph.constants[name] for name in (op.gamma, op.beta, op.mean, op.var))
-            return (x - mean) * (gamma / np.sqrt(var + op.epsilon)) + beta
+            return np.asarray((x - mean) * (gamma / np.sqrt(var + op.epsilon)) + beta)
         case Dense():
             weight, bias = graph.constants[op.weight], graph.constants[op.bias]
             return np.array([[sum(x[0] * row) + b for row, b in zip(weight, bias, strict=True)]])
@@ -68,7 +68,8 @@ def by_definition(op: Op, edges: dict[str, Array], graph: Graph) -> np.ndarray:
     if name == "Add":
         return x + edges[op.inputs[1]]
     assert name == "GlobalAvgPool"
-    return sum(x[:, i, j] for i, j in product(range(x.shape[1]), range(x.shape[2]))) / (x.shape[1] * x.shape[2])
+    pixels = [x[:, i, j] for i, j in product(range(x.shape[1]), range(x.shape[2]))]
+    return np.asarray(sum(pixels) / len(pixels))
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])

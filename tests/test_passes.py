@@ -169,13 +169,46 @@ def test_an_edge_with_a_second_reader_stays(rewrite: Pass, before: tuple[Pass, .
     assert_same_numbers(graph, after)
 
 
-def test_the_output_keeps_its_op() -> None:
-    """A convolution whose edge is the output cannot be merged into a reader; a reader that is the output can."""
-    graph = cut(tiny(), "stem")
-    assert run_pipeline(graph).ops == graph.ops
-    merged = run_pipeline(cut(tiny(), "stem.relu6"))
+def test_fold_batchnorm_leaves_a_norm_after_the_activation() -> None:
+    """The norm of an activated convolution is not affine in its sums."""
+    graph = tiny()
+    stem = graph.op("stem")
+    assert isinstance(stem, Convolution)
+    activated = replace(stem, activation="relu6")
+    early = replace(graph, ops=tuple(activated if op is stem else op for op in graph.ops))
+    assert "stem.bn" in names(fold_batchnorm(early), BatchNorm)
+    assert_same_numbers(early, fold_batchnorm(early))
+
+
+def test_fuse_add_gives_a_projection_one_residual() -> None:
+    fused = cut(run_pipeline(tiny()), "block2.project")
+    last = fused.ops[-1]
+    add = Add(name="sum", inputs=(last.name, "block1.project"), type=last.type, source=last.source)
+    twice = replace(fused, ops=(*fused.ops, add), output="sum")
+    assert fuse_add(twice).ops == twice.ops
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "before", "edge"),
+    [
+        (fold_batchnorm, (), "head"),
+        (fuse_activation, (fold_batchnorm,), "head"),
+        (fuse_add, (fold_batchnorm,), "block2.project"),
+    ],
+    ids=["fold_batchnorm", "fuse_activation", "fuse_add"],
+)
+def test_an_edge_that_is_the_output_stays(rewrite: Pass, before: tuple[Pass, ...], edge: str) -> None:
+    graph = replace(run_pipeline(tiny(), before), output=edge)
+    after = rewrite(graph)
+    assert after.output == edge
+    assert after.op(edge) == graph.op(edge)
+
+
+def test_an_op_that_makes_the_output_may_be_merged() -> None:
+    graph = cut(tiny(), "stem.relu6")
+    merged = run_pipeline(graph)
     assert merged.output == "stem"
-    assert_same_numbers(cut(tiny(), "stem.relu6"), merged)
+    assert_same_numbers(graph, merged)
 
 
 def test_passes_do_nothing_the_second_time_and_never_change_their_input() -> None:

@@ -206,6 +206,7 @@ def test_every_mistake_of_file_and_overrides_at_once(tmp_path: Path) -> None:
         ("bottlenecks[].c=3", 1, "unknown key `bottlenecks[].c`", "did you mean `bottlenecks[0].c`?"),
         ("bottlenecks[-1].c=3", 1, "unknown key `bottlenecks[-1].c`", "bottlenecks[0].c"),
         ("c=40", 1, "`c` could mean several fields", "stem.c or bottlenecks[0].c or head.c"),
+        ("t=4", 1, "`t` could mean several fields", "write bottlenecks[0].t"),
         ("bottlenecks[7].c=40", 18, "`bottlenecks[7].c` does not exist", "from 0 to 6"),
         ("classes", 1, "not KEY=VALUE", "resolution=192"),
         ("=5", 1, "not KEY=VALUE", ""),

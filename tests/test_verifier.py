@@ -97,7 +97,7 @@ BROKEN: dict[str, tuple[Callable[[], Graph], str]] = {
         "constant block2.dw.weight: read 2 times",
     ),
     "float64 constant": (
-        lambda: constants(tiny(), "stem.var", np.ones(16, np.float64)),  # type: ignore[arg-type]
+        lambda: constants(tiny(), "stem.var", np.ones(16, np.float64)),
         "constant stem.var: float64, not float32",
     ),
     "bias of another length": (

@@ -10,6 +10,8 @@ from mnv2c.passes.fuse_activation import fuse_activation
 from mnv2c.passes.fuse_add import fuse_add
 from mnv2c.verifier import verify
 
+__all__ = ["PIPELINE", "Pass", "fold_batchnorm", "fuse_activation", "fuse_add", "run_pipeline"]
+
 Pass = Callable[[Graph], Graph]
 
 PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add)
