@@ -19,6 +19,8 @@ from mnv2c.ir import (
     GlobalAvgPool,
     Graph,
     Op,
+    Pad,
+    Padding,
     ReLU6,
 )
 
@@ -54,6 +56,8 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
             return np.clip(x, 0.0, 6.0)
         case Add():
             return x + inputs[1]
+        case Pad():
+            return _pad(x, op.border)
         case GlobalAvgPool():
             return np.asarray(x.mean(axis=(1, 2)))
         case Dense():
@@ -62,12 +66,13 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
 
 
 def _convolution(op: Convolution, inputs: list[Wide], graph: Graph) -> Wide:
-    """``y = activation(conv(x) + bias) + residual``."""
-    pad = op.padding
-    x = np.pad(inputs[0], ((0, 0), (pad.top, pad.bottom), (pad.left, pad.right), (0, 0)))
+    """``y = activation(conv(x) + bias) + residual``, and the border around it."""
+    x = _pad(inputs[0], op.padding)
     weight = _wide(graph, op.weight)
-    y = np.zeros(op.type.shape)
-    _, height, width, _ = op.type.shape
+    batch, height, width, channels = op.type.shape
+    height -= op.border.top + op.border.bottom
+    width -= op.border.left + op.border.right
+    y = np.zeros((batch, height, width, channels))
     for row in range(weight.shape[2]):
         for column in range(weight.shape[3]):
             shifted = x[:, row :: op.stride, column :: op.stride][:, :height, :width]
@@ -77,7 +82,11 @@ def _convolution(op: Convolution, inputs: list[Wide], graph: Graph) -> Wide:
         y += _wide(graph, op.bias)
     if op.activation == "relu6":
         y = np.clip(y, 0.0, 6.0)
-    return y + inputs[1] if len(inputs) == 2 else y
+    return _pad(y + inputs[1] if len(inputs) == 2 else y, op.border)
+
+
+def _pad(x: Wide, zeros: Padding) -> Wide:
+    return np.pad(x, ((0, 0), (zeros.top, zeros.bottom), (zeros.left, zeros.right), (0, 0)))
 
 
 def _wide(graph: Graph, name: str) -> Wide:

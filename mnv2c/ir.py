@@ -82,6 +82,7 @@ class Convolution(Op):
     """What the four convolutions share. ``weight`` and ``bias`` name constants; the kernel size is the weight's.
 
     ``inputs`` is ``(x,)``; after ``fuse_add`` a Project has ``(x, residual)``: ``y = activation(conv(x) + bias) + residual``.
+    After ``fuse_pad`` the output has a ``border`` of zeros around it, which ``type`` counts.
     """
 
     weight: str
@@ -89,6 +90,7 @@ class Convolution(Op):
     stride: int = 1
     padding: Padding = Padding()
     activation: Activation = None
+    border: Padding = Padding()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,13 @@ class ReLU6(Op):
 @dataclass(frozen=True, kw_only=True)
 class Add(Op):
     """The shortcut: the sum of two edges of one type."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad(Op):
+    """A ``border`` of zeros around a map."""
+
+    border: Padding
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import PurePath
 
-from mnv2c.ir import BatchNorm, Convolution, Graph, Input, Op, TensorType
+from mnv2c.ir import BatchNorm, Convolution, Graph, Input, Op, Pad, Padding, TensorType
 from mnv2c.verifier import constant_names
 
 
@@ -33,20 +33,24 @@ def _operation(op: Op, graph: Graph) -> str:
 
 
 def _attributes(op: Op) -> list[str]:
-    """``name=value`` for what is not the default; padding is top, left, bottom, right."""
+    """``name=value`` for what is not the default; padding and border are top, left, bottom, right."""
     match op:
         case Input():
             return [f"mean={_numbers(op.mean)}", f"scale={_numbers(op.scale)}"]
         case BatchNorm():
             return [f"epsilon={op.epsilon:g}"]
         case Convolution():
-            pad = op.padding
-            sides = (pad.top, pad.left, pad.bottom, pad.right)
             stride = [f"stride={op.stride}"] if op.stride != 1 else []
-            padding = [f"padding={_numbers(sides)}"] if any(sides) else []
             activation = [f"activation={op.activation}"] if op.activation else []
-            return stride + padding + activation
+            return stride + _sides("padding", op.padding) + activation + _sides("border", op.border)
+        case Pad():
+            return _sides("border", op.border)
     return []
+
+
+def _sides(name: str, zeros: Padding) -> list[str]:
+    sides = (zeros.top, zeros.left, zeros.bottom, zeros.right)
+    return [f"{name}={_numbers(sides)}"] if any(sides) else []
 
 
 def _type(type_: TensorType) -> str:

@@ -22,6 +22,8 @@ from mnv2c.ir import (
     Graph,
     Input,
     Op,
+    Pad,
+    Padding,
     Project,
 )
 
@@ -104,17 +106,24 @@ def _check_attributes(op: Op) -> Iterator[str]:
     if isinstance(op, Project) and op.activation is not None:
         yield "a Project has no activation"
     if isinstance(op, Convolution):
-        padding = op.padding
         if op.stride < 1:
             yield f"stride {op.stride}"
-        if min(padding.top, padding.left, padding.bottom, padding.right) < 0:
-            yield f"negative padding {padding}"
+        if len(op.inputs) > 1 and op.border != Padding():
+            yield "a border around a map with a shortcut"
+        yield from _check_sides(op.padding)
+    if isinstance(op, Convolution | Pad):
+        yield from _check_sides(op.border)
     if isinstance(op, BatchNorm) and not op.epsilon > 0:
         yield f"epsilon {op.epsilon}"
     if isinstance(op, Input) and not len(op.mean) == len(op.scale) == op.type.shape[-1]:
         yield f"{len(op.mean)} means and {len(op.scale)} scales for {op.type.shape[-1]} channels"
     if any(extent < 1 for extent in op.type.shape):
         yield f"shape {op.type.shape} is empty"
+
+
+def _check_sides(zeros: Padding) -> Iterator[str]:
+    if min(zeros.top, zeros.left, zeros.bottom, zeros.right) < 0:
+        yield f"negative {zeros}"
 
 
 def _check_type(op: Op, graph: Graph) -> Iterator[str]:
@@ -136,6 +145,8 @@ def _check_type(op: Op, graph: Graph) -> Iterator[str]:
             yield from _expect("weight", shapes[op.weight], (op.type.shape[-1], x[-1]))
             yield from _expect("bias", shapes[op.bias], op.type.shape[-1:])
             yield from _expect("output", op.type.shape, (*x[:-1], op.type.shape[-1]))
+        case Pad():
+            yield from _expect("output", op.type.shape, _padded(x, op.border))
         case GlobalAvgPool():
             yield from _expect("output", op.type.shape, (x[0], x[-1]))
         case BatchNorm():
@@ -158,9 +169,15 @@ def _check_convolution(op: Convolution, x: Shape, shapes: dict[str, Shape]) -> I
         yield from _expect(op.weight, weight, (out_channels, x[3], *kernel))
     if op.bias is not None:
         yield from _expect(op.bias, shapes[op.bias], (out_channels,))
-    height = (x[1] + op.padding.top + op.padding.bottom - kernel[0]) // op.stride + 1
-    width = (x[2] + op.padding.left + op.padding.right - kernel[1]) // op.stride + 1
-    yield from _expect("output", op.type.shape, (x[0], height, width, out_channels))
+    padded = _padded(x, op.padding)
+    height = (padded[1] - kernel[0]) // op.stride + 1
+    width = (padded[2] - kernel[1]) // op.stride + 1
+    yield from _expect("output", op.type.shape, _padded((x[0], height, width, out_channels), op.border))
+
+
+def _padded(shape: Shape, zeros: Padding) -> Shape:
+    batch, height, width, channels = shape
+    return (batch, zeros.top + height + zeros.bottom, zeros.left + width + zeros.right, channels)
 
 
 def _expect(name: str, shape: Shape, wanted: Shape) -> Iterator[str]:

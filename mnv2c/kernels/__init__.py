@@ -5,28 +5,44 @@
 
 from __future__ import annotations
 
+
+import functools
 from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
 
-from mnv2c.kernels import dense, depthwise, pointwise, pool, stem
+from mnv2c.kernels import dense, depthwise, pad, pointwise, pool, stem
 from mnv2c.kernels.dense import Dense
 from mnv2c.kernels.depthwise import Depthwise
+from mnv2c.kernels.pad import Pad
 from mnv2c.kernels.pointwise import Pointwise
 from mnv2c.kernels.pool import Pool
 from mnv2c.kernels.stem import Stem
 from mnv2c.targets import Cpu
 
-Workload = Stem | Pointwise | Depthwise | Pool | Dense
+Workload = Stem | Pointwise | Depthwise | Pad | Pool | Dense
 
-_FAMILIES: dict[type[Any], Any] = {Stem: stem, Pointwise: pointwise, Depthwise: depthwise, Pool: pool, Dense: dense}
+_FAMILIES: dict[type[Any], Any] = {
+    Stem: stem,
+    Pointwise: pointwise,
+    Depthwise: depthwise,
+    Pad: pad,
+    Pool: pool,
+    Dense: dense,
+}
+
+
+@functools.cache
+def computation(work: Workload) -> tirx.PrimFunc:
+    """The workload's PrimFunc, not scheduled, named after it."""
+    return work.compute().with_attr("global_symbol", work.name)
 
 
 def scheduled(work: Workload, cpu: Cpu) -> tuple[tirx.PrimFunc, str]:
     """The workload's computation under its default schedule for ``cpu``, and that schedule as text."""
     family = _FAMILIES[type(work)]
     how = family.default(work, cpu)
-    s = s_tir.Schedule(tvm.IRModule({"main": work.compute()}))
+    s = s_tir.Schedule(tvm.IRModule({"main": computation(work)}))
     family.schedule(s, work, how)
     return s.mod["main"], str(how)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
+from mnv2c.ir import Array
+
 PANEL = 16  # columns of a weight panel: one cache line of fp32, a whole number of vectors on every CPU
+
+
+def pack_panels(matrix: Array) -> Array:
+    """``n x k`` as panels ``ceil(n / 16) x k x 16``, the last filled up with zeros."""
+    n, k = matrix.shape
+    panels = -(-n // PANEL)
+    full = np.zeros((panels * PANEL, k), np.float32)
+    full[:n] = matrix
+    return np.ascontiguousarray(full.reshape(panels, PANEL, k).transpose(0, 2, 1))
 
 
 def relu6(x: tirx.Expr, on: bool) -> tirx.Expr:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
-from mnv2c.kernels.blocks import PANEL, register_tile
+from mnv2c.ir import Array
+from mnv2c.kernels.blocks import PANEL, pack_panels, register_tile
 from mnv2c.kernels.lower import TASK
 from mnv2c.targets import Cpu
 
@@ -34,6 +35,14 @@ class Dense:
     @property
     def panels(self) -> int:
         return -(-self.n // PANEL)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.panels, self.k, PANEL)
+
+    def pack(self, weight: Array) -> Array:
+        """``n x k`` as panels."""
+        return pack_panels(weight)
 
     def compute(self) -> tirx.PrimFunc:
         """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
+from mnv2c.ir import Array
 from mnv2c.kernels.blocks import register_tile, relu6, vector_lanes
 from mnv2c.kernels.lower import TAIL, TASK
 from mnv2c.targets import Cpu
@@ -38,6 +40,14 @@ class Depthwise:
     @property
     def macs(self) -> int:
         return 9 * self.height * self.width * self.channels
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (3, 3, self.channels)
+
+    def pack(self, weight: Array) -> Array:
+        """``channels x 1 x 3 x 3`` tap by tap."""
+        return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
 
     def compute(self) -> tirx.PrimFunc:
         """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
-from mnv2c.ir import Padding
-from mnv2c.kernels.blocks import PANEL, register_tile, relu6, vector_lanes, zero_border
+from mnv2c.ir import Array, Padding
+from mnv2c.kernels.blocks import PANEL, pack_panels, register_tile, relu6, vector_lanes, zero_border
 from mnv2c.kernels.lower import TAIL, TASK
 from mnv2c.targets import Cpu
 
@@ -52,6 +52,14 @@ class Pointwise:
     @property
     def macs(self) -> int:
         return self.pixels * self.k * self.n
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (-(-self.n // PANEL), self.k, PANEL)
+
+    def pack(self, weight: Array) -> Array:
+        """``n x k x 1 x 1`` as panels."""
+        return pack_panels(weight.reshape(self.n, self.k))
 
     def compute(self) -> tirx.PrimFunc:
         """The PrimFunc before scheduling: ``(input, weight, bias[, residual], output)``."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
-from mnv2c.ir import Padding
+from mnv2c.ir import Array, Padding
 from mnv2c.kernels.blocks import register_tile, relu6, vector_lanes, zero_border
 from mnv2c.kernels.lower import TAIL, TASK
 from mnv2c.targets import Cpu
@@ -53,6 +54,14 @@ class Stem:
     @property
     def macs(self) -> int:
         return 9 * CHANNELS * self.height * self.width * self.n
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (3, 3, CHANNELS, self.n)
+
+    def pack(self, weight: Array) -> Array:
+        """``n x 3 x 3 x 3`` (OIHW) tap by tap."""
+        return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
 
     def compute(self) -> tirx.PrimFunc:
         """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""

@@ -8,13 +8,24 @@ from mnv2c.ir import Graph
 from mnv2c.passes.fold_batchnorm import fold_batchnorm
 from mnv2c.passes.fuse_activation import fuse_activation
 from mnv2c.passes.fuse_add import fuse_add
+from mnv2c.passes.fuse_pad import fuse_pad
+from mnv2c.passes.pad_depthwise import pad_depthwise
 from mnv2c.verifier import verify
 
-__all__ = ["PIPELINE", "Pass", "fold_batchnorm", "fuse_activation", "fuse_add", "run_pipeline"]
+__all__ = [
+    "PIPELINE",
+    "Pass",
+    "fold_batchnorm",
+    "fuse_activation",
+    "fuse_add",
+    "fuse_pad",
+    "pad_depthwise",
+    "run_pipeline",
+]
 
 Pass = Callable[[Graph], Graph]
 
-PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add)
+PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise, fuse_pad)
 
 
 def run_pipeline(

@@ -1,0 +1,90 @@
+"""The Graph as a Relax module in the ops that a TVM user knows: ``nn.conv2d``, ``add``, ``clip``, ``mean``, ``matmul``.
+
+What comes in: a graph after ``passes``, BatchNorm folded. What goes out: an IRModule whose ``main`` takes the image (NHWC)
+and then every constant as a parameter, under the names of the graph with ``_`` for ``.``; the variable that holds an
+edge's value is named alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import tvm
+from tvm import relax
+
+from mnv2c.errors import GraphError
+from mnv2c.ir import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Pad, Padding
+
+
+def emit(graph: Graph) -> tvm.IRModule:
+    """The module. GraphError where an op is left that the passes fold into its neighbour."""
+    image = relax.Var("input", _type(graph.input.type.shape))
+    constants = {name: relax.Var(variable(name), _type(value.shape)) for name, value in graph.constants.items()}
+    edges: dict[str, relax.Expr] = {graph.input.name: image, **constants}
+    builder = relax.BlockBuilder()
+    with builder.function("main", [image, *constants.values()]):
+        with builder.dataflow():
+            for op in graph.ops[1:]:
+                edges[op.name] = _emit_op(builder, op, edges)
+            output = builder.emit_output(edges[graph.output], "output")
+        builder.emit_func_output(output)
+    return builder.finalize()
+
+
+def variable(edge: str) -> str:
+    """The Relax name of an edge or a constant."""
+    return edge.replace(".", "_")
+
+
+def _type(shape: tuple[int, ...]) -> relax.TensorType:
+    return relax.TensorType(shape, "float32")
+
+
+def _emit_op(builder: relax.BlockBuilder, op: Op, edges: Mapping[str, relax.Expr]) -> relax.Expr:
+    match op:
+        case Convolution():
+            return _emit_convolution(builder, op, edges)
+        case GlobalAvgPool():
+            return builder.emit(relax.op.mean(edges[op.inputs[0]], axis=[1, 2]), variable(op.name))
+        case Dense():
+            weight = builder.emit(relax.op.permute_dims(edges[op.weight]), variable(f"{op.name}.transposed"))
+            product = builder.emit(relax.op.matmul(edges[op.inputs[0]], weight), variable(f"{op.name}.product"))
+            return builder.emit(relax.op.add(product, edges[op.bias]), variable(op.name))
+        case Pad():
+            return builder.emit(_pad(edges[op.inputs[0]], op.border), variable(op.name))
+        case _:
+            raise GraphError(f"{op.name}: a {type(op).__name__} is left that the passes should have folded")
+
+
+def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mapping[str, relax.Expr]) -> relax.Expr:
+    """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, ReLU6, shortcut."""
+    if op.bias is None:
+        raise GraphError(f"{op.name}: a convolution without a bias; fold_batchnorm gives it one")
+    pad, border = op.padding, op.border
+    convolution = relax.op.nn.conv2d(
+        edges[op.inputs[0]],
+        edges[op.weight],
+        strides=(op.stride, op.stride),
+        padding=(pad.top, pad.left, pad.bottom, pad.right),
+        groups=op.type.shape[3] if isinstance(op, Depthwise) else 1,
+        data_layout="NHWC",
+        kernel_layout="OIHW",
+    )
+    steps: list[tuple[str, Callable[[relax.Expr], relax.Expr]]] = [
+        ("convolved", lambda _: convolution),
+        ("biased", lambda x: relax.op.add(x, edges[op.bias])),
+    ]
+    if op.activation == "relu6":
+        steps.append(("clipped", lambda x: relax.op.clip(x, 0, 6)))
+    if len(op.inputs) > 1:
+        steps.append(("added", lambda x: relax.op.add(x, edges[op.inputs[1]])))
+    if border != Padding():
+        steps.append(("padded", lambda x: _pad(x, border)))
+    value: relax.Expr = None
+    for suffix, step in steps[:-1]:
+        value = builder.emit(step(value), variable(f"{op.name}.{suffix}"))
+    return builder.emit(steps[-1][1](value), variable(op.name))
+
+
+def _pad(x: relax.Expr, border: Padding) -> relax.Expr:
+    return relax.op.nn.pad(x, [0, 0, border.top, border.bottom, border.left, border.right, 0, 0])

@@ -1,0 +1,169 @@
+"""The Program from the graph and its legalised Relax module: schedules and compiles kernels, packs weights, lists calls.
+
+What comes in: the graph after ``passes``, the module of ``backends.relax.legalize``, a target. What goes out: a Program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tvm import relax
+
+from mnv2c.backends.relax.emit import variable
+from mnv2c.backends.relax.legalize import Legalized
+from mnv2c.codegen.memory import plan_memory
+from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelSet, Operand, Program
+from mnv2c.ir import Array, Convolution, Dense, Depthwise, Graph, Op, Padding, TensorType
+from mnv2c.kernels import Stem, Workload, scheduled
+from mnv2c.kernels.lower import build_object, lower
+from mnv2c.targets import Cpu, Target
+
+GRAIN_MACS = 200_000  # multiply-adds that are worth waking a thread for: a few microseconds
+
+
+@dataclass(frozen=True)
+class _KernelCall:
+    """One ``call_tir``: the op of the graph that it computes and its workload."""
+
+    op: Op
+    work: Workload
+
+
+def compile_program(
+    graph: Graph, legalized: Legalized, target: Target, identifier: str, report: Callable[[str], None]
+) -> Program:
+    """``identifier`` prefixes every symbol; ``report`` hears a line per CPU."""
+    calls = _kernel_calls(graph, legalized)
+    works = list(dict.fromkeys(call.work for call in calls))
+    stem = _reads_bytes(graph, calls[0].work)
+    works += [stem] if stem else []
+    packer = _Packer()
+    arena = plan_memory(graph)
+    program_calls = [_call(graph, call, packer, arena.offsets) for call in calls]
+    if stem:
+        program_calls[0] = replace(program_calls[0], kernel_uint8=stem.name)
+    sets = []
+    for cpu in target.cpus:
+        report(f"compile {len(works)} kernels for {cpu.mcpu}")
+        sets.append(_compile_kernels(works, target, cpu, identifier))
+    return Program(
+        name=graph.name,
+        identifier=identifier,
+        target=target,
+        input=graph.input.type,
+        output=graph.op(graph.output).type,
+        kernels=tuple(work.name for work in works),
+        kernel_sets=tuple(sets),
+        calls=tuple(program_calls),
+        arena_bytes=arena.arena_bytes,
+        weights=packer.blob(),
+    )
+
+
+def _kernel_calls(graph: Graph, legalized: Legalized) -> list[_KernelCall]:
+    """The calls of ``main`` in order; their variables are named after the ops of the graph."""
+    ops = {variable(op.name): op for op in graph.ops}
+    (block,) = legalized.module["main"].body.blocks
+    calls = [binding for binding in block.bindings if isinstance(binding.value, relax.Call)]
+    return [_KernelCall(ops[call.var.name], legalized.workloads[call.value.args[0].name_hint]) for call in calls]
+
+
+def _reads_bytes(graph: Graph, work: Workload) -> Stem | None:
+    """The stem that reads the image as raw bytes and normalises it."""
+    if not isinstance(work, Stem):
+        return None
+    return replace(work, mean=graph.input.mean, scale=graph.input.scale)
+
+
+class _Packer:
+    """The weights of the library: each constant in the layout of the kernel that reads it, aligned."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, value: Array) -> Operand:
+        content = value.astype("<f4").tobytes()
+        content += b"\0" * (-len(content) % ALIGNMENT)
+        operand = Operand("weights", self._size)
+        self._parts.append(content)
+        self._size += len(content)
+        return operand
+
+    def blob(self) -> bytes:
+        return b"".join(self._parts)
+
+
+def _call(graph: Graph, call: _KernelCall, packer: _Packer, offsets: dict[str, int]) -> Call:
+    op, work = call.op, call.work
+    weight = bias = None
+    if isinstance(op, Convolution | Dense):
+        assert op.bias is not None, "emit refuses a convolution without a bias"
+        weight = packer.add(work.pack(graph.constants[op.weight]))
+        bias = packer.add(graph.constants[op.bias])
+    edges = [Operand("input") if edge == graph.input.name else Operand("arena", offsets[edge]) for edge in op.inputs]
+    border = op.border if isinstance(op, Convolution) else Padding()
+    return Call(
+        layer=op.name,
+        comment=_comment(graph, op),
+        kernel=work.name,
+        input=edges[0],
+        output=Operand("output") if op.name == graph.output else Operand("arena", offsets[op.name]),
+        type=_without_border(op.type, border),
+        weight=weight,
+        bias=bias,
+        residual=edges[1] if len(edges) > 1 else None,
+        border=border,
+        macs=work.macs,
+    )
+
+
+def _without_border(type_: TensorType, border: Padding) -> TensorType:
+    if len(type_.shape) != 4:
+        return type_
+    batch, height, width, channels = type_.shape
+    inner = (batch, height - border.top - border.bottom, width - border.left - border.right, channels)
+    return replace(type_, shape=inner)
+
+
+def _comment(graph: Graph, op: Op) -> str:
+    """What the layer does, in one line for the reader of the C driver."""
+    border = op.border if isinstance(op, Convolution) else Padding()
+    shapes = f"{_extents(graph.op(op.inputs[0]).type)} -> {_extents(_without_border(op.type, border))}"
+    what = type(op).__name__.lower()
+    if isinstance(op, Convolution):
+        kernel = "x".join(str(extent) for extent in graph.constants[op.weight].shape[2:])
+        what = f"{kernel} {'depthwise ' if isinstance(op, Depthwise) else ''}convolution"
+        what += f", stride {op.stride}" if op.stride > 1 else ""
+    parts = [f"{what}, {shapes}"]
+    if isinstance(op, Convolution) and op.activation:
+        parts.append("ReLU6")
+    if len(op.inputs) > 1:
+        parts.append(f"plus {op.inputs[1]}")
+    return ", ".join(parts)
+
+
+def _extents(type_: TensorType) -> str:
+    return "x".join(str(extent) for extent in type_.shape[1:])
+
+
+def _compile_kernels(works: Sequence[Workload], target: Target, cpu: Cpu, identifier: str) -> KernelSet:
+    lowered, compiled = {}, []
+    for work in works:
+        symbol = f"{identifier}_{cpu.name}_{work.name}"
+        func, schedule = scheduled(work, cpu)
+        kernel = lower(func, symbol)
+        lowered[symbol] = kernel
+        compiled.append(
+            CompiledKernel(
+                name=work.name,
+                symbol=symbol,
+                tasks=kernel.tasks,
+                grain=max(1, -(-GRAIN_MACS * kernel.tasks // max(work.macs, GRAIN_MACS))),
+                scratch_bytes=kernel.scratch_bytes,
+                origin="rule",
+                schedule=schedule,
+            )
+        )
+    return KernelSet(cpu=cpu, object=build_object(lowered, target, cpu), kernels=tuple(compiled))

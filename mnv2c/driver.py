@@ -1,0 +1,95 @@
+"""``build``: the compiler as a list of stages, from a spec to a library that has not been written yet."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mnv2c import __version__
+from mnv2c.codegen.library import MANIFEST, Library
+from mnv2c.codegen.program import Program
+from mnv2c.frontend import build_graph
+from mnv2c.ir import Graph
+from mnv2c.onnx_export import export_onnx
+from mnv2c.passes import run_pipeline
+from mnv2c.printer import format_graph
+from mnv2c.spec import Spec
+from mnv2c.targets import Target
+from mnv2c.weights import WeightsOrigin, load_weights
+
+
+def build(
+    spec: Spec, *, target: Target, weights_path: Path | None, seed: int, report: Callable[[str], None]
+) -> Library:
+    """The library of ``spec`` for ``target``. ``report`` hears what is being done, a line per stage.
+
+    WeightsError, TargetError, ToolError: as the stages raise them.
+    """
+    from mnv2c.backends.relax.emit import emit
+    from mnv2c.backends.relax.legalize import legalize
+    from mnv2c.codegen.assemble import assemble
+    from mnv2c.codegen.compile import compile_program
+
+    files: dict[str, bytes] = {}
+
+    def keep(stage: str, graph: Graph) -> None:
+        files[f"ir/{stage}.ir"] = format_graph(graph).encode()
+
+    report("read the weights")
+    weights, origin = load_weights(weights_path, spec, seed)
+    frontend = build_graph(spec, weights)
+    report("export the ONNX reference")
+    files["model.onnx"] = export_onnx(frontend).SerializeToString(deterministic=True)
+    report("run the graph passes")
+    graph = run_pipeline(frontend, observe=keep)
+    report("lower to Relax")
+    module = emit(graph)
+    files["ir/relax.py"] = module.script().encode()
+    legalized = legalize(module)
+    files["ir/relax-legalized.py"] = legalized.module.script().encode()
+    program = compile_program(graph, legalized, target, identifier(spec.name), report)
+    files[MANIFEST] = _manifest(spec, origin, program)
+    report("compile the driver and link")
+    return assemble(program, extra=files)
+
+
+def identifier(name: str) -> str:
+    """The C prefix of a library: its name with ``_`` for all that C does not take, never a digit first."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return plain if plain[0].isalpha() else f"n{plain}"
+
+
+def _manifest(spec: Spec, origin: WeightsOrigin, program: Program) -> bytes:
+    """What the library is and how it came about; the same bytes from the same inputs."""
+    from tvm.target import codegen
+
+    from mnv2c.codegen.assemble import interface
+
+    manifest = {
+        "name": spec.name,
+        "mnv2c": __version__,
+        "interface": interface(program),
+        "preprocessing": {"mean": list(spec.input.mean), "scale": list(spec.input.scale)},
+        "spec": {"sha256": hashlib.sha256(repr(spec).encode()).hexdigest(), "text": repr(spec)},
+        "weights": {"origin": origin.description, "sha256": origin.sha256, "seed": origin.seed},
+        "versions": {
+            "apache-tvm": importlib.metadata.version("apache-tvm"),
+            "apache-tvm-ffi": importlib.metadata.version("apache-tvm-ffi"),
+            "llvm": codegen.llvm_version_major(),
+            "ziglang": importlib.metadata.version("ziglang"),
+        },
+        "target": {"name": program.target.name, "triple": program.target.triple, "link": program.target.zig_triple},
+        "arena_bytes": program.arena_bytes,
+        "weights_bytes": len(program.weights),
+        "kernels": {
+            kernels.cpu.name: {
+                kernel.name: {"origin": kernel.origin, "schedule": kernel.schedule} for kernel in kernels.kernels
+            }
+            for kernels in program.kernel_sets
+        },
+    }
+    return (json.dumps(manifest, indent=2) + "\n").encode()
