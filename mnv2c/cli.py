@@ -1,0 +1,200 @@
+"""The command line: what users type, and how every command ends.
+
+What comes in: arguments. What goes out: the result on stdout, everything else on stderr, and an exit status: 0; 1 for a
+failure, told in one line; 2 for a mistake in the arguments; 130 after ^C. Only what a command needs is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from mnv2c import __version__
+from mnv2c.commands import UsageError
+from mnv2c.errors import Mnv2cError, SpecError
+
+_DEBUG = "MNV2C_DEBUG"
+_MOST_THREADS = 256
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status; never raises."""
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except UsageError as error:
+        return _fail(str(error), status=2)
+    except SpecError as error:
+        count = len(error.errors)
+        return _fail(f"{count} mistakes:\n{error}" if count > 1 else str(error))
+    except Mnv2cError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", status=130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except MemoryError:
+        return _fail("out of memory")
+    except ModuleNotFoundError as error:
+        return _fail(f"the Python package {error.name} is missing; `mnv2c doctor` says how to get it", bug=error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", bug=error)
+    except Exception as error:
+        name = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return _fail(f"a bug in mnv2c ({name}); please report it, with what {_DEBUG}=1 makes it print", bug=error)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """One command, its output written to the end."""
+    try:
+        options = _parse(arguments)
+        status: int = import_module(f"mnv2c.commands.{options.name}").command(options)
+    except SystemExit as error:  # --help and --version
+        status = error.code if isinstance(error.code, int) else 1
+    sys.stdout.flush()
+    return status
+
+
+def _fail(message: str, *, status: int = 1, bug: Exception | None = None) -> int:
+    if bug is not None and os.environ.get(_DEBUG):
+        traceback.print_exception(bug)
+    print(f"mnv2c: error: {message}", file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes become a ``UsageError``; options are never abbreviated."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.replace("the following arguments are required: ", "missing: ")
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="mnv2c", description="Compiles MobileNetV2 layer tables into standalone C libraries.")
+    parser.add_argument("--version", action="version", version=f"mnv2c {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    known: dict[str, _Parser] = {}
+    for name, (description, declare) in _COMMANDS.items():
+        known[name] = commands.add_parser(name, help=description, description=description, allow_abbrev=False)
+        known[name].set_defaults(name=name)
+        declare(known[name])
+    first = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if first and first not in known:
+        raise UsageError(f"unknown command {first!r}: {_meant(first, known)}")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        words = re.findall(r"--[a-z][a-z-]*", known[first].format_help())
+        what = "option" if unknown[0].startswith("-") else "argument"
+        raise UsageError(f"unknown {what} {unknown[0]!r} of {first}: {_meant(unknown[0].split('=')[0], words)}")
+    return options
+
+
+def _meant(word: str, choices: Sequence[str] | dict[str, _Parser]) -> str:
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(choices))}"
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers in a range."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text!r}")
+        return int(text)
+
+    return read
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
+
+
+def _spec(parser: _Parser) -> None:
+    parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML layer table, e.g. specs/mnv2_1.0.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="K=V", help="override a field, e.g. resolution=192"
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights, .npz (default: seeded)")
+    parser.add_argument(
+        "--seed", type=_whole(0, 2**32 - 1), default=0, metavar="N", help="of the weights where none are given"
+    )
+
+
+def _json(parser: _Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _library(parser: _Parser) -> None:
+    parser.add_argument("build", type=Path, metavar="BUILD", help="directory that `mnv2c build` wrote")
+    parser.add_argument(
+        "--threads", type=_whole(1, _MOST_THREADS), default=1, metavar="N", help="threads that share the work (1)"
+    )
+    parser.add_argument("--instruction-set", metavar="NAME", help="v2, v3 or v4 (default: the best there is)")
+    _json(parser)
+
+
+def _declare_build(parser: _Parser) -> None:
+    _spec(parser)
+    parser.add_argument("--target", default="x86", metavar="NAME", help="see `mnv2c targets` (default: x86)")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: build/NAME-TARGET")
+    _json(parser)
+
+
+def _declare_show(parser: _Parser) -> None:
+    _spec(parser)
+    parser.add_argument("--after", metavar="PASS", help="print the graph after this pass")
+    parser.add_argument("--emit", choices=("ir", "relax", "onnx"), help="print another form in place of the table")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="write there; --emit onnx writes the binary form"
+    )
+    _json(parser)
+
+
+def _declare_validate(parser: _Parser) -> None:
+    _library(parser)
+    parser.add_argument("--images", nargs="+", type=Path, default=[], metavar="PATH", help="images, or folders of them")
+    parser.add_argument("--inputs", type=_whole(1, 10_000), metavar="N", help="seeded inputs (8 where no images)")
+    parser.add_argument("--tolerance", type=_tolerance, metavar="X", help="largest error allowed (1e-4)")
+    parser.add_argument("--layers", action="store_true", help="find the first layer that diverges")
+
+
+def _declare_run(parser: _Parser) -> None:
+    _library(parser)
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG or BMP of any size")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="a label per line, in the order of the classes")
+    parser.add_argument("--top", type=_whole(1, 100_000), default=5, metavar="N", help="how many classes to print (5)")
+
+
+def _declare_bench(parser: _Parser) -> None:
+    _library(parser)
+    parser.add_argument("--against", default="", metavar="NAMES", help="onnxruntime,openvino")
+    parser.add_argument("--rounds", type=_whole(1, 100_000), metavar="N", help="turns of each engine (50)")
+    parser.add_argument("--layers", action="store_true", help="time each layer, and measure the FMA peak")
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
+    "build": ("compile a layer table into a C library", _declare_build),
+    "show": ("print the layers of a table, or another form of its graph", _declare_show),
+    "validate": ("compare a library with its ONNX reference", _declare_validate),
+    "run": ("classify images with a library", _declare_run),
+    "bench": ("time a library, beside other engines", _declare_bench),
+    "targets": ("list what a library can be built for", _json),
+    "doctor": ("say what this machine lacks, and how to get it", _json),
+}
+"""What each does, and its arguments; the command itself is in ``mnv2c.commands``, in the module of its name."""

@@ -1,0 +1,83 @@
+"""``mnv2c build``: from a layer table to a directory with a library in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mnv2c.codegen.library import MANIFEST, Library
+from mnv2c.commands import megabytes, print_json, progress
+from mnv2c.driver import build
+from mnv2c.spec import load_spec
+from mnv2c.targets import target_named
+
+
+def command(options: argparse.Namespace) -> int:
+    """Builds, writes, and says what came out."""
+    begin = time.monotonic()
+    target = target_named(options.target)
+    spec = load_spec(options.spec, options.set)
+    directory = options.out or Path("build") / f"{spec.name}-{target.name}"
+    report = progress()
+    library = build(spec, target=target, weights_path=options.weights, seed=options.seed, report=report)
+    report(f"write {directory}")
+    library.write(directory)
+    seconds = time.monotonic() - begin
+    report("done")
+    if options.json:
+        print_json(_to_json(library, directory, seconds))
+    else:
+        print(_summary(library, directory, seconds))
+    return 0
+
+
+def _to_json(library: Library, directory: Path, seconds: float) -> dict[str, Any]:
+    return {
+        "directory": str(directory),
+        "digest": library.digest,
+        "seconds": round(seconds, 3),
+        "files": {path: len(content) for path, content in library.files.items()},
+        "manifest": json.loads(library.files[MANIFEST]),
+    }
+
+
+def _summary(library: Library, directory: Path, seconds: float) -> str:
+    manifest = json.loads(library.files[MANIFEST])
+    name = manifest["interface"]["identifier"]
+    shared, static = (len(library.files[f"lib/lib{name}.{suffix}"]) for suffix in ("so", "a"))
+    return "\n".join(
+        [
+            f"{manifest['name']} for {manifest['target']['name']} in {directory} ({seconds:.1f} s)",
+            f"  weights   {_weights(manifest['weights'])}, {megabytes(manifest['weights_bytes'])} packed",
+            f"  library   lib/lib{name}.so {megabytes(shared)}, lib/lib{name}.a {megabytes(static)}, "
+            f"arena {megabytes(manifest['arena_bytes'])}",
+            f"  kernels   {_kernels(manifest['kernels'])}",
+            f"  digest    {library.digest}",
+            "next:",
+            f"  mnv2c validate {directory}",
+            f"  mnv2c run {directory} IMAGE.jpg",
+            f"  PKG_CONFIG_PATH={directory}/lib/pkgconfig "
+            f"cc {directory}/examples/main.c $(pkg-config --cflags --libs {name}) -lm",
+        ]
+    )
+
+
+def _weights(origin: dict[str, Any]) -> str:
+    if origin["sha256"] is None:
+        return f"{origin['origin']} (not trained: give --weights FILE.npz)"
+    return f"{origin['origin']}, sha256 {origin['sha256'][:12]}..."
+
+
+def _kernels(sets: dict[str, dict[str, dict[str, str]]]) -> str:
+    """``v4: 30 by rule; v3: 29 by rule, 1 from records``."""
+    parts = []
+    for cpu, kernels in sets.items():
+        origins = Counter(kernel["origin"] for kernel in kernels.values())
+        counts = [f"{origins['rule']} by rule"] if origins["rule"] else []
+        counts += [f"{origins['record']} from records"] if origins["record"] else []
+        parts.append(f"{cpu}: {', '.join(counts)}")
+    return "; ".join(parts)

@@ -1,0 +1,86 @@
+"""``mnv2c show``: the layers of a table in numbers, or another form of its graph."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mnv2c.codegen.memory import plan_memory
+from mnv2c.commands import UsageError, print_json, write_file
+from mnv2c.frontend import build_graph
+from mnv2c.ir import Graph
+from mnv2c.passes import PIPELINE, run_pipeline
+from mnv2c.printer import format_graph
+from mnv2c.report import format_table, summarize, to_json
+from mnv2c.spec import Spec, load_spec
+from mnv2c.weights import load_weights
+from mnv2c.yaml_reader import did_you_mean
+
+_PASSES = ("frontend", *(rewrite.__name__ for rewrite in PIPELINE))
+
+
+def command(options: argparse.Namespace) -> int:
+    """Prints one form, or writes it to ``--out``."""
+    _check(options)
+    spec = load_spec(options.spec, options.set)
+    graph = _graph(spec, options)
+    if options.json:
+        print_json(to_json(summarize(graph, arena_bytes=_arena_bytes(graph))))
+        return 0
+    content = _content(graph, options)
+    if options.out is not None:
+        write_file(options.out, content)
+    else:
+        sys.stdout.write(content.decode())
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.json and (options.emit or options.after or options.out):
+        raise UsageError("--json prints the table: not together with --emit, --after or --out")
+    if options.after and options.emit not in (None, "ir"):
+        raise UsageError(f"--after goes with --emit ir, not with --emit {options.emit}")
+    if options.after and options.after not in _PASSES:
+        close = did_you_mean(options.after, _PASSES)
+        hint = f"did you mean {close}?" if close else f"they are, in order, {', '.join(_PASSES)}"
+        raise UsageError(f"unknown pass {options.after!r}: {hint}")
+
+
+def _graph(spec: Spec, options: argparse.Namespace) -> Graph:
+    weights, _ = load_weights(options.weights, spec, options.seed)
+    return build_graph(spec, weights)
+
+
+def _arena_bytes(graph: Graph) -> int:
+    return plan_memory(run_pipeline(graph)).arena_bytes
+
+
+def _content(graph: Graph, options: argparse.Namespace) -> bytes:
+    if options.emit == "onnx":
+        return _onnx(graph, text=options.out is None)
+    if options.emit == "relax":
+        return _relax(graph).encode()
+    if options.emit == "ir" or options.after:
+        passes = PIPELINE[: _PASSES.index(options.after)] if options.after else ()
+        return format_graph(run_pipeline(graph, passes)).encode()
+    return format_table(summarize(graph, arena_bytes=_arena_bytes(graph))).encode()
+
+
+def _onnx(graph: Graph, *, text: bool) -> bytes:
+    """The reference: as text, weights left out, or as the file that ONNX tools read."""
+    import onnx
+
+    from mnv2c.onnx_export import export_onnx
+
+    model = export_onnx(graph)
+    if not text:
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
+    return (str(onnx.printer.to_text(model)) + "\n").encode()
+
+
+def _relax(graph: Graph) -> str:
+    """The Relax module as a TVM user reads it."""
+    from mnv2c.backends.relax.emit import emit
+
+    return str(emit(run_pipeline(graph)).script()) + "\n"

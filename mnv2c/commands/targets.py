@@ -1,0 +1,22 @@
+"""``mnv2c targets``: what a library can be built for."""
+
+from __future__ import annotations
+
+import argparse
+
+from mnv2c.commands import print_json
+from mnv2c.targets import NATIVE_DESCRIPTION, TARGETS
+
+
+def command(options: argparse.Namespace) -> int:
+    """A line per target; with ``--json`` also the instruction sets (native's depend on the machine)."""
+    if options.json:
+        listed = [
+            {"name": target.name, "description": target.description, "instruction_sets": [c.name for c in target.cpus]}
+            for target in TARGETS
+        ]
+        print_json([*listed, {"name": "native", "description": NATIVE_DESCRIPTION, "instruction_sets": None}])
+        return 0
+    for name, description in [*((t.name, t.description) for t in TARGETS), ("native", NATIVE_DESCRIPTION)]:
+        print(f"{name:8}  {description}")
+    return 0
