@@ -49,7 +49,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 def read_reference(directory: Path) -> onnx.ModelProto:
     """The ONNX model of the network before any pass. LibraryError where it is missing or damaged."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     path = directory / MODEL
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mnv2c import __version__
-from mnv2c.commands import UsageError
+from mnv2c.commands import UsageError, discard_stdout
 from mnv2c.errors import Mnv2cError, SpecError
 
 _DEBUG = "MNV2C_DEBUG"
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", status=130)
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return 141
     except MemoryError:
         return _fail("out of memory")

@@ -79,8 +79,7 @@ def _openvino(model: bytes, pixels: Array, threads: int) -> Engine:
         "PERFORMANCE_HINT": "LATENCY",
     }
     request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()
-    tensor = openvino.Tensor(pixels, shared_memory=True)
-    request.set_input_tensor(tensor)
+    request.set_input_tensor(openvino.Tensor(pixels))
 
     def run() -> Array:
         request.infer()

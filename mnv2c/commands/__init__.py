@@ -31,9 +31,25 @@ def progress() -> Callable[[str], None]:
     return report
 
 
-def print_json(value: Any) -> None:
+def say(text: str) -> None:
+    """A part of the result, on stdout."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise OutputError(f"the result cannot be written to stdout: {error.strerror}") from error
+
+
+def discard_stdout() -> None:
+    """What is still buffered goes nowhere; Python would try once more at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say_json(value: Any) -> None:
     """One JSON value on stdout. Numbers that JSON lacks (NaN) become null."""
-    print(json.dumps(_finite(value), indent=2))
+    say(json.dumps(_finite(value), indent=2))
 
 
 def _finite(value: Any) -> Any:

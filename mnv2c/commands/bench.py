@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mnv2c.bench import ROUNDS, bench, format_text, to_json
-from mnv2c.commands import UsageError, print_json, progress
+from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.engines import OTHERS
 from mnv2c.yaml_reader import did_you_mean
 
@@ -22,9 +22,9 @@ def command(options: argparse.Namespace) -> int:
         report=progress(),
     )
     if options.json:
-        print_json(to_json(result))
+        say_json(to_json(result))
     else:
-        print(format_text(result))
+        say(format_text(result))
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mnv2c.codegen.library import MANIFEST, Library
-from mnv2c.commands import megabytes, print_json, progress
+from mnv2c.commands import megabytes, progress, say, say_json
 from mnv2c.driver import build
 from mnv2c.spec import load_spec
 from mnv2c.targets import target_named
@@ -29,9 +29,9 @@ def command(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - begin
     report("done")
     if options.json:
-        print_json(_to_json(library, directory, seconds))
+        say_json(_to_json(library, directory, seconds))
     else:
-        print(_summary(library, directory, seconds))
+        say(_summary(library, directory, seconds))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from mnv2c.commands import print_json
+from mnv2c.commands import say, say_json
 from mnv2c.doctor import examine, format_finding
 
 
@@ -15,10 +15,10 @@ def command(options: argparse.Namespace) -> int:
     for finding in examine():
         findings.append(finding)
         if not options.json:
-            print(format_finding(finding), flush=True)
+            say(format_finding(finding))
     missing = [finding.name for finding in findings if finding.required and not finding.ok]
     if options.json:
-        print_json({"ok": not missing, "findings": [{**asdict(finding), "ok": finding.ok} for finding in findings]})
+        say_json({"ok": not missing, "findings": [{**asdict(finding), "ok": finding.ok} for finding in findings]})
     else:
-        print(f"\nmissing: {', '.join(missing)}" if missing else "\nnothing that is required is missing")
+        say(f"\nmissing: {', '.join(missing)}" if missing else "\nnothing that is required is missing")
     return 1 if missing else 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mnv2c.commands import UsageError, print_json
+from mnv2c.commands import UsageError, say, say_json
 from mnv2c.images import find_images, read_labels, read_rgb
 from mnv2c.native import Network
 
@@ -28,9 +28,9 @@ def command(options: argparse.Namespace) -> int:
             for path, image in zip(paths, pixels, strict=True)
         ]
     if options.json:
-        print_json({"images": results})
+        say_json({"images": results})
     else:
-        print("\n".join(_format(result) for result in results))
+        say("\n".join(_format(result) for result in results))
     return 0
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from mnv2c.codegen.memory import plan_memory
-from mnv2c.commands import UsageError, print_json, write_file
+from mnv2c.commands import UsageError, say, say_json, write_file
 from mnv2c.frontend import build_graph
 from mnv2c.ir import Graph
 from mnv2c.passes import PIPELINE, run_pipeline
@@ -25,13 +24,13 @@ def command(options: argparse.Namespace) -> int:
     spec = load_spec(options.spec, options.set)
     graph = _graph(spec, options)
     if options.json:
-        print_json(to_json(summarize(graph, arena_bytes=_arena_bytes(graph))))
+        say_json(to_json(summarize(graph, arena_bytes=_arena_bytes(graph))))
         return 0
     content = _content(graph, options)
     if options.out is not None:
         write_file(options.out, content)
     else:
-        sys.stdout.write(content.decode())
+        say(content.decode().rstrip("\n"))
     return 0
 
 
@@ -76,11 +75,14 @@ def _onnx(graph: Graph, *, text: bool) -> bytes:
     if not text:
         content: bytes = model.SerializeToString(deterministic=True)
         return content
-    return (str(onnx.printer.to_text(model)) + "\n").encode()
+    for weight in model.graph.initializer:  # named, but without their millions of values
+        model.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    del model.graph.initializer[:]
+    return str(onnx.printer.to_text(model)).encode()
 
 
 def _relax(graph: Graph) -> str:
     """The Relax module as a TVM user reads it."""
     from mnv2c.backends.relax.emit import emit
 
-    return str(emit(run_pipeline(graph)).script()) + "\n"
+    return str(emit(run_pipeline(graph)).script())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mnv2c.commands import print_json
+from mnv2c.commands import say, say_json
 from mnv2c.targets import NATIVE_DESCRIPTION, TARGETS
 
 
@@ -15,8 +15,8 @@ def command(options: argparse.Namespace) -> int:
             {"name": target.name, "description": target.description, "instruction_sets": [c.name for c in target.cpus]}
             for target in TARGETS
         ]
-        print_json([*listed, {"name": "native", "description": NATIVE_DESCRIPTION, "instruction_sets": None}])
+        say_json([*listed, {"name": "native", "description": NATIVE_DESCRIPTION, "instruction_sets": None}])
         return 0
     for name, description in [*((t.name, t.description) for t in TARGETS), ("native", NATIVE_DESCRIPTION)]:
-        print(f"{name:8}  {description}")
+        say(f"{name:8}  {description}")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mnv2c.built import input_shape
-from mnv2c.commands import print_json, progress
+from mnv2c.commands import progress, say, say_json
 from mnv2c.images import find_images, read_rgb
 from mnv2c.validate import TOLERANCE, format_text, seeded_images, to_json, validate
 
@@ -30,7 +30,7 @@ def command(options: argparse.Namespace) -> int:
         report=report,
     )
     if options.json:
-        print_json(to_json(validation))
+        say_json(to_json(validation))
     else:
-        print(format_text(validation))
+        say(format_text(validation))
     return 0 if validation.passed else 1
