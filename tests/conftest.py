@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_library import small_library
+
+__all__ = ["golden", "small_library"]
 
 _GOLDEN = Path(__file__).parent / "golden"
 

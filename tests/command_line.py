@@ -1,0 +1,49 @@
+"""Runs the command line as a user does: a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SPECS = REPOSITORY / "specs"
+
+Finished = subprocess.CompletedProcess[str]
+
+
+def mnv2c(
+    *arguments: str | Path,
+    cwd: Path = REPOSITORY,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    python: tuple[str, ...] = (sys.executable, "-m", "mnv2c"),
+    before: Callable[[], None] | None = None,
+) -> Finished:
+    """``before`` runs in the new process first: limits."""
+    return subprocess.run(
+        [*python, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=before,
+    )
+
+
+def succeed(*arguments: str | Path, cwd: Path = REPOSITORY) -> str:
+    """What a command that must succeed prints on stdout."""
+    done = mnv2c(*arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def succeed_json(*arguments: str | Path, cwd: Path = REPOSITORY) -> Any:
+    """The same with ``--json``, read."""
+    return json.loads(succeed(*arguments, "--json", cwd=cwd))

@@ -1,0 +1,27 @@
+"""A real library, as small and quick to build as one gets, for tests of everything that reads a build directory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import SPECS, succeed
+
+SMALL = (str(SPECS / "mnv2_0.35.yaml"), "--set", "resolution=96", "--set", "classes=1001", "--seed", "1")
+"""0.35 at 96 with a background class, on seeded weights."""
+
+RESOLUTION, CLASSES = 96, 1001
+
+
+@pytest.fixture(scope="session")
+def small_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built once; not to be changed: see ``copy_of``."""
+    directory = tmp_path_factory.mktemp("small") / "library"
+    succeed("build", *SMALL, "--target", "native", "--out", directory)
+    return directory
+
+
+def copy_of(library: Path, directory: Path) -> Path:
+    """A library that a test may damage."""
+    return Path(shutil.copytree(library, directory / "library"))

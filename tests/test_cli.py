@@ -1,0 +1,150 @@
+"""The commands that need no library: help, show, targets, doctor; and how every command ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from command_line import REPOSITORY, SPECS, mnv2c, succeed, succeed_json
+from small_library import SMALL
+
+from mnv2c.cli import main
+
+SPEC = SPECS / "mnv2_1.0.yaml"
+
+
+def imported_by(*arguments: str | Path) -> set[str]:
+    """The packages that a command imports."""
+    python = (sys.executable, "-X", "importtime", "-m", "mnv2c")
+    lines = mnv2c(*arguments, python=python).stderr.splitlines()
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    packages = imported_by("--help")
+    assert "mnv2c" in packages
+    assert not packages & {"tvm", "numpy", "onnx", "onnxruntime", "PIL", "yaml"}
+
+
+def test_show_imports_no_tvm() -> None:
+    packages = imported_by("show", SPEC)
+    assert "numpy" in packages
+    assert not packages & {"tvm", "onnx", "onnxruntime", "PIL"}
+
+
+def test_help_names_every_command() -> None:
+    text = succeed("--help")
+    for command in ("build", "show", "validate", "run", "bench", "targets", "doctor"):
+        assert f"    {command} " in text
+        assert succeed(command, "--help").startswith(f"usage: mnv2c {command}")
+
+
+def test_show_prints_the_published_numbers() -> None:
+    totals = succeed_json("show", SPEC)["totals"]
+    assert totals["parameters"] == 3_504_872
+    assert totals["weights"] == 3_469_760
+    assert totals["macs"] == 300_774_272
+    assert totals["arena_bytes"] > 0
+
+
+def test_show_takes_overrides() -> None:
+    layers = succeed_json("show", SPEC, "--set", "classes=10", "--set", "resolution=96")["layers"]
+    assert layers[-1]["shape"] == [1, 10]
+    assert layers[0]["shape"] == [1, 48, 48, 32]
+
+
+def test_show_prints_the_graph_after_a_pass() -> None:
+    assert "BatchNorm(" in succeed("show", SPEC, "--after", "frontend")
+    assert "BatchNorm(" in succeed("show", SPEC, "--emit", "ir")
+    folded = succeed("show", SPEC, "--after", "fold_batchnorm")
+    assert "BatchNorm(" not in folded
+    assert "ReLU6(" in folded
+
+
+def test_show_prints_onnx_as_text_and_writes_it_as_onnx(tmp_path: Path) -> None:
+    text = succeed("show", *SMALL, "--emit", "onnx")
+    assert "BatchNormalization" in text
+    assert len(text) < 100_000
+    file = tmp_path / "reference.onnx"
+    assert succeed("show", *SMALL, "--emit", "onnx", "--out", file) == ""
+    onnx.checker.check_model(onnx.load(file))
+    assert [path.name for path in tmp_path.iterdir()] == ["reference.onnx"]
+
+
+def test_show_prints_relax() -> None:
+    assert "R.nn.conv2d" in succeed("show", *SMALL, "--emit", "relax")
+
+
+def test_targets_are_listed() -> None:
+    names = [target["name"] for target in succeed_json("targets")]
+    assert {"x86", "native"} < set(names)
+    assert all(name in succeed("targets") for name in names)
+
+
+def test_doctor_finds_this_machine_fit() -> None:
+    findings = {finding["name"]: finding for finding in succeed_json("doctor")["findings"]}
+    for name in ("python", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "ziglang", "C compilation"):
+        assert findings[name]["ok"], findings[name]
+
+
+def test_doctor_says_how_to_get_what_is_missing(tmp_path: Path) -> None:
+    done = mnv2c("doctor", environment={"PATH": str(tmp_path)})
+    assert done.returncode == 0
+    assert "apt install cmake" in done.stdout
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "mnv2c", "show", SPEC], stdout=pipe, stderr=subprocess.PIPE, check=False
+        )
+    assert done.stderr == b""
+    assert done.returncode == 141
+
+
+def test_interrupted_in_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "library"
+    command = [sys.executable, "-m", "mnv2c", "build", *SMALL, "--target", "native", "--out", str(out)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "read the weights" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == "mnv2c: error: interrupted"
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_asks_to_be_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(options: object) -> int:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("mnv2c.commands.targets.command", broken)
+    assert main(["targets"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("mnv2c: error: a bug in mnv2c (RuntimeError: two lines); please report it")
+    assert message.count("\n") == 1
+    monkeypatch.setenv("MNV2C_DEBUG", "1")
+    assert main(["targets"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_build_tells_what_it_built(small_library: Path, tmp_path: Path) -> None:
+    done = mnv2c("build", *SMALL, "--target", "native", "--out", tmp_path / "again", "--json")
+    built = json.loads(done.stdout)
+    assert built["files"]["manifest.json"] > 0
+    assert "seed 1" in built["manifest"]["weights"]["origin"]
+    assert "write" in done.stderr
+    for path in built["files"]:
+        assert (tmp_path / "again" / path).read_bytes() == (small_library / path).read_bytes(), path
