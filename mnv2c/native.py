@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import platform
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -160,7 +161,11 @@ class Network:
             self.close()
 
     def _function(self, name: str, result: Any = ctypes.c_int) -> Any:
-        function = self._library[f"{self._interface.identifier}_{name}"]
+        symbol = f"{self._interface.identifier}_{name}"
+        try:
+            function = self._library[symbol]
+        except AttributeError as error:
+            raise LibraryError(f"{self.directory}: the library lacks {symbol}; build it again") from error
         function.restype = result
         return function
 
@@ -251,10 +256,23 @@ def _open_library(directory: Path, interface: _Interface) -> ctypes.CDLL:
         raise LibraryError(
             f"{directory}: built for {built_for} ({interface.triple}), but this machine is {platform.machine()}"
         )
+    if not _is_whole(path):
+        raise LibraryError(f"{path}: damaged or cut short; build the library again")
     try:
         return ctypes.CDLL(str(path.resolve()))
     except OSError as error:
         raise LibraryError(f"{path}: cannot be loaded: {error}") from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a 64-bit ELF file reaches to the end of its section headers: the system's loader dies of one cut short."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if len(head) < 64 or head[:5] != b"\x7fELF\x02":
+        return False
+    sections, size, count = struct.unpack_from("<40xQ10xHH", head)
+    needed: int = sections + size * count
+    return path.stat().st_size >= needed
 
 
 def _copy_layer(layer: Any) -> LayerRun:

@@ -19,6 +19,7 @@ from pathlib import Path
 from mnv2c.errors import ToolError
 
 ZIG_PACKAGE = "ziglang==0.17.1"
+_ANOTHER_CACHE = "set XDG_CACHE_HOME to another place"
 _MESSAGE_LINES = 8  # of a compiler's output, enough for its first error
 
 
@@ -95,23 +96,28 @@ def _run(toolchain: Toolchain, arguments: Sequence[str], directory: Path) -> Non
 
 
 def _explain(arguments: Sequence[str], status: int, output: str) -> str:
-    if any(words in output for words in ("NoSpaceLeft", "No space left")):
+    if "NoSpaceLeft" in output or "No space left" in output:
         return (
             f"zig {arguments[0]}: the disk is full; free some space in {_cache_directory()} and the temporary directory"
         )
-    if any(words in output for words in ("AccessDenied", "ReadOnlyFileSystem", "PermissionDenied")):
-        return f"zig {arguments[0]}: cannot write {_cache_directory()}; set XDG_CACHE_HOME to another place"
     lines = [line for line in output.splitlines() if line.strip()][:_MESSAGE_LINES]
     reason = "\n    ".join(lines) if lines else f"no message, exit status {status}"
     return f"zig {arguments[0]} failed: {reason}"
 
 
 def _cache_directory() -> Path:
-    """Where zig keeps what it has built (its C library stubs take seconds): ``~/.cache/mnv2c/zig``."""
+    """Where zig keeps what it has built (its C library stubs take seconds): ``~/.cache/mnv2c/zig``, made here.
+
+    zig itself does not return where it cannot make it.
+    """
     home = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(home) if home else Path.home() / ".cache") / "mnv2c" / "zig"
+        directory = (Path(home).absolute() if home else Path.home() / ".cache") / "mnv2c" / "zig"
+        directory.mkdir(parents=True, exist_ok=True)
     except RuntimeError as error:
-        raise ToolError(
-            "no home directory for zig's cache: set XDG_CACHE_HOME to a directory that can be written"
-        ) from error
+        raise ToolError("no home directory for zig's cache: set XDG_CACHE_HOME to a place for it") from error
+    except OSError as error:
+        raise ToolError(f"cannot make zig's cache {directory}: {error.strerror}; {_ANOTHER_CACHE}") from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ToolError(f"cannot write zig's cache {directory}: permission denied; {_ANOTHER_CACHE}")
+    return directory

@@ -34,7 +34,7 @@ def interface(program: Program) -> dict[str, object]:
 
 
 def assemble(program: Program, *, extra: Mapping[str, bytes]) -> Library:
-    """Compiles and links in a temporary directory; ``extra`` are further files of the library by path, manifest.json too.
+    """Compiles and links in a temporary directory; ``extra`` are further files of the library by path (manifest.json).
 
     ToolError where zig is missing or fails, ValueError where the program breaks its contract.
     """

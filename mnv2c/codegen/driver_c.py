@@ -16,7 +16,8 @@ _TOP = """\
  * {name}: the layers in order, each a call of a kernel from lib{identifier}.a.
  *
  * To build the library anew, here with a sanitizer (src/ gives driver and runtime, the archive kernels and weights):
- *     cc -g -fsanitize=thread -Iinclude src/*.c YOURS.c lib/lib{identifier}.a -pthread -lm
+ *     cc -g -fsanitize=thread -Iinclude src/{identifier}.c src/context.c src/threads.c src/cpu.c \\
+ *         YOURS.c lib/lib{identifier}.a -pthread -lm
  */
 #include "runtime.h"
 
@@ -25,10 +26,10 @@ extern const char mnv2c_weights[];
 
 _LAYER = """\
 /* A layer: its record, kernel and operands (input, weight, bias, residual, output). After a failure none runs. */
-#define LAYER(record, kernel, ...)                                                                  \\
-    if (status == MNV2C_OK)                                                                         \\
-    status = mnv2c_run_layer(context, &records[record], &kernels[kernel], (struct mnv2c_operands){__VA_ARGS__})
-#define A(offset) ((float *)(void *)(arena + (offset)))                     /* in the arena, in bytes */
+#define LAYER(record, kernel, ...) \\
+    if (status == MNV2C_OK) \\
+        status = mnv2c_run_layer(context, &records[record], &kernels[kernel], (struct mnv2c_operands){__VA_ARGS__})
+#define A(offset) ((float *)(void *)(arena + (offset))) /* in the arena, in bytes */
 #define W(offset) ((const float *)(const void *)(mnv2c_weights + (offset))) /* in the weights, in bytes */
 
 int mnv2c_layers(mnv2c_context *context, const struct mnv2c_work *kernels, char *arena, const void *input, int rgb,
@@ -106,7 +107,7 @@ def _scratch(kernels: KernelSet) -> int:
 def _records(program: Program) -> str:
     rows = "".join(f"    {_record(call)},\n" for call in program.calls)
     return (
-        "/* What an observer is told: name, shape, strides, multiply-accumulates; and where in memory the tensor starts. */\n"
+        "/* What an observer is told: name, shape, strides, multiply-accumulates; and where the tensor starts. */\n"
         f"static const struct mnv2c_record records[] = {{\n{rows}}};\n"
     )
 

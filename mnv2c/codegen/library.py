@@ -76,6 +76,8 @@ def _reason(error: OSError) -> str:
     hints = {
         errno.ENOSPC: "the disk is full; free some space and build again",
         errno.EDQUOT: "the disk quota is used up; free some space and build again",
+        errno.ENOTDIR: "a file on that path is in the way; choose another place",
+        errno.EEXIST: "a file on that path is in the way; choose another place",
         errno.EROFS: "the file system is read-only; choose another place",
         errno.EACCES: "permission denied; choose another place",
         errno.EPERM: "permission denied; choose another place",

@@ -2,7 +2,10 @@
 #ifndef MNV2C_RUNTIME_H
 #define MNV2C_RUNTIME_H
 
+/* All is compiled with -fvisibility=hidden but the interface. */
+#pragma GCC visibility push(default)
 #include "mnv2c.h"
+#pragma GCC visibility pop
 
 /* Computes the tasks begin <= task < end of a layer; tasks are independent of each other. Not 0: it refused. */
 typedef int32_t mnv2c_kernel(const void *input, const float *weight, const float *bias, const float *residual, float *output,

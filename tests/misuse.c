@@ -1,0 +1,78 @@
+/* Every way to call the library wrongly gives its status, and the context is null. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tiny_1_0.h"
+
+static float input[TINY_1_0_HEIGHT * TINY_1_0_WIDTH * TINY_1_0_CHANNELS + 1], logits[TINY_1_0_CLASSES + 1];
+static uint8_t rgb[TINY_1_0_HEIGHT * TINY_1_0_WIDTH * TINY_1_0_CHANNELS];
+
+static void expect(int line, int wanted, int status)
+{
+    if (status == wanted) return;
+    printf("line %d: %d (%s) in place of %d\n", line, status, tiny_1_0_message(status), wanted);
+    exit(1);
+}
+#define EXPECT(wanted, status) expect(__LINE__, wanted, status)
+
+static int create(size_t size, int threads, const char *instruction_set, tiny_1_0_context *share)
+{
+    tiny_1_0_options options = {size, threads, instruction_set, share};
+    tiny_1_0_context *context = (tiny_1_0_context *)1;
+    int status = tiny_1_0_create(&options, &context);
+    if (status != TINY_1_0_OK && context != NULL) return -1;
+    if (status == TINY_1_0_OK) tiny_1_0_destroy(context);
+    return status;
+}
+
+static void ignore(void *user, const tiny_1_0_layer *layer)
+{
+    (void)layer;
+    ++*(int *)user;
+}
+
+int main(void)
+{
+    const size_t size = sizeof(tiny_1_0_options);
+    tiny_1_0_context *context;
+    int seen = 0;
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_create(NULL, NULL));
+    EXPECT(TINY_1_0_ARGUMENT, create(0, 1, NULL, NULL));
+    EXPECT(TINY_1_0_ARGUMENT, create(size + 8, 1, NULL, NULL));
+    EXPECT(TINY_1_0_ARGUMENT, create(size, -1, NULL, NULL));
+    EXPECT(TINY_1_0_ARGUMENT, create(size, TINY_1_0_MAX_THREADS + 1, NULL, NULL));
+    EXPECT(TINY_1_0_INSTRUCTION_SET, create(size, 1, "", NULL));
+    EXPECT(TINY_1_0_INSTRUCTION_SET, create(size, 1, "v4", NULL));
+    EXPECT(TINY_1_0_OK, create(size, 0, "v2", NULL));
+    EXPECT(TINY_1_0_OK, create(size, 40, NULL, NULL));
+
+    EXPECT(TINY_1_0_OK, tiny_1_0_create(NULL, &context));
+    EXPECT(1, tiny_1_0_threads(context));
+    EXPECT(0, strcmp(tiny_1_0_instruction_set(context), "v2"));
+    EXPECT(TINY_1_0_ARGUMENT, create(size, 2, NULL, context));
+    EXPECT(TINY_1_0_OK, create(size, 1, NULL, context));
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run(NULL, input, logits));
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run(context, NULL, logits));
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run(context, input, NULL));
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run(context, (const float *)(const void *)((const char *)input + 1), logits));
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run(context, input, (float *)(void *)((char *)logits + 2)));
+    EXPECT(TINY_1_0_OK, tiny_1_0_run(context, input + 1, logits + 1));
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run_rgb(context, NULL, logits));
+    EXPECT(TINY_1_0_OK, tiny_1_0_run_rgb(context, rgb, logits));
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_observe(NULL, ignore, &seen));
+    EXPECT(TINY_1_0_OK, tiny_1_0_observe(context, ignore, &seen));
+    EXPECT(TINY_1_0_OK, tiny_1_0_run(context, input, logits));
+    EXPECT(TINY_1_0_OK, tiny_1_0_observe(context, NULL, NULL));
+    EXPECT(TINY_1_0_OK, tiny_1_0_run(context, input, logits));
+    EXPECT(3, seen);
+    for (size_t i = 0; i < sizeof input / sizeof *input; i++) input[i] = 1e9f;
+    EXPECT(TINY_1_0_KERNEL, tiny_1_0_run(context, input, logits));
+    EXPECT(0, tiny_1_0_threads(NULL));
+    EXPECT(1, tiny_1_0_instruction_set(NULL) == NULL);
+    EXPECT(1, tiny_1_0_message(-7) != NULL);
+    tiny_1_0_destroy(context);
+    tiny_1_0_destroy(NULL);
+    printf("every misuse gave its status\n");
+    return 0;
+}

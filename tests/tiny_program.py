@@ -1,0 +1,169 @@
+"""A Program written by hand: three layers, their kernels small C functions, and numpy's word for what they compute."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2c.codegen.assemble import interface
+from mnv2c.codegen.program import Call, CompiledKernel, KernelSet, Operand, Program
+from mnv2c.ir import Padding, TensorType
+from mnv2c.targets import V2, X86, Cpu, Target
+from mnv2c.toolchain import compile_c, find_zig
+
+HEIGHT, WIDTH, CHANNELS, CLASSES = 40, 6, 3, 7
+SCALE = np.array([0.5, -1.0, 2.0], np.float32)
+BIAS = np.array([0.1, 0.2, 0.3], np.float32)
+WEIGHT = np.linspace(-1, 1, CLASSES * CHANNELS, dtype=np.float32).reshape(CLASSES, CHANNELS)
+OFFSET = np.linspace(0, 1, CLASSES, dtype=np.float32)
+
+# stem: x * scale + bias, inside a border of one row or column of zeros; mirror: its rows from right to left, plus
+# themselves, through the scratch; classifier: the mean over pixels, times a matrix.
+_KERNELS = """
+#include <stdint.h>
+enum { H = 40, W = 6, C = 3, ROW = (W + 2) * C, CLASSES = 7 };
+#define KERNEL(name) int32_t PREFIX_##name(const void *input, const float *weight, const float *bias, \\
+    const float *residual, float *output, float *scratch, int32_t begin, int32_t end)
+#define STEM(type, load)                                                                       \\
+    const type *x = input;                                                                     \\
+    for (int32_t row = begin; row < end; row++) {                                              \\
+        float *y = output + (row + 1) * ROW;                                                   \\
+        if (row == 0) for (int i = 0; i < ROW; i++) output[i] = 0;                             \\
+        if (row == H - 1) for (int i = 0; i < ROW; i++) y[ROW + i] = 0;                        \\
+        for (int c = 0; c < C; c++) y[c] = y[ROW - C + c] = 0;                                 \\
+        for (int i = 0; i < W * C; i++) y[C + i] = load(x[row * W * C + i]) * weight[i % C] + bias[i % C]; \\
+    }                                                                                          \\
+    (void)residual; (void)scratch;                                                             \\
+    return 0;
+#define SAME(value) (value)
+#define NORMALISED(value) (((float)(value) - 127.5f) / 127.5f)
+KERNEL(stem) { STEM(float, SAME) }
+KERNEL(stem_uint8) { STEM(uint8_t, NORMALISED) }
+KERNEL(mirror) {
+    const float *x = input;
+    for (int32_t row = begin; row < end; row++) {
+        for (int i = 0; i < W; i++)
+            for (int c = 0; c < C; c++) scratch[i * C + c] = x[(row + 1) * ROW + (W - i) * C + c];
+        for (int i = 0; i < W * C; i++) output[row * W * C + i] = scratch[i] + residual[(row + 1) * ROW + C + i];
+    }
+    (void)weight; (void)bias;
+    return 0;
+}
+KERNEL(classifier) {
+    const float *x = input;
+    if (x[0] > 1e6f) return 1;
+    for (int32_t k = begin; k < end; k++) {
+        double sum = 0;
+        for (int i = 0; i < H * W; i++)
+            for (int c = 0; c < C; c++) sum += (double)x[i * C + c] * weight[k * C + c];
+        output[k] = (float)(sum / (H * W)) + bias[k];
+    }
+    (void)residual; (void)scratch;
+    return 0;
+}
+"""
+
+_TASKS = {"stem": (HEIGHT, 1), "stem_uint8": (HEIGHT, 1), "mirror": (HEIGHT, 10), "classifier": (CLASSES, CLASSES)}
+
+
+def reference(x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """What every layer computes of one image (1, H, W, C), by layer."""
+    stem = x * SCALE + BIAS
+    mirror = stem[:, :, ::-1] + stem
+    return {"stem": stem, "block1.mirror": mirror, "classifier": mirror.mean(axis=(1, 2)) @ WEIGHT.T + OFFSET}
+
+
+def image(seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(1, HEIGHT, WIDTH, CHANNELS)).astype(np.float32)
+
+
+def tiny_program(directory: Path, *, identifier: str = "tiny_1_0", target: Target = X86) -> Program:
+    """``directory`` is for the compiler to work in."""
+    weights, places = _pack({"scale": SCALE, "bias": BIAS, "weight": WEIGHT, "offset": OFFSET})
+    stem_bytes = (HEIGHT + 2) * (WIDTH + 2) * CHANNELS * 4 // 64 * 64 + 64
+    stem, mirror = Operand("arena", 0), Operand("arena", stem_bytes)
+    image_type = TensorType((1, HEIGHT, WIDTH, CHANNELS))
+    calls = (
+        Call(
+            layer="stem",
+            comment="scale and bias */ per channel",
+            kernel="stem",
+            input=Operand("input"),
+            output=stem,
+            type=image_type,
+            weight=places["scale"],
+            bias=places["bias"],
+            border=Padding(1, 1, 1, 1),
+            kernel_uint8="stem_uint8",
+            macs=HEIGHT * WIDTH * CHANNELS,
+        ),
+        Call(
+            layer="block1.mirror",
+            comment="each row and its mirror image",
+            kernel="mirror",
+            input=stem,
+            output=mirror,
+            type=image_type,
+            residual=stem,
+        ),
+        Call(
+            layer="classifier",
+            comment="mean, then a matrix",
+            kernel="classifier",
+            input=mirror,
+            output=Operand("output"),
+            type=TensorType((1, CLASSES)),
+            weight=places["weight"],
+            bias=places["offset"],
+        ),
+    )
+    return Program(
+        name="tiny_1.0",
+        identifier=identifier,
+        target=target,
+        input=image_type,
+        output=TensorType((1, CLASSES)),
+        kernels=tuple(_TASKS),
+        kernel_sets=tuple(_kernel_set(directory, identifier, cpu) for cpu in target.cpus),
+        calls=calls,
+        arena_bytes=stem_bytes + image_type.nbytes,
+        weights=weights,
+    )
+
+
+def extra_files(program: Program) -> dict[str, bytes]:
+    """The least that ``assemble`` and ``load`` want besides."""
+    return {"manifest.json": json.dumps({"interface": interface(program)}).encode()}
+
+
+def baseline_target() -> Target:
+    """One instruction set, for tests that do not choose."""
+    return Target("x86-v2", "", X86.triple, X86.zig_triple, (V2,))
+
+
+def _pack(arrays: dict[str, NDArray[np.float32]]) -> tuple[bytes, dict[str, Operand]]:
+    data, places = b"", {}
+    for name, array in arrays.items():
+        places[name] = Operand("weights", len(data))
+        data += array.tobytes() + b"\0" * (-array.nbytes % 64)
+    return data, places
+
+
+def _kernel_set(directory: Path, identifier: str, cpu: Cpu) -> KernelSet:
+    prefix = f"{identifier}_{cpu.name}"
+    source = directory / f"{prefix}.c"
+    source.write_text(_KERNELS.replace("PREFIX", prefix), encoding="utf-8")
+    name = compile_c(
+        find_zig(X86.zig_triple),
+        directory,
+        source.name,
+        flags=(f"-mcpu={cpu.mcpu.replace('-', '_', 1).replace('-', '_')}",),
+    )
+    kernels = tuple(
+        CompiledKernel(kernel, f"{prefix}_{kernel}", tasks, grain, WIDTH * CHANNELS * 4, "rule", "")
+        for kernel, (tasks, grain) in _TASKS.items()
+    )
+    return KernelSet(cpu, (directory / name).read_bytes(), kernels)
