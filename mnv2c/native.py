@@ -265,7 +265,7 @@ def _open_library(directory: Path, interface: _Interface) -> ctypes.CDLL:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a 64-bit ELF file reaches to the end of its section headers: the system's loader dies of one cut short."""
+    """Whether a 64-bit ELF file reaches to the end of its section headers: the system's loader dies of less."""
     with path.open("rb") as file:
         head = file.read(64)
     if len(head) < 64 or head[:5] != b"\x7fELF\x02":

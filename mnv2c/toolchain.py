@@ -20,6 +20,7 @@ from mnv2c.errors import ToolError
 
 ZIG_PACKAGE = "ziglang==0.17.1"
 _ANOTHER_CACHE = "set XDG_CACHE_HOME to another place"
+_LITTLE_SPACE = 64 * 1024 * 1024  # bytes; more than any library
 _MESSAGE_LINES = 8  # of a compiler's output, enough for its first error
 
 
@@ -92,14 +93,16 @@ def _run(toolchain: Toolchain, arguments: Sequence[str], directory: Path) -> Non
     except OSError as error:
         raise ToolError(f"zig cannot be started: {error.strerror}; try: pip install {ZIG_PACKAGE}") from error
     if done.returncode != 0:
-        raise ToolError(_explain(arguments, done.returncode, done.stderr))
+        raise ToolError(_explain(arguments, directory, done.returncode, done.stderr))
 
 
-def _explain(arguments: Sequence[str], status: int, output: str) -> str:
-    if "NoSpaceLeft" in output or "No space left" in output:
-        return (
-            f"zig {arguments[0]}: the disk is full; free some space in {_cache_directory()} and the temporary directory"
-        )
+def _explain(arguments: Sequence[str], directory: Path, status: int, output: str) -> str:
+    cache = _cache_directory()
+    free = min(shutil.disk_usage(place).free for place in (directory, cache))
+    # zig writes through mapped memory, so that on a full disk it may die without a word.
+    died = not output.strip() and free < _LITTLE_SPACE
+    if died or "NoSpaceLeft" in output or "No space left" in output:
+        return f"zig {arguments[0]}: the disk is full; free some space in {directory.parent} and {cache}"
     lines = [line for line in output.splitlines() if line.strip()][:_MESSAGE_LINES]
     reason = "\n    ".join(lines) if lines else f"no message, exit status {status}"
     return f"zig {arguments[0]} failed: {reason}"
