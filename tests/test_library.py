@@ -22,7 +22,7 @@ from mnv2c.codegen.header import FUNCTIONS
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.program import Program
 from mnv2c.errors import LibraryError, ToolError
-from mnv2c.toolchain import ZIG_PACKAGE, compile_c, find_cc, find_zig
+from mnv2c.toolchain import ZIG_PACKAGE, compile_c, find_cc, find_zig, link_shared
 
 OURS = {"manifest.json": b"{}", "lib/a": b"one", "include/b.h": b"two"}
 
@@ -268,3 +268,11 @@ def test_no_place_for_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "good.c").write_text("int good;\n")
     with pytest.raises(ToolError, match=r"cannot make zig's cache .*; set XDG_CACHE_HOME to another place"):
         compile_c(find_zig(baseline_target().zig_triple), tmp_path, "good.c")
+
+
+def test_a_symbol_that_is_nowhere(program: Program, tmp_path: Path) -> None:
+    name = "tiny_1_0.c"
+    (tmp_path / name).write_text("int nowhere(void);\nint somewhere(void) { return nowhere(); }\n")
+    zig = find_zig(program.target.zig_triple)
+    with pytest.raises(ToolError, match="undefined symbol: nowhere"):
+        link_shared(zig, tmp_path, [compile_c(zig, tmp_path, name)], output="lib.so")
