@@ -1,0 +1,153 @@
+"""From a table to a validated library, as the issue's Shows ask: with trained weights and photographs where they are
+there, and on seeded weights everywhere. Each command is a process of its own."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from command_line import SPECS, succeed_json
+from onnx import numpy_helper
+from PIL import Image
+from shared_data import GOLDEN, PHOTOGRAPHS, SHARED_DATA, TRAINED, needs_shared_data
+
+import mnv2c
+from mnv2c.built import normalise
+
+LABELS = SHARED_DATA / "imagenet_labels_1001.txt"
+ORIGINALS = SHARED_DATA / "images" / "original"
+TRAINED_BUILD = ("build", SPECS / "mnv2_1.0.yaml", "--set", "classes=1001", "--weights", TRAINED)
+
+PUBLISHED = {  # resolution, width: millions of multiply-adds and of parameters (1001 classes)
+    (224, "1.4"): (582, 6.06),
+    (224, "1.3"): (509, 5.34),
+    (224, "1.0"): (300, 3.47),
+    (192, "1.0"): (221, 3.47),
+    (160, "1.0"): (154, 3.47),
+    (128, "1.0"): (99, 3.47),
+    (96, "1.0"): (56, 3.47),
+    (224, "0.75"): (209, 2.61),
+    (224, "0.5"): (97, 1.95),
+    (224, "0.35"): (59, 1.66),
+}
+
+
+@pytest.fixture(scope="module")
+def trained_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library for every x86-64 machine, with the trained weights."""
+    directory = tmp_path_factory.mktemp("trained") / "mnv2_1.0-x86"
+    succeed_json(*TRAINED_BUILD, "--target", "x86", "--out", directory)
+    return directory
+
+
+def runnable(library: Path) -> list[str]:
+    """The instruction sets of a library that this machine has."""
+    names = json.loads((library / "manifest.json").read_text(encoding="utf-8"))["interface"]["instruction_sets"]
+    with mnv2c.load(library) as net:
+        return list(itertools.dropwhile(lambda name: name != net.instruction_set, names))  # the best comes first
+
+
+@pytest.mark.parametrize(("resolution", "width"), PUBLISHED)
+def test_the_published_numbers(resolution: int, width: str) -> None:
+    overrides = ("--set", f"resolution={resolution}", "--set", "classes=1001")
+    totals = succeed_json("show", SPECS / f"mnv2_{width}.yaml", *overrides)["totals"]
+    macs, parameters = PUBLISHED[resolution, width]
+    assert math.isclose(totals["macs"] / 1e6, macs, abs_tol=1.0)
+    assert math.isclose(totals["weights"] / 1e6, parameters, abs_tol=0.01)
+
+
+@needs_shared_data
+def test_photographs_on_every_instruction_set(trained_library: Path) -> None:
+    names = runnable(trained_library)
+    assert names
+    for name in names:
+        result = succeed_json("validate", trained_library, "--images", PHOTOGRAPHS, "--instruction-set", name)
+        assert result["instruction_set"] == name
+        assert result["inputs"] == 18
+        assert result["max_abs_error"] <= 1e-4
+        assert result["top5_agreement"] == 1.0
+
+
+@needs_shared_data
+def test_the_golden_logits(trained_library: Path) -> None:
+    golden = np.load(GOLDEN)
+    for name in runnable(trained_library):
+        with mnv2c.load(trained_library, threads=2, instruction_set=name) as net:
+            for photograph, wanted in zip(golden["names"], golden["fp32_logits"], strict=True):
+                with Image.open(PHOTOGRAPHS / str(photograph)) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+                for logits in (net.run_rgb(pixels), net.run(normalise(trained_library, pixels))):
+                    assert np.abs(logits[0] - wanted).max() <= 1e-3, photograph
+
+
+@needs_shared_data
+def test_photographs_at_full_size(trained_library: Path) -> None:
+    images = sorted(ORIGINALS.iterdir())
+    result = succeed_json("run", trained_library, *images, "--labels", LABELS)["images"]
+    labels = {Path(entry["path"]).stem: entry["top"][0]["label"] for entry in result}
+    assert "Egyptian cat" in labels["cat"]
+    assert "military uniform" in labels["grace_hopper"]
+    assert "macaw" in labels["parrot"]
+    assert "hotdog" in labels["hot_dog"]
+    assert "palace" in labels["china"]
+
+
+@needs_shared_data
+def test_symmetric_padding(tmp_path: Path) -> None:
+    """The same weights, said to be trained with the other convention: other logits, and still those of the reference."""
+    weights = dict(np.load(TRAINED))
+    meta = json.loads(str(weights["__meta__"])) | {"padding": "symmetric"}
+    np.savez(tmp_path / "symmetric.npz", **(weights | {"__meta__": np.array(json.dumps(meta))}))
+    overrides = ("--set", "classes=1001", "--set", "padding=symmetric")
+    arguments = ("build", SPECS / "mnv2_1.0.yaml", *overrides, "--weights", tmp_path / "symmetric.npz")
+    succeed_json(*arguments, "--target", "native", "--out", tmp_path / "library")
+    model = onnx.load(tmp_path / "library" / "model.onnx")
+    (stem,) = [node for node in model.graph.node if node.name == "stem"]
+    (pads,) = [list(attribute.ints) for attribute in stem.attribute if attribute.name == "pads"]
+    assert pads == [1, 1, 1, 1]
+    result = succeed_json("validate", tmp_path / "library", "--images", PHOTOGRAPHS)
+    assert result["max_abs_error"] <= 1e-4
+    assert result["top5_agreement"] == 1.0
+
+
+@needs_shared_data
+def test_two_trained_builds_are_the_same(tmp_path: Path) -> None:
+    digests = {
+        succeed_json(*TRAINED_BUILD, "--target", "native", "--out", tmp_path / name, cwd=tmp_path)["digest"]
+        for name in ("one", "another")
+    }
+    assert len(digests) == 1
+    names = sorted(str(path.relative_to(tmp_path / "one")) for path in (tmp_path / "one").rglob("*") if path.is_file())
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "another" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_seeded_weights_on_every_instruction_set(tmp_path: Path, padding: str) -> None:
+    library = tmp_path / "library"
+    overrides = ("--set", "resolution=96", "--set", f"padding={padding}")
+    built = succeed_json("build", SPECS / "mnv2_0.35.yaml", *overrides, "--target", "x86", "--out", library)
+    assert built["manifest"]["weights"]["seed"] == 0
+    for name in runnable(library):
+        for threads in ("1", "2"):
+            arguments = ("--instruction-set", name, "--threads", threads)
+            result = succeed_json("validate", library, "--inputs", "4", *arguments)
+            assert (result["instruction_set"], result["threads"]) == (name, int(threads))
+            assert result["max_abs_error"] <= 1e-4
+            assert result["top5_agreement"] == 1.0
+
+
+def test_seeded_builds_differ_by_seed_alone(tmp_path: Path) -> None:
+    arguments = ("build", SPECS / "mnv2_0.35.yaml", "--set", "resolution=32", "--target", "native")
+    weights = []
+    for seed in ("1", "2"):
+        succeed_json(*arguments, "--seed", seed, "--out", tmp_path / seed)
+        model = onnx.load(tmp_path / seed / "model.onnx")
+        weights.append({one.name: numpy_helper.to_array(one) for one in model.graph.initializer})
+    assert weights[0].keys() == weights[1].keys()
+    assert not np.array_equal(weights[0]["stem.weight"], weights[1]["stem.weight"])
