@@ -18,14 +18,45 @@ from pathlib import Path
 import tvm
 from tvm import s_tir, tirx
 from tvm.tirx.build import codegen_build
-from tvm_ffi import structural_map
+from tvm_ffi import structural_map, structural_walk
 
 from mnv2c.targets import Cpu, Target
 
 TASK = "mnv2c.task"
+PREFETCH = "mnv2c.prefetch"  # such a loop prefetches the weights that it will read so many elements later
 TAIL = "pragma_loop_partition_hint"  # LoopPartition splits off the last, shorter iteration of such a loop
 STACK_BYTES = 4096
 OPERANDS = ("input", "weight", "bias", "residual", "output", "scratch")
+
+
+
+def _insert_prefetches(func: tirx.PrimFunc, _module: tvm.IRModule, _context: object) -> tirx.PrimFunc:
+    """Each weight that a PREFETCH loop reads in its body's first iteration is prefetched that many elements ahead."""
+
+    def insert(loop: tirx.For) -> tirx.Stmt:
+        if PREFETCH not in loop.annotations:
+            return loop
+        loads: list[tvm.ir.TensorLoad] = []
+        inner: list[tirx.Var] = []
+        structural_walk(loop.body, [(tvm.ir.TensorLoad, loads.append), (tirx.For, lambda f: inner.append(f.loop_var))])
+        load = next(load for load in loads if load.source.name.startswith("weight"))
+        index = structural_map(load.indices[0], (tirx.Var, lambda var: _zero_if_among(inner, var)))
+        ahead = tirx.BufferLoad(load.source, [index + loop.annotations[PREFETCH]])
+        body = tirx.SeqStmt([tirx.Evaluate(_prefetch_into_l2(ahead)), loop.body])
+        return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+
+    return func.with_body(structural_map(func.body, (tirx.For, insert)))
+
+
+def _zero_if_among(variables: list[tirx.Var], var: tirx.Var) -> tirx.Expr:
+    return tirx.const(0, "int32") if any(var.same_as(other) for other in variables) else var
+
+
+def _prefetch_into_l2(load: tvm.ir.TensorLoad) -> tirx.Expr:
+    """LLVM's ``prefetch(address, read, locality 2, data)``; past the end of the weights it does nothing."""
+    read, locality, data = (tirx.const(value, "int32") for value in (0, 2, 1))
+    return tirx.call_llvm_intrin("void", "llvm.prefetch.p0", tirx.address_of(load), read, locality, data)
+
 
 _PASSES = (
     s_tir.transform.CanonicalizeLoop(),
@@ -37,6 +68,7 @@ _PASSES = (
     s_tir.transform.LowerOpaqueBlock(),
     tirx.transform.FlattenBuffer(),
     tirx.transform.NarrowDataType(32),
+    tirx.transform.prim_func_pass(_insert_prefetches, opt_level=0, name="mnv2c.InsertPrefetches"),
     s_tir.transform.LoopPartition(),
     tirx.transform.VectorizeLoop(),
     tirx.transform.StorageRewrite(),

@@ -15,7 +15,7 @@ from tvm.script import tirx as T
 
 from mnv2c.ir import Array, Padding
 from mnv2c.kernels.blocks import PANEL, pack_panels, register_tile, relu6, vector_lanes, zero_border
-from mnv2c.kernels.lower import TAIL, TASK
+from mnv2c.kernels.lower import PREFETCH, TAIL, TASK
 from mnv2c.targets import Cpu
 
 
@@ -183,6 +183,8 @@ def schedule(s: s_tir.Schedule, work: Pointwise, how: PointwiseSchedule) -> None
     *_, product_row, product_lane, k = s.get_loops(product)
     s.reorder(k, product_row, product_lane)
     register_tile(s, (product_row,), product_lane, how.lanes)
+    if work.n > how.columns:
+        s.annotate(k, PREFETCH, max(how.columns, PANEL) * work.k)  # this row of the next column tile's weights
     s.decompose_reduction(product, k)
     register_tile(s, (row,), lane, how.lanes)
 
