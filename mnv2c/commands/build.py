@@ -60,8 +60,7 @@ def _summary(library: Library, directory: Path, seconds: float) -> str:
             "next:",
             f"  mnv2c validate {directory}",
             f"  mnv2c run {directory} IMAGE.jpg",
-            f"  PKG_CONFIG_PATH={directory}/lib/pkgconfig "
-            f"cc {directory}/examples/main.c $(pkg-config --cflags --libs {name}) -lm",
+            f"  cc {directory}/examples/main.c $(pkg-config --cflags --libs {directory}/lib/pkgconfig/{name}.pc) -lm",
         ]
     )
 

@@ -99,7 +99,7 @@ def test_photographs_at_full_size(trained_library: Path) -> None:
 
 @needs_shared_data
 def test_symmetric_padding(tmp_path: Path) -> None:
-    """The same weights, said to be trained with the other convention: other logits, and still those of the reference."""
+    """The same weights, said to be trained with the other convention: other logits, still the reference's."""
     weights = dict(np.load(TRAINED))
     meta = json.loads(str(weights["__meta__"])) | {"padding": "symmetric"}
     np.savez(tmp_path / "symmetric.npz", **(weights | {"__meta__": np.array(json.dumps(meta))}))
