@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mnv2c.errors import TargetError
@@ -16,10 +16,14 @@ from mnv2c.errors import TargetError
 
 @dataclass(frozen=True)
 class Cpu:
-    """An instruction set that kernels are generated for.
+    """An instruction set that kernels are generated for, and the core that they are scheduled for.
 
-    ``name`` is part of kernel symbols (``v3``) and what ``--instruction-set`` takes; ``lanes`` is fp32 values per vector
-    register; ``registers`` the architectural vector registers; cache sizes in bytes, per core.
+    ``name`` is part of kernel symbols (``v3``) and what ``--instruction-set`` takes; ``mcpu`` is LLVM's name for the core,
+    ``attributes`` what it is to assume besides (``+neon``) or not to use (``-crypto``). ``features`` are what a processor
+    must have, by their names in /proc/cpuinfo on Arm. ``lanes`` is fp32 values per vector register; ``registers`` the
+    architectural vector registers; cache sizes in bytes, per core or what all share; ``fmas_per_cycle`` counts vectors;
+    ``fma_latency`` in cycles, to the next use as accumulator; ``by_element`` says that a multiply-add can take one
+    factor from a lane of a register.
     """
 
     name: str
@@ -29,17 +33,37 @@ class Cpu:
     features: tuple[str, ...]
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
+    attributes: tuple[str, ...] = ()
+    fmas_per_cycle: float = 2
+    fma_latency: int = 4
+    by_element: bool = False
+    cores: int = 1
+
+    @property
+    def macs_per_cycle(self) -> float:
+        """The peak of one core in fp32 multiply-adds."""
+        return self.fmas_per_cycle * self.lanes
 
 
 @dataclass(frozen=True)
 class Target:
-    """One library: ``triple`` is LLVM's, ``zig_triple`` the linker's with its glibc floor; the best CPU comes first."""
+    """One library: ``triple`` is LLVM's, ``zig_triple`` the linker's with its glibc floor; the best CPU comes first.
+
+    ``c_flags`` are what a C compiler needs beside the triple; ``float_abi`` is LLVM's where the triple leaves it open.
+    """
 
     name: str
     description: str
     triple: str
     zig_triple: str
     cpus: tuple[Cpu, ...]
+    c_flags: tuple[str, ...] = ()
+    float_abi: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """As ``uname -m`` and the first part of triples name it: ``x86_64``, ``aarch64``, ``armv7l``."""
+        return self.triple.split("-")[0]
 
 
 V2 = Cpu(name="v2", mcpu="x86-64-v2", lanes=4, registers=16, features=("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt"))
@@ -66,6 +90,86 @@ X86 = Target(
     cpus=(V4, V3, V2),
 )
 
+# Latencies and throughputs: Arm's software optimization guides for each core; the A53's has none, so LLVM's model.
+_ARMV8 = ("fp", "asimd")
+_ARMV82 = (*_ARMV8, "crc32", "atomics", "fphp", "asimdhp", "asimdrdm", "lrcpc", "asimddp")
+_BASE_ONLY = ("+neon", "-crypto", "-aes", "-sha2", "-crc")  # the BCM2711 has no crypto extension, though its core may
+
+A53 = Cpu(
+    name="armv8",
+    mcpu="cortex-a53",
+    lanes=4,
+    registers=32,
+    features=_ARMV8,
+    attributes=_BASE_ONLY,
+    fmas_per_cycle=1,
+    fma_latency=10,
+    by_element=True,
+    cores=4,
+)
+A72 = Cpu(
+    name="armv8",
+    mcpu="cortex-a72",
+    lanes=4,
+    registers=32,
+    features=_ARMV8,
+    l2_bytes=1024 * 1024,
+    attributes=_BASE_ONLY,
+    fmas_per_cycle=1,
+    fma_latency=4,
+    by_element=True,
+    cores=4,
+)
+A76 = Cpu(
+    name="armv82",
+    mcpu="cortex-a76",
+    lanes=4,
+    registers=32,
+    features=_ARMV82,
+    l1_bytes=64 * 1024,
+    attributes=("+neon", "+dotprod", "+fullfp16", "-crypto", "-aes", "-sha2"),
+    fmas_per_cycle=2,
+    fma_latency=4,
+    by_element=True,
+    cores=4,
+)
+NEOVERSE_N1 = replace(A76, mcpu="neoverse-n1", l2_bytes=1024 * 1024, cores=64)
+A7 = Cpu(
+    name="armv7",
+    mcpu="cortex-a7",
+    lanes=4,
+    registers=16,
+    features=("neon", "vfpv4"),
+    attributes=("+neon", "+vfp4"),
+    fmas_per_cycle=0.25,
+    fma_latency=8,
+    cores=4,
+)
+
+
+def _arm64(name: str, description: str, *cpus: Cpu) -> Target:
+    return Target(name, description, triple="aarch64-linux-gnu", zig_triple="aarch64-linux-gnu.2.28", cpus=cpus)
+
+
+ARM = _arm64("arm", "every 64-bit Raspberry Pi and other ARMv8 boards, scheduled for the Pi 4 (Cortex-A72)", A72)
+PI3 = _arm64("pi3", "Raspberry Pi 3, 64-bit (Cortex-A53); runs on every ARMv8", A53)
+PI_ZERO_2W = _arm64("pizero2", "Raspberry Pi Zero 2 W, 64-bit (Cortex-A53); runs on every ARMv8", A53)
+PI4 = _arm64("pi4", "Raspberry Pi 4, 64-bit (Cortex-A72); the same as arm", A72)
+PI5 = _arm64("pi5", "Raspberry Pi 5 (Cortex-A76): ARMv8.2 and newer only", A76)
+AARCH64 = _arm64(
+    "aarch64", "64-bit Arm servers (Graviton, Neoverse): kernels for ARMv8.2 and ARMv8.0, chosen at create", NEOVERSE_N1, A72
+)
+ARMV7 = Target(
+    name="armv7",
+    description="32-bit hard float with NEON and VFPv4: Raspberry Pi 2 and newer under a 32-bit system",
+    triple="armv7l-linux-gnueabihf",
+    zig_triple="arm-linux-gnueabihf.2.28",
+    cpus=(A7,),
+    c_flags=("-mcpu=cortex_a7", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+    float_abi="hard",
+)
+_ARM_TARGETS = (ARM, PI3, PI_ZERO_2W, PI4, PI5, AARCH64, ARMV7)
+
 
 def _one_level(cpu: Cpu) -> Target:
     return Target(
@@ -77,7 +181,7 @@ def _one_level(cpu: Cpu) -> Target:
     )
 
 
-TARGETS = (X86, *(_one_level(cpu) for cpu in (V2, V3, V4)))
+TARGETS = (X86, *(_one_level(cpu) for cpu in (V2, V3, V4)), *_ARM_TARGETS)
 NATIVE_DESCRIPTION = "this machine only"
 
 

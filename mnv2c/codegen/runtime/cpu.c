@@ -1,8 +1,11 @@
-/* Which x86-64 level this processor has: https://gitlab.com/x86-psABIs/x86-64-ABI, "Micro-Architecture Levels". */
+/* Which instruction sets this processor has, of those that libraries are built for. */
 #include "runtime.h"
 
-#include <cpuid.h>
 #include <string.h>
+
+#if defined(__x86_64__)
+/* https://gitlab.com/x86-psABIs/x86-64-ABI, "Micro-Architecture Levels". */
+#include <cpuid.h>
 
 struct registers {
     unsigned a, b, c, d;
@@ -53,3 +56,26 @@ int mnv2c_cpu_has(const char *instruction_set)
     if (strcmp(instruction_set, "v4") == 0) return has_v4();
     return 0;
 }
+
+#else
+/* Linux says: Documentation/arch/arm64/elf_hwcaps.rst. The bits are part of its interface, but older headers lack some. */
+#include <sys/auxv.h>
+
+static int has(unsigned long bits) { return (getauxval(AT_HWCAP) & bits) == bits; }
+
+int mnv2c_cpu_has(const char *instruction_set)
+{
+#if defined(__aarch64__)
+    const unsigned long fp = 1 << 0, asimd = 1 << 1, crc32 = 1 << 7, atomics = 1 << 8, fphp = 1 << 9, asimdhp = 1 << 10,
+                        asimdrdm = 1 << 12, lrcpc = 1 << 15, asimddp = 1 << 20;
+    const unsigned long armv8 = fp | asimd;
+    if (strcmp(instruction_set, "armv8") == 0) return has(armv8);
+    if (strcmp(instruction_set, "armv82") == 0)
+        return has(armv8 | crc32 | atomics | fphp | asimdhp | asimdrdm | lrcpc | asimddp);
+#else
+    const unsigned long neon = 1 << 12, vfpv4 = 1 << 16;
+    if (strcmp(instruction_set, "armv7") == 0) return has(neon | vfpv4);
+#endif
+    return 0;
+}
+#endif
