@@ -19,6 +19,7 @@ from mnv2c.passes import run_pipeline
 from mnv2c.printer import format_graph
 from mnv2c.spec import Spec
 from mnv2c.targets import Target
+from mnv2c.toolchain import Toolchain, find_toolchain
 from mnv2c.weights import WeightsOrigin, load_weights
 
 
@@ -34,6 +35,7 @@ def build(
     from mnv2c.codegen.assemble import assemble
     from mnv2c.codegen.compile import compile_program
 
+    toolchain = find_toolchain(target)
     files: dict[str, bytes] = {}
 
     def keep(stage: str, graph: Graph) -> None:
@@ -52,8 +54,8 @@ def build(
     legalized = legalize(module)
     files["ir/relax-legalized.py"] = legalized.module.script().encode()
     program = compile_program(graph, legalized, target, identifier(spec.name), report)
-    files[MANIFEST] = _manifest(spec, origin, program)
-    report("compile the driver and link")
+    files[MANIFEST] = _manifest(spec, origin, program, toolchain)
+    report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
     return assemble(program, extra=files)
 
 
@@ -63,7 +65,7 @@ def identifier(name: str) -> str:
     return plain if plain[0].isalpha() else f"n{plain}"
 
 
-def _manifest(spec: Spec, origin: WeightsOrigin, program: Program) -> bytes:
+def _manifest(spec: Spec, origin: WeightsOrigin, program: Program, toolchain: Toolchain) -> bytes:
     """What the library is and how it came about; the same bytes from the same inputs."""
     from tvm.target import codegen
 
@@ -80,7 +82,7 @@ def _manifest(spec: Spec, origin: WeightsOrigin, program: Program) -> bytes:
             "apache-tvm": importlib.metadata.version("apache-tvm"),
             "apache-tvm-ffi": importlib.metadata.version("apache-tvm-ffi"),
             "llvm": codegen.llvm_version_major(),
-            "ziglang": importlib.metadata.version("ziglang"),
+            "c_compiler": f"{toolchain.name} {toolchain.version}",
         },
         "target": {"name": program.target.name, "triple": program.target.triple, "link": program.target.zig_triple},
         "arena_bytes": program.arena_bytes,

@@ -49,7 +49,7 @@ class Cpu:
 class Target:
     """One library: ``triple`` is LLVM's, ``zig_triple`` the linker's with its glibc floor; the best CPU comes first.
 
-    ``c_flags`` are what a C compiler needs beside the triple; ``float_abi`` is LLVM's where the triple leaves it open.
+    ``c_cpu`` and ``c_flags`` are what a C compiler needs to know beside the triple; ``float_abi`` is LLVM's where the triple leaves it open.
     """
 
     name: str
@@ -57,8 +57,14 @@ class Target:
     triple: str
     zig_triple: str
     cpus: tuple[Cpu, ...]
+    c_cpu: str = ""
     c_flags: tuple[str, ...] = ()
     float_abi: str = ""
+
+    @property
+    def gnu_triple(self) -> str:
+        """As Debian names cross compilers and the folders of cross libraries: ``arm-linux-gnueabihf``."""
+        return self.zig_triple.split(".")[0]
 
     @property
     def architecture(self) -> str:
@@ -165,7 +171,8 @@ ARMV7 = Target(
     triple="armv7l-linux-gnueabihf",
     zig_triple="arm-linux-gnueabihf.2.28",
     cpus=(A7,),
-    c_flags=("-mcpu=cortex_a7", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
+    c_cpu="cortex-a7",
+    c_flags=("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
     float_abi="hard",
 )
 _ARM_TARGETS = (ARM, PI3, PI_ZERO_2W, PI4, PI5, AARCH64, ARMV7)

@@ -1,7 +1,8 @@
 """Finds the compilers and runs them: zig from PyPI compiles and links every library; the machine needs none of its own.
 
-What comes in: file names inside a working directory. What goes out: files beside them, the same bytes from the same
-inputs. Every failure is a ToolError that says what to do.
+A compiler named in ``CC``, or where zig is missing the cross gcc of the target, does the same work; libraries then ask for
+that compiler's glibc. What comes in: file names inside a working directory. What goes out: files beside them, the same
+bytes from the same inputs. Every failure is a ToolError that says what to do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnv2c.errors import ToolError
+from mnv2c.targets import Target
 
 ZIG_PACKAGE = "ziglang==0.17.1"
 _ANOTHER_CACHE = "set XDG_CACHE_HOME to another place"
@@ -26,22 +29,89 @@ _MESSAGE_LINES = 8  # of a compiler's output, enough for its first error
 
 @dataclass(frozen=True)
 class Toolchain:
-    """zig and what it compiles for: ``command`` starts it, ``triple`` is zig's, with the glibc floor."""
+    """A C compiler for one target, with every flag that makes it compile for that.
 
-    command: tuple[str, ...]
+    ``static`` starts it for programs that need no shared library at all; ``shared_flags`` are for shared libraries.
+    """
+
+    name: str
     version: str
-    triple: str
+    command: tuple[str, ...]
+    static: tuple[str, ...]
+    archiver: tuple[str, ...]
+    shared_flags: tuple[str, ...] = ()
 
 
-def find_zig(zig_triple: str) -> Toolchain:
+def find_toolchain(target: Target) -> Toolchain:
+    """The compiler in ``CC``, else zig, else the target's gcc. ToolError where there is none, or for another machine."""
+    named = os.environ.get("CC", "").strip()
+    if named:
+        return _find_gcc(shlex.split(named), target)
+    if importlib.util.find_spec("ziglang") is not None:
+        return find_zig(target.zig_triple, _flags(target, zig=True))
+    gcc = f"{target.gnu_triple}-gcc"
+    if shutil.which(gcc) is None:
+        raise ToolError(
+            f"nothing here compiles C for {target.gnu_triple}: pip install {ZIG_PACKAGE}, or install {gcc} "
+            f"(apt install gcc-{target.gnu_triple}), or set CC to a compiler"
+        )
+    return _find_gcc([gcc], target)
+
+
+def find_zig(zig_triple: str, flags: Sequence[str] = ()) -> Toolchain:
     """zig for one target; ToolError where the package is missing."""
     if importlib.util.find_spec("ziglang") is None:
         raise ToolError(f"zig, which compiles and links the library, is missing: pip install {ZIG_PACKAGE}")
+    zig = (sys.executable, "-m", "ziglang")
+    musl = zig_triple.split(".")[0].replace("-gnu", "-musl")
     return Toolchain(
-        command=(sys.executable, "-m", "ziglang"),
+        name="zig",
         version=importlib.metadata.version("ziglang"),
-        triple=zig_triple,
+        command=(*zig, "cc", "-target", zig_triple, *flags),
+        static=(*zig, "cc", "-target", musl, *flags, "-static"),
+        archiver=(*zig, "ar"),
+        # Without this zig first builds its own run-time libraries, 8 to 25 s, which no kernel needs.
+        shared_flags=("-nostdlib",),
     )
+
+
+def _find_gcc(command: list[str], target: Target) -> Toolchain:
+    """gcc or another compiler with its options, once it has said that it compiles for the target."""
+    machine = _first_line((*command, "-dumpmachine"))
+    wanted = target.gnu_triple.split("-")[0]
+    if machine.split("-")[0] != wanted:
+        raise ToolError(
+            f"{shlex.join(command)} compiles for {machine or 'an unknown machine'}, not for {wanted}: set CC to another "
+            f"compiler, such as {target.gnu_triple}-gcc, or unset it for zig"
+        )
+    flags = _flags(target, zig=False)
+    archiver = next((found for name in (f"{machine}-ar", "ar") if (found := shutil.which(name))), None)
+    if archiver is None:
+        raise ToolError(f"no {machine}-ar and no ar for the static library: apt install binutils-{target.gnu_triple}")
+    return Toolchain(
+        name=shlex.join(command),
+        version=_first_line((*command, "-dumpversion")),
+        command=(*command, *flags),
+        static=(*command, *flags, "-static"),
+        archiver=(archiver,),
+    )
+
+
+def _flags(target: Target, *, zig: bool) -> tuple[str, ...]:
+    if not target.c_cpu:
+        return target.c_flags
+    cpu = target.c_cpu.replace("-", "_") if zig else target.c_cpu
+    return (f"-mcpu={cpu}", *target.c_flags)
+
+
+def _first_line(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise ToolError(f"CC: {command[0]} cannot be started: {error.strerror}; unset CC for zig") from error
+    if done.returncode != 0:
+        raise ToolError(f"CC: {shlex.join(command)} fails, so it is no C compiler; unset CC for zig")
+    return done.stdout.strip().split("\n")[0]
 
 
 def find_cc() -> str:
@@ -56,7 +126,7 @@ def compile_c(toolchain: Toolchain, directory: Path, source: str, *, flags: Sequ
     """Compiles ``source`` (C, or assembler: ``.S``) in ``directory``; the name of the object, which lies there."""
     name = Path(source).with_suffix(".o").name
     options = ("-O2", "-std=c11", "-fPIC", "-fvisibility=hidden", "-g0", *flags)
-    _run(toolchain, ("cc", "-target", toolchain.triple, *options, "-c", source, "-o", name), directory)
+    _run(toolchain, (*toolchain.command, *options, "-c", source, "-o", name), directory)
     return name
 
 
@@ -64,25 +134,32 @@ def link_shared(
     toolchain: Toolchain, directory: Path, objects: Sequence[str], *, output: str, version_script: str | None = None
 ) -> None:
     """Links objects in ``directory`` into the stripped shared library ``output``, which is its soname too."""
-    # Without -nostdlib zig first builds its own run-time libraries, 8 to 25 s, which no kernel needs.
-    options = ["-shared", "-nostdlib", "-s", f"-Wl,-soname,{output}", "-Wl,--build-id=none", "-Wl,-z,defs"]
+    options = ["-shared", *toolchain.shared_flags, "-s", f"-Wl,-soname,{output}", "-Wl,--build-id=none", "-Wl,-z,defs"]
     if version_script is not None:
         options.append(f"-Wl,--version-script={version_script}")
-    command = ("cc", "-target", toolchain.triple, *options, *objects, "-lc", "-lpthread", "-lm", "-o", output)
-    _run(toolchain, command, directory)
+    libraries = ("-lc", "-lpthread", "-lm")
+    _run(toolchain, (*toolchain.command, *options, *objects, *libraries, "-o", output), directory)
+
+
+def link_program(
+    toolchain: Toolchain, directory: Path, inputs: Sequence[str], *, output: str, static: bool, flags: Sequence[str] = ()
+) -> None:
+    """Compiles and links sources and libraries in ``directory`` into a program; ``static`` ones run on any Linux."""
+    command = toolchain.static if static else toolchain.command
+    _run(toolchain, (*command, "-O2", "-std=c11", *flags, *inputs, "-lpthread", "-lm", "-o", output), directory)
 
 
 def archive(toolchain: Toolchain, directory: Path, objects: Sequence[str], *, output: str) -> None:
     """Makes the static library ``output`` of objects in ``directory``, without times and owners."""
-    _run(toolchain, ("ar", "rcsD", output, *objects), directory)
+    _run(toolchain, (*toolchain.archiver, "rcsD", output, *objects), directory)
 
 
-def _run(toolchain: Toolchain, arguments: Sequence[str], directory: Path) -> None:
+def _run(toolchain: Toolchain, command: Sequence[str], directory: Path) -> None:
     cache = str(_cache_directory())
     environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache, "LC_ALL": "C"}
     try:
         done = subprocess.run(
-            (*toolchain.command, *arguments),
+            command,
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -92,21 +169,21 @@ def _run(toolchain: Toolchain, arguments: Sequence[str], directory: Path) -> Non
             check=False,
         )
     except OSError as error:
-        raise ToolError(f"zig cannot be started: {error.strerror}; try: pip install {ZIG_PACKAGE}") from error
+        raise ToolError(f"{toolchain.name} cannot be started: {error.strerror}") from error
     if done.returncode != 0:
-        raise ToolError(_explain(arguments, directory, done.returncode, done.stderr))
+        raise ToolError(_explain(toolchain.name, directory, done.returncode, done.stderr))
 
 
-def _explain(arguments: Sequence[str], directory: Path, status: int, output: str) -> str:
+def _explain(name: str, directory: Path, status: int, output: str) -> str:
     cache = _cache_directory()
     free = min(shutil.disk_usage(place).free for place in (directory, cache))
     # zig writes through mapped memory, so that on a full disk it may die without a word.
     died = not output.strip() and free < _LITTLE_SPACE
     if died or "NoSpaceLeft" in output or "No space left" in output:
-        return f"zig {arguments[0]}: the disk is full; free some space in {directory.parent} and {cache}"
+        return f"{name}: the disk is full; free some space in {directory.parent} and {cache}"
     lines = [line for line in output.splitlines() if line.strip()][:_MESSAGE_LINES]
     reason = "\n    ".join(lines) if lines else f"no message, exit status {status}"
-    return f"zig {arguments[0]} failed: {reason}"
+    return f"{name} failed: {reason}"
 
 
 def _cache_directory() -> Path:

@@ -154,7 +154,7 @@ def test_zig_package_is_the_pinned_one() -> None:
 
 def test_compiler_errors_are_shown(tmp_path: Path) -> None:
     (tmp_path / "bad.c").write_text("int broken( {\n")
-    with pytest.raises(ToolError, match=r"zig cc failed: .*bad\.c:1"):
+    with pytest.raises(ToolError, match=r"zig failed: .*bad\.c:1"):
         compile_c(find_zig(baseline_target().zig_triple), tmp_path, "bad.c")
 
 

@@ -18,7 +18,7 @@ from mnv2c.codegen.library import Library
 from mnv2c.codegen.package import package_files
 from mnv2c.codegen.program import Program
 from mnv2c.errors import ToolError
-from mnv2c.toolchain import Toolchain, archive, compile_c, find_zig, link_shared
+from mnv2c.toolchain import Toolchain, archive, compile_c, find_toolchain, link_shared
 
 
 def interface(program: Program) -> dict[str, object]:
@@ -61,7 +61,7 @@ def _check(program: Program) -> None:
 
 def _compile(program: Program, texts: Mapping[str, str]) -> dict[str, bytes]:
     """The two libraries, by path."""
-    toolchain = find_zig(program.target.zig_triple)
+    toolchain = find_toolchain(program.target)
     try:
         with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
             return _compile_in(Path(name), toolchain, program, texts)

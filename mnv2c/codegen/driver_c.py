@@ -39,15 +39,15 @@ int mnv2c_layers(mnv2c_context *context, const struct mnv2c_work *kernels, char 
 """
 
 _WEIGHTS = """\
-    .section .rodata.mnv2c_weights, "a", @progbits
+    .section .rodata.mnv2c_weights, "a", %progbits
     .balign {alignment}
     .globl mnv2c_weights
     .hidden mnv2c_weights
-    .type mnv2c_weights, @object
+    .type mnv2c_weights, %object
     .size mnv2c_weights, {size}
 mnv2c_weights:
     .incbin "weights.bin"
-    .section .note.GNU-stack, "", @progbits
+    .section .note.GNU-stack, "", %progbits
 """
 
 
