@@ -67,9 +67,8 @@ def identifier(name: str) -> str:
 
 def _manifest(spec: Spec, origin: WeightsOrigin, program: Program, toolchain: Toolchain) -> bytes:
     """What the library is and how it came about; the same bytes from the same inputs."""
-    from tvm.target import codegen
-
     from mnv2c.codegen.assemble import interface
+    from mnv2c.kernels.lower import llvm_version
 
     manifest = {
         "name": spec.name,
@@ -81,7 +80,7 @@ def _manifest(spec: Spec, origin: WeightsOrigin, program: Program, toolchain: To
         "versions": {
             "apache-tvm": importlib.metadata.version("apache-tvm"),
             "apache-tvm-ffi": importlib.metadata.version("apache-tvm-ffi"),
-            "llvm": codegen.llvm_version_major(),
+            "llvm": llvm_version(),
             "c_compiler": f"{toolchain.name} {toolchain.version}",
         },
         "target": {"name": program.target.name, "triple": program.target.triple, "link": program.target.zig_triple},

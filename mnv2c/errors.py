@@ -1,4 +1,4 @@
-"""What a user is told: every failure that is not a bug is one of these, and ends in a clear line and a non-zero status."""
+"""What a user is told: every failure but a bug is one of these, and ends in a clear line and a non-zero status."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class TensorType:
 
 @dataclass(frozen=True)
 class Source:
-    """The YAML row an op came from: ``row`` is its text, e.g. ``{t: 6, c: 24, n: 2, s: 2}``; ``repeat`` counts from 0."""
+    """The YAML row an op came from: ``row`` is its text, ``{t: 6, c: 24, n: 2, s: 2}``; ``repeat`` counts from 0."""
 
     file: str
     line: int
@@ -81,8 +81,8 @@ class Input(Op):
 class Convolution(Op):
     """What the four convolutions share. ``weight`` and ``bias`` name constants; the kernel size is the weight's.
 
-    ``inputs`` is ``(x,)``; after ``fuse_add`` a Project has ``(x, residual)``: ``y = activation(conv(x) + bias) + residual``.
-    After ``fuse_pad`` the output has a ``border`` of zeros around it, which ``type`` counts.
+    ``inputs`` is ``(x,)``; after ``fuse_add`` a Project has ``(x, residual)``: ``y = activation(conv(x) + bias) +
+    residual``. After ``fuse_pad`` the output has a ``border`` of zeros around it, which ``type`` counts.
     """
 
     weight: str
@@ -156,7 +156,7 @@ class Dense(Op):
 
 @dataclass(frozen=True)
 class Graph:
-    """Ops in an order in which every edge is defined before it is used; the first is the ``Input``, the last makes ``output``."""
+    """Ops in an order that defines each edge before its use, the ``Input`` first, the op that makes ``output`` last."""
 
     name: str
     ops: tuple[Op, ...]

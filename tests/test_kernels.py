@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,19 @@ WORKS: tuple[Workload, ...] = (
     Stem(5, 7, 24, 2, rows=9, columns=13, padding=ALL, border=NONE, relu6=True),
     Stem(7, 6, 8, 1, rows=7, columns=6, padding=ALL, border=AFTER, relu6=True),
     Stem(6, 6, 32, 2, rows=12, columns=12, padding=ALL, border=ALL, relu6=True, mean=(127.5,) * 3, scale=(127.5,) * 3),
-    Stem(6, 6, 8, 2, rows=12, columns=12, padding=AFTER, border=ALL, relu6=True, mean=(1.0, 2.0, 3.0), scale=(4.0, 5.0, 6.0)),
+    Stem(
+        6,
+        6,
+        8,
+        2,
+        rows=12,
+        columns=12,
+        padding=AFTER,
+        border=ALL,
+        relu6=True,
+        mean=(1.0, 2.0, 3.0),
+        scale=(4.0, 5.0, 6.0),
+    ),
     Pointwise(7, 7, 40, 64, relu6=True),
     Pointwise(7, 7, 40, 64, relu6=False, residual=True),
     Pointwise(14, 14, 24, 144, relu6=True, border=ALL),

@@ -1,11 +1,13 @@
-"""The Program from the graph and its legalised Relax module: schedules and compiles kernels, packs weights, lists calls.
+"""The Program from the graph and its legalised Relax module: schedules and compiles kernels, packs weights, lists
+calls.
 
-What comes in: the graph after ``passes``, the module of ``backends.relax.legalize``, a target. What goes out: a Program.
+What comes in: the graph after ``passes``, the module of ``backends.relax.legalize``, a target. What goes out: a
+Program.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tvm import relax
@@ -15,7 +17,7 @@ from mnv2c.backends.relax.legalize import Legalized
 from mnv2c.codegen.memory import plan_memory
 from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelSet, Operand, Program
 from mnv2c.ir import Array, Convolution, Dense, Depthwise, Graph, Op, Padding, TensorType
-from mnv2c.kernels import Stem, Workload, scheduled
+from mnv2c.kernels import Stem, WeightedWorkload, Workload, scheduled
 from mnv2c.kernels.lower import build_object, lower
 from mnv2c.targets import Cpu, Target
 
@@ -95,10 +97,10 @@ class _Packer:
         return b"".join(self._parts)
 
 
-def _call(graph: Graph, call: _KernelCall, packer: _Packer, offsets: dict[str, int]) -> Call:
+def _call(graph: Graph, call: _KernelCall, packer: _Packer, offsets: Mapping[str, int]) -> Call:
     op, work = call.op, call.work
     weight = bias = None
-    if isinstance(op, Convolution | Dense):
+    if isinstance(op, Convolution | Dense) and isinstance(work, WeightedWorkload):
         assert op.bias is not None, "emit refuses a convolution without a bias"
         weight = packer.add(work.pack(graph.constants[op.weight]))
         bias = packer.add(graph.constants[op.bias])

@@ -43,7 +43,7 @@ class Library:
         LibraryError where it holds something that is not a library of ours, or cannot be written.
         """
         directory = Path(os.path.realpath(directory))
-        _check_replaceable(directory)
+        check_replaceable(directory)
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(directory)
@@ -56,7 +56,7 @@ class Library:
             raise LibraryError(f"cannot write {directory}: {_reason(error)}") from error
 
 
-def _check_replaceable(directory: Path) -> None:
+def check_replaceable(directory: Path) -> None:
     """An empty directory or an earlier build may be replaced; anything else is somebody's work."""
     try:
         if not directory.exists() or (directory / MANIFEST).is_file():

@@ -1,7 +1,7 @@
 """The static memory plan: where in the arena each edge of the graph lies.
 
-What comes in: a graph after ``passes``, whose ops run in order. What goes out: a byte offset for every edge but the input
-and the output, which are the caller's memory. Two edges overlap only where their lives do not.
+What comes in: a graph after ``passes``, whose ops run in order. What goes out: a byte offset for every edge but the
+input and the output, which are the caller's memory. Two edges overlap only where their lives do not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The Program: everything the C driver needs, as a frozen value: kernels, the ordered calls, the memory plan, packed weights.
+"""The Program: everything the C driver needs, as a frozen value: kernels, the ordered calls, the memory plan, packed
+weights.
 
 Every kernel has one C signature, whatever it computes::
 
@@ -24,8 +25,8 @@ ALIGNMENT = 64  # bytes: of the arena, of every tensor in it, of the weights and
 class CompiledKernel:
     """One kernel for one CPU.
 
-    ``tasks`` is how many there are; ``grain`` the fewest worth waking a thread for; ``origin`` says where the schedule's
-    parameters came from: ``rule`` or ``record``.
+    ``tasks`` is how many there are; ``grain`` the fewest worth waking a thread for; ``origin`` says where the
+    schedule's parameters came from: ``rule`` or ``record``.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Program:
-    """``identifier`` is the C prefix (``mnv2_1_0``); ``kernels`` the names that calls refer to, each in every KernelSet."""
+    """``identifier`` is the C prefix (``mnv2_1_0``); ``kernels`` the names in the calls, each in every KernelSet."""
 
     name: str
     identifier: str

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mnv2c.codegen.library import MANIFEST, Library
+from mnv2c.codegen.library import MANIFEST, Library, check_replaceable
 from mnv2c.commands import megabytes, progress, say, say_json
 from mnv2c.driver import build
 from mnv2c.spec import load_spec
@@ -22,6 +22,7 @@ def command(options: argparse.Namespace) -> int:
     target = target_named(options.target)
     spec = load_spec(options.spec, options.set)
     directory = options.out or Path("build") / f"{spec.name}-{target.name}"
+    check_replaceable(directory)
     report = progress()
     library = build(spec, target=target, weights_path=options.weights, seed=options.seed, report=report)
     report(f"write {directory}")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-
 import functools
 from typing import Any
 
@@ -21,7 +20,21 @@ from mnv2c.kernels.pool import Pool
 from mnv2c.kernels.stem import Stem
 from mnv2c.targets import Cpu
 
-Workload = Stem | Pointwise | Depthwise | Pad | Pool | Dense
+WeightedWorkload = Stem | Pointwise | Depthwise | Dense
+Workload = WeightedWorkload | Pad | Pool
+
+__all__ = [
+    "Dense",
+    "Depthwise",
+    "Pad",
+    "Pointwise",
+    "Pool",
+    "Stem",
+    "WeightedWorkload",
+    "Workload",
+    "computation",
+    "scheduled",
+]
 
 _FAMILIES: dict[type[Any], Any] = {
     Stem: stem,

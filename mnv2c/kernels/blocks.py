@@ -7,8 +7,7 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir import Array
-
-PANEL = 16  # columns of a weight panel: one cache line of fp32, a whole number of vectors on every CPU
+from mnv2c.kernels.lower import PANEL
 
 
 def pack_panels(matrix: Array) -> Array:

@@ -1,7 +1,7 @@
 """The classifier: the computation, its schedule template and the rule for its defaults.
 
-``output[n] = sum_k input[k] * weight[n // 16, k, n % 16] + bias[n]``: one row, so that every weight is used once and the
-layer is as fast as weights arrive; several panels at once keep several streams of them in flight.
+``output[n] = sum_k input[k] * weight[n // 16, k, n % 16] + bias[n]``: one row, so that every weight is used once and
+the layer is as fast as weights arrive; several panels at once keep several streams of them in flight.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir import Array
-from mnv2c.kernels.blocks import PANEL, pack_panels, register_tile
-from mnv2c.kernels.lower import TASK
+from mnv2c.kernels.blocks import pack_panels, register_tile
+from mnv2c.kernels.lower import PANEL, TASK
 from mnv2c.targets import Cpu
 
 

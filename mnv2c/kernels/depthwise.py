@@ -1,7 +1,8 @@
 """3x3 depthwise convolution: the computation, its schedule template and the rule for its defaults.
 
-``output[h, w, c] = activation(sum_{i, j} input[h * stride + i, w * stride + j, c] * weight[i, j, c] + bias[c])``. The input
-comes with its border of zeros (see ``pointwise``), so that there is no edge to ask about; weights lie tap by tap.
+``output[h, w, c] = activation(sum_{i, j} input[h * stride + i, w * stride + j, c] * weight[i, j, c] + bias[c])``. The
+input comes with its border of zeros (see ``pointwise``), so that there is no edge to ask about; weights lie tap by
+tap.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mnv2c.targets import Cpu
 
 @dataclass(frozen=True)
 class Depthwise:
-    """The workload: ``height x width`` outputs of ``channels``, from an input of ``rows x columns``, its border included."""
+    """The workload: ``height x width`` outputs of ``channels`` from ``rows x columns`` inputs, border included."""
 
     height: int
     width: int
@@ -104,7 +105,7 @@ def schedule(s: s_tir.Schedule, work: Depthwise, how: DepthwiseSchedule) -> None
 
 
 def default(work: Depthwise, cpu: Cpu) -> DepthwiseSchedule:
-    """Of all tiles whose accumulators fill at most half the registers, the one that takes the fewest cycles by count."""
+    """Of all tiles whose accumulators fill at most half the registers, the one with the fewest estimated cycles."""
     most = cpu.registers // 2 + 1
     lanes = vector_lanes(work.channels, cpu.lanes)
     candidates = [

@@ -1,7 +1,7 @@
 """Scheduled PrimFuncs to an object file of kernels with the C signature of ``codegen.program``.
 
-In: PrimFuncs whose parameters are named ``input``, ``weight``, ``bias``, ``residual`` and ``output``, and whose top level
-has one loop annotated ``TASK``. Out: one ELF object; no undefined TVM symbol, no global state, no allocation.
+In: PrimFuncs whose parameters are named ``input``, ``weight``, ``bias``, ``residual`` and ``output``, and whose top
+level has one loop annotated ``TASK``. Out: one ELF object; no undefined TVM symbol, no global state, no allocation.
 
 TVM's own pipeline (``tvm.s_tir.pipeline``) ends in packed functions that check types, launch TVM's threads and allocate
 workspaces through its runtime. This one keeps its order of passes and replaces that end: the task loop runs from
@@ -10,10 +10,9 @@ workspaces through its runtime. This one keeps its order of passes and replaces 
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import tvm
 from tvm import s_tir, tirx
@@ -23,29 +22,43 @@ from tvm_ffi import structural_map, structural_walk
 from mnv2c.targets import Cpu, Target
 
 TASK = "mnv2c.task"
-PREFETCH = "mnv2c.prefetch"  # such a loop prefetches the weights that it will read so many elements later
+PREFETCH = "mnv2c.prefetch"  # such a loop prefetches the weights that lie so many elements after those it reads
+TURNS = "mnv2c.turns"  # the loop around it over which those prefetches are spread
 TAIL = "pragma_loop_partition_hint"  # LoopPartition splits off the last, shorter iteration of such a loop
 STACK_BYTES = 4096
+PANEL = 16  # columns of a weight panel: one cache line of fp32, a whole number of vectors on every CPU
 OPERANDS = ("input", "weight", "bias", "residual", "output", "scratch")
 
 
-
 def _insert_prefetches(func: tirx.PrimFunc, _module: tvm.IRModule, _context: object) -> tirx.PrimFunc:
-    """Each weight that a PREFETCH loop reads in its body's first iteration is prefetched that many elements ahead."""
+    """Each iteration of a PREFETCH loop prefetches one of the rows of weights that it reads, so many elements ahead.
 
-    def insert(loop: tirx.For) -> tirx.Stmt:
-        if PREFETCH not in loop.annotations:
-            return loop
-        loads: list[tvm.ir.TensorLoad] = []
-        inner: list[tirx.Var] = []
-        structural_walk(loop.body, [(tvm.ir.TensorLoad, loads.append), (tirx.For, lambda f: inner.append(f.loop_var))])
-        load = next(load for load in loads if load.source.name.startswith("weight"))
-        index = structural_map(load.indices[0], (tirx.Var, lambda var: _zero_if_among(inner, var)))
-        ahead = tirx.BufferLoad(load.source, [index + loop.annotations[PREFETCH]])
-        body = tirx.SeqStmt([tirx.Evaluate(_prefetch_into_l2(ahead)), loop.body])
-        return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+    The loop's body reads as many rows as the TURNS loop around it has turns; iteration ``p`` of that one does row
+    ``p % turns``, so that ``turns`` iterations prefetch all of them, each once.
+    """
 
-    return func.with_body(structural_map(func.body, (tirx.For, insert)))
+    def take_turns(outer: tirx.For) -> tirx.Stmt:
+        if TURNS not in outer.annotations:
+            return outer
+        turn = tirx.floormod(outer.loop_var, outer.annotations[TURNS])
+        body = structural_map(outer.body, (tirx.For, lambda loop: _with_prefetch(loop, turn)))
+        kept = {key: value for key, value in outer.annotations.items() if key != TURNS}
+        return tirx.For(outer.loop_var, outer.min, outer.extent, outer.kind, body, annotations=kept)
+
+    return func.with_body(structural_map(func.body, (tirx.For, take_turns)))
+
+
+def _with_prefetch(loop: tirx.For, row: tirx.Expr) -> tirx.Stmt:
+    if PREFETCH not in loop.annotations:
+        return loop
+    loads: list[tvm.ir.TensorLoad] = []
+    inner: list[tirx.Var] = []
+    structural_walk(loop.body, [(tvm.ir.TensorLoad, loads.append), (tirx.For, lambda f: inner.append(f.loop_var))])
+    load = next(load for load in loads if load.source.name.startswith("weight"))
+    first = structural_map(load.indices[0], (tirx.Var, lambda var: _zero_if_among(inner, var)))
+    ahead = tirx.BufferLoad(load.source, [first + row * PANEL + loop.annotations[PREFETCH]])
+    body = tirx.SeqStmt([tirx.Evaluate(_prefetch_into_l2(ahead)), loop.body])
+    return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
 
 
 def _zero_if_among(variables: list[tirx.Var], var: tirx.Var) -> tirx.Expr:
@@ -153,17 +166,16 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target, cpu: Cpu)
     llvm = tvm_target(target, cpu)
     functions = {symbol: kernel.func.with_attr("target", llvm) for symbol, kernel in kernels.items()}
     module = codegen_build(tirx.transform.LowerIntrin()(tvm.IRModule(functions)), llvm)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernels.o"
-        module.write_to_file(str(path))
-        return path.read_bytes()
+    with open(os.memfd_create("kernels.o"), "rb") as memory:  # LLVM aborts where it cannot write a file
+        module.write_to_file(f"/proc/self/fd/{memory.fileno()}", "o")
+        return memory.read()
 
 
 def tvm_target(target: Target, cpu: Cpu) -> tvm.target.Target:
     """TVM's name for one CPU of one of our targets."""
-    fields: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": cpu.mcpu}
-    if cpu.attributes:
-        fields["mattr"] = list(cpu.attributes)
-    if target.float_abi:
-        fields["mfloat-abi"] = target.float_abi
-    return tvm.target.Target(fields)
+    return tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": cpu.mcpu})
+
+
+def llvm_version() -> int:
+    """The major version of the LLVM inside TVM."""
+    return int(tvm.target.codegen.llvm_version_major())

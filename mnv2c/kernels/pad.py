@@ -1,7 +1,8 @@
 """A border of zeros around a map that others read without one: the computation and its schedule.
 
-``output[h, w, c] = input[h - top, w - left, c]`` inside, 0 around it. Needed where a depthwise convolution reads an edge
-that something else reads too (expansion factor 1 with a shortcut); elsewhere the producer writes the border itself.
+``output[h, w, c] = input[h - top, w - left, c]`` inside, 0 around it. Needed where a depthwise convolution reads an
+edge that something else reads too (expansion factor 1 with a shortcut); elsewhere the producer writes the border
+itself.
 """
 
 from __future__ import annotations

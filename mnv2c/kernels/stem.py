@@ -1,8 +1,9 @@
 """The stem, a full 3x3 convolution of the image: the computation, its schedule template and the rule for its defaults.
 
-``output[h, w, n] = activation(sum_{i, j, c} padded[h * stride + i, w * stride + j, c] * weight[i, j, c, n] + bias[n])``. The
-caller's image has no border, so that a band of its rows is first copied into one, in scratch; for raw RGB bytes that copy
-is also where ``(pixel - mean) / scale`` happens. The output has a border of zeros for the depthwise convolution behind it.
+``output[h, w, n] = activation(sum_{i, j, c} padded[h * stride + i, w * stride + j, c] * weight[i, j, c, n] +
+bias[n])``. The caller's image has no border, so that a band of its rows is first copied into one, in scratch; for raw
+RGB bytes that copy is also where ``(pixel - mean) / scale`` happens. The output has a border of zeros for the
+depthwise convolution behind it.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def schedule(s: s_tir.Schedule, work: Stem, how: StemSchedule) -> None:
 
 
 def default(work: Stem, cpu: Cpu) -> StemSchedule:
-    """Two vectors wide and half the accumulators that fit (the taps are unrolled, more would spill); bands that divide."""
+    """Two vectors wide, half the accumulators that fit (the taps are unrolled, more would spill); bands that divide."""
     columns = next(c for c in (2 * cpu.lanes, cpu.lanes, 8) if work.n % c == 0)
     lanes = vector_lanes(columns, cpu.lanes)
     rows = min(cpu.registers // 2 // (columns // lanes), work.width)

@@ -1,8 +1,8 @@
 """The Graph as a Relax module in the ops that a TVM user knows: ``nn.conv2d``, ``add``, ``clip``, ``mean``, ``matmul``.
 
-What comes in: a graph after ``passes``, BatchNorm folded. What goes out: an IRModule whose ``main`` takes the image (NHWC)
-and then every constant as a parameter, under the names of the graph with ``_`` for ``.``; the variable that holds an
-edge's value is named alike.
+What comes in: a graph after ``passes``, BatchNorm folded. What goes out: an IRModule whose ``main`` takes the image
+(NHWC) and then every constant as a parameter, under the names of the graph with ``_`` for ``.``; the variable that
+holds an edge's value is named alike.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mappi
     """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, ReLU6, shortcut."""
     if op.bias is None:
         raise GraphError(f"{op.name}: a convolution without a bias; fold_batchnorm gives it one")
-    pad, border = op.padding, op.border
+    bias, pad, border = edges[op.bias], op.padding, op.border
     convolution = relax.op.nn.conv2d(
         edges[op.inputs[0]],
         edges[op.weight],
@@ -72,7 +72,7 @@ def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mappi
     )
     steps: list[tuple[str, Callable[[relax.Expr], relax.Expr]]] = [
         ("convolved", lambda _: convolution),
-        ("biased", lambda x: relax.op.add(x, edges[op.bias])),
+        ("biased", lambda x: relax.op.add(x, bias)),
     ]
     if op.activation == "relu6":
         steps.append(("clipped", lambda x: relax.op.clip(x, 0, 6)))

@@ -1,8 +1,9 @@
 """The Relax module of ``emit`` in our own kernels: each convolution and what follows it become one ``call_tir``.
 
-What comes in: ``conv2d -> add(bias) -> clip? -> add(shortcut)? -> nn.pad?`` and the few other ops of ``emit``. What goes
-out: a Relax module that calls PrimFuncs (computations, not yet scheduled) on packed weights, and the workload of each.
-``relax.transform.LegalizeOps`` would make a naive loop nest of every op, and depthwise a general grouped convolution.
+What comes in: ``conv2d -> add(bias) -> clip? -> add(shortcut)? -> nn.pad?`` and the few other ops of ``emit``. What
+goes out: a Relax module that calls PrimFuncs (computations, not yet scheduled) on packed weights, and the workload of
+each. ``relax.transform.LegalizeOps`` would make a naive loop nest of every op, and depthwise a general grouped
+convolution.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tvm import relax
 
 from mnv2c.errors import GraphError
 from mnv2c.ir import Padding
-from mnv2c.kernels import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload, computation
+from mnv2c.kernels import Dense, Depthwise, Pad, Pointwise, Pool, Stem, WeightedWorkload, Workload, computation
 from mnv2c.kernels.stem import CHANNELS
 
 
@@ -43,7 +44,11 @@ def legalize(module: tvm.IRModule) -> Legalized:
     (block,) = main.body.blocks
     layers = [_layer(chain) for chain in _chains(block.bindings[:-1])]
     image, *constants = main.params
-    shapes = {layer.operands[1].name: layer.workload.weight_shape for layer in layers if len(layer.operands) > 1}
+    shapes = {
+        layer.operands[1].name: layer.workload.weight_shape
+        for layer in layers
+        if isinstance(layer.workload, WeightedWorkload)
+    }
     packed = [relax.Var(c.name, relax.TensorType(shapes.get(c.name, _shape(c)), "float32")) for c in constants]
     values: dict[str, relax.Expr] = {var.name: var for var in (image, *packed)}
     workloads = {layer.workload.name: layer.workload for layer in layers}
@@ -63,9 +68,7 @@ def legalize(module: tvm.IRModule) -> Legalized:
 
 def _chains(bindings: Sequence[relax.VarBinding]) -> list[list[relax.VarBinding]]:
     """Runs of ops in which each alone reads the one before; a pad behind a shortcut stays a kernel of its own."""
-    readers = Counter(
-        arg.name for binding in bindings for arg in binding.value.args if isinstance(arg, relax.Var)
-    )
+    readers = Counter(arg.name for binding in bindings for arg in binding.value.args if isinstance(arg, relax.Var))
     chains: list[list[relax.VarBinding]] = []
     for binding in bindings:
         chain = chains[-1] if chains else []
@@ -80,11 +83,12 @@ def _continues(chain: Sequence[relax.VarBinding], binding: relax.VarBinding) -> 
     last, kinds = chain[-1].var, [_kind(previous) for previous in chain]
     match _kind(binding):
         case "add" | "clip":
-            return last.same_as(binding.value.args[0])
+            return bool(last.same_as(binding.value.args[0]))
         case "nn.pad":
-            return last.same_as(binding.value.args[0]) and kinds[0] == "nn.conv2d" and kinds.count("add") == 1
+            reads_it = bool(last.same_as(binding.value.args[0]))
+            return reads_it and kinds[0] == "nn.conv2d" and kinds.count("add") == 1
         case "matmul":
-            return last.same_as(binding.value.args[1])
+            return bool(last.same_as(binding.value.args[1]))
     return False
 
 
