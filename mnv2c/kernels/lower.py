@@ -166,7 +166,7 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target, cpu: Cpu)
     llvm = tvm_target(target, cpu)
     functions = {symbol: kernel.func.with_attr("target", llvm) for symbol, kernel in kernels.items()}
     module = codegen_build(tirx.transform.LowerIntrin()(tvm.IRModule(functions)), llvm)
-    with open(os.memfd_create("kernels.o"), "rb") as memory:  # LLVM aborts where it cannot write a file
+    with os.fdopen(os.memfd_create("kernels.o"), "rb") as memory:  # LLVM aborts where it cannot write a file
         module.write_to_file(f"/proc/self/fd/{memory.fileno()}", "o")
         return memory.read()
 
