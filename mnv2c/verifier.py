@@ -110,9 +110,9 @@ def _check_attributes(op: Op) -> Iterator[str]:
             yield f"stride {op.stride}"
         if len(op.inputs) > 1 and op.border != Padding():
             yield "a border around a map with a shortcut"
-        yield from _check_sides(op.padding)
+        yield from _check_sides("padding", op.padding)
     if isinstance(op, Convolution | Pad):
-        yield from _check_sides(op.border)
+        yield from _check_sides("border", op.border)
     if isinstance(op, BatchNorm) and not op.epsilon > 0:
         yield f"epsilon {op.epsilon}"
     if isinstance(op, Input) and not len(op.mean) == len(op.scale) == op.type.shape[-1]:
@@ -121,9 +121,9 @@ def _check_attributes(op: Op) -> Iterator[str]:
         yield f"shape {op.type.shape} is empty"
 
 
-def _check_sides(zeros: Padding) -> Iterator[str]:
+def _check_sides(name: str, zeros: Padding) -> Iterator[str]:
     if min(zeros.top, zeros.left, zeros.bottom, zeros.right) < 0:
-        yield f"negative {zeros}"
+        yield f"negative {name} {zeros}"
 
 
 def _check_type(op: Op, graph: Graph) -> Iterator[str]:

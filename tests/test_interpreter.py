@@ -13,7 +13,7 @@ from shared_data import GOLDEN, PHOTOGRAPHS, TRAINED, needs_shared_data
 
 from mnv2c.frontend import build_graph
 from mnv2c.interpreter import interpret, interpret_all
-from mnv2c.ir import Array, BatchNorm, Convolution, Dense, Depthwise, Graph, Op, Project
+from mnv2c.ir import Array, BatchNorm, Convolution, Dense, Depthwise, Graph, Op, Pad, Padding, Project
 from mnv2c.passes import run_pipeline
 from mnv2c.spec import load_spec
 from mnv2c.weights.seeded import seeded_weights
@@ -34,9 +34,12 @@ def image(graph: Graph) -> Array:
 def convolve(op: Convolution, x: Array, graph: Graph) -> np.ndarray:
     """Output pixel by output pixel, tap by tap; what lies outside the map counts as zero."""
     weight = graph.constants[op.weight].astype(np.float64)
-    y = np.zeros(op.type.shape)
     _, height, width, _ = x.shape
-    for row, column in product(range(op.type.shape[1]), range(op.type.shape[2])):
+    border = op.border
+    rows = op.type.shape[1] - border.top - border.bottom
+    columns = op.type.shape[2] - border.left - border.right
+    y = np.zeros((1, rows, columns, op.type.shape[3]))
+    for row, column in product(range(rows), range(columns)):
         for i, j in product(range(weight.shape[2]), range(weight.shape[3])):
             from_row, from_column = row * op.stride + i - op.padding.top, column * op.stride + j - op.padding.left
             if not (0 <= from_row < height and 0 <= from_column < width):
@@ -48,6 +51,15 @@ def convolve(op: Convolution, x: Array, graph: Graph) -> np.ndarray:
     return y
 
 
+def surround(x: np.ndarray, border: Padding) -> np.ndarray:
+    """``x`` in the middle of a map of zeros."""
+    _, height, width, channels = x.shape
+    rows, columns = border.top + height + border.bottom, border.left + width + border.right
+    y = np.zeros((1, rows, columns, channels))
+    y[:, border.top : border.top + height, border.left : border.left + width] = x
+    return y
+
+
 def by_definition(op: Op, edges: dict[str, Array], graph: Graph) -> np.ndarray:
     x = edges[op.inputs[0]]
     match op:
@@ -55,7 +67,9 @@ def by_definition(op: Op, edges: dict[str, Array], graph: Graph) -> np.ndarray:
             y = convolve(op, x, graph)
             y = y if op.bias is None else y + graph.constants[op.bias]
             y = np.minimum(np.maximum(y, 0), 6) if op.activation == "relu6" else y
-            return np.asarray(y + edges[op.inputs[1]] if len(op.inputs) == 2 else y)
+            return surround(y + edges[op.inputs[1]] if len(op.inputs) == 2 else y, op.border)
+        case Pad():
+            return surround(x, op.border)
         case BatchNorm():
             gamma, beta, mean, var = (graph.constants[name] for name in (op.gamma, op.beta, op.mean, op.var))
             return np.asarray((x - mean) * (gamma / np.sqrt(var + op.epsilon)) + beta)

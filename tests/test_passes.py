@@ -11,8 +11,8 @@ import pytest
 from mnv2c.errors import GraphError
 from mnv2c.frontend import build_graph
 from mnv2c.interpreter import interpret
-from mnv2c.ir import Add, BatchNorm, Convolution, Graph, Op, Project, ReLU6
-from mnv2c.passes import Pass, fold_batchnorm, fuse_activation, fuse_add, run_pipeline
+from mnv2c.ir import Add, BatchNorm, Convolution, Depthwise, Graph, Op, Pad, Padding, Project, ReLU6
+from mnv2c.passes import Pass, fold_batchnorm, fuse_activation, fuse_add, fuse_pad, pad_depthwise, run_pipeline
 from mnv2c.spec import load_spec
 from mnv2c.verifier import constant_names, verify
 from mnv2c.weights.seeded import seeded_weights
@@ -223,11 +223,81 @@ def test_passes_do_nothing_the_second_time_and_never_change_their_input() -> Non
         np.testing.assert_array_equal(graph.constants[name], value)
 
 
+def test_pad_depthwise_moves_the_padding_into_a_pad() -> None:
+    before = run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add))
+    after = pad_depthwise(before)
+    padding = {op.name: op.padding for op in before.ops if isinstance(op, Depthwise)}
+    assert len(padding) == 4
+    for name, zeros in padding.items():
+        depthwise, pad = after.op(name), after.op(f"{name}.pad")
+        assert isinstance(depthwise, Depthwise)
+        assert isinstance(pad, Pad)
+        assert (depthwise.inputs, depthwise.padding) == ((pad.name,), Padding())
+        assert (pad.inputs, pad.border) == (before.op(name).inputs, zeros)
+    assert_same_numbers(before, after)
+
+
+def test_pad_depthwise_leaves_a_convolution_without_padding_alone() -> None:
+    padded = run_pipeline(tiny(), (fold_batchnorm, pad_depthwise))
+    assert pad_depthwise(padded) == padded
+
+
+def test_fuse_pad_gives_the_convolution_a_border() -> None:
+    before = run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise))
+    after = fuse_pad(before)
+    assert names(after, Pad) == []
+    stem, pad = after.op("stem"), before.op("block0.dw.pad")
+    assert isinstance(stem, Convolution)
+    assert isinstance(pad, Pad)
+    assert (stem.border, stem.type) == (pad.border, pad.type)
+    assert after.op("block0.dw").inputs == ("stem",)
+    assert_same_numbers(before, after)
+
+
+def test_fuse_pad_leaves_a_map_that_has_another_reader() -> None:
+    """Expansion factor 1 with a shortcut: the stem's map is padded for one reader and added by another."""
+    table = "bottlenecks=[{t: 1, c: 32, n: 2, s: 1}]"
+    spec = load_spec(SPECS / "mnv2_1.0.yaml", ["resolution=32", "classes=5", table])
+    before = run_pipeline(build_graph(spec, seeded_weights(spec, 0)), (fold_batchnorm, fuse_activation, fuse_add))
+    after = fuse_pad(pad_depthwise(before))
+    assert names(after, Pad) == ["block0.dw.pad", "block1.dw.pad"]
+    assert_same_numbers(before, after)
+
+
+def test_fuse_pad_leaves_a_projection_with_a_shortcut() -> None:
+    table = "bottlenecks=[{t: 1, c: 32, n: 1, s: 1}, {t: 1, c: 16, n: 1, s: 2}]"
+    spec = load_spec(SPECS / "mnv2_1.0.yaml", ["resolution=32", "classes=5", table])
+    before = run_pipeline(build_graph(spec, seeded_weights(spec, 0)), (fold_batchnorm, fuse_activation, fuse_add))
+    assert len(before.op("block0.project").inputs) == 2, "this tests nothing"
+    after = fuse_pad(pad_depthwise(before))
+    assert "block1.dw.pad" in names(after, Pad)
+    assert_same_numbers(before, after)
+
+
+def test_fuse_pad_leaves_a_depthwise_convolution() -> None:
+    graph = cut(run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add)), "block0.dw")
+    type_ = graph.op("block0.dw").type
+    padded = replace(type_, shape=(1, type_.shape[1] + 1, type_.shape[2] + 1, type_.shape[3]))
+    pad = Pad(
+        name="pad", inputs=("block0.dw",), type=padded, source=graph.op("block0.dw").source, border=Padding(0, 0, 1, 1)
+    )
+    before = replace(graph, ops=(*graph.ops, pad), output="pad")
+    verify(before)
+    assert names(fuse_pad(before), Pad) == ["pad"]
+
+
 def test_the_pipeline_shows_every_stage() -> None:
     stages: list[str] = []
     graph = tiny()
     final = run_pipeline(graph, observe=lambda stage, _: stages.append(stage))
-    assert stages == ["00-frontend", "01-fold_batchnorm", "02-fuse_activation", "03-fuse_add"]
+    assert stages == [
+        "00-frontend",
+        "01-fold_batchnorm",
+        "02-fuse_activation",
+        "03-fuse_add",
+        "04-pad_depthwise",
+        "05-fuse_pad",
+    ]
     assert_same_numbers(graph, final)
 
 

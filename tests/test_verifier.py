@@ -142,6 +142,14 @@ BROKEN: dict[str, tuple[Callable[[], Graph], str]] = {
         lambda: swap(tiny(), replace(convolution(tiny(), "stem"), padding=Padding(-1, 0, 2, 1))),
         "stem: negative padding",
     ),
+    "negative border": (
+        lambda: swap(tiny(), replace(convolution(tiny(), "stem"), border=Padding(0, 0, 0, -1))),
+        "stem: negative border",
+    ),
+    "border not in the type": (
+        lambda: swap(tiny(), replace(convolution(tiny(), "block0.dw"), border=Padding(1, 0, 0, 0))),
+        "block0.dw: output is (1, 6, 6, 16), not (1, 7, 6, 16)",
+    ),
     "batchnorm type": (
         lambda: typed(tiny(), "stem.bn", 1, 6, 6, 8),
         "stem.bn: output is (1, 6, 6, 8), not (1, 6, 6, 16)",

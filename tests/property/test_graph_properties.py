@@ -13,7 +13,7 @@ from property.strategies import specs, yaml_of
 from mnv2c.errors import SourceError, SpecError
 from mnv2c.frontend import build_graph, parameter_shapes
 from mnv2c.interpreter import interpret
-from mnv2c.ir import Add, Array, BatchNorm, Convolution, Graph, ReLU6
+from mnv2c.ir import Add, Array, BatchNorm, Convolution, Depthwise, Graph, Padding, ReLU6
 from mnv2c.passes import run_pipeline
 from mnv2c.spec import Spec, load_spec
 from mnv2c.verifier import verify
@@ -71,10 +71,18 @@ def test_every_pass_preserves_the_logits(spec: Spec, seed: int) -> None:
     before = interpret(graph, x)
     stages: dict[str, Array] = {}
     final = run_pipeline(graph, observe=lambda stage, observed: stages.update({stage: interpret(observed, x)}))
-    assert list(stages) == ["00-frontend", "01-fold_batchnorm", "02-fuse_activation", "03-fuse_add"]
+    assert list(stages) == [
+        "00-frontend",
+        "01-fold_batchnorm",
+        "02-fuse_activation",
+        "03-fuse_add",
+        "04-pad_depthwise",
+        "05-fuse_pad",
+    ]
     for stage, logits in stages.items():
         np.testing.assert_allclose(logits, before, rtol=1e-4, atol=1e-4, err_msg=stage)
     assert not [op.name for op in final.ops if isinstance(op, (BatchNorm, ReLU6, Add))]
+    assert all(op.padding == Padding() for op in final.ops if isinstance(op, Depthwise))
 
 
 @settings(max_examples=200, deadline=None)
