@@ -1,6 +1,6 @@
 """What a library can be built for: frozen values, and ``target_named`` that finds them by the names users type.
 
-A target is one library; it carries one or more CPUs, i.e. instruction sets whose kernels the library holds and chooses among
+A target is one library; it carries one or more CPUs, instruction sets whose kernels the library holds and chooses among
 when a context is created. Cores, vector width, register count and cache sizes drive the kernels' schedule rules.
 """
 
@@ -18,8 +18,8 @@ from mnv2c.errors import TargetError
 class Cpu:
     """An instruction set that kernels are generated for, and the core that they are scheduled for.
 
-    ``name`` is part of kernel symbols (``v3``) and what ``--instruction-set`` takes; ``mcpu`` is LLVM's name for the core,
-    ``attributes`` what it is to assume besides (``+neon``) or not to use (``-crypto``). ``features`` are what a processor
+    ``name`` is part of kernel symbols (``v3``) and what ``--instruction-set`` takes; ``mcpu`` is LLVM's name for the
+    core, ``attributes`` what it may use besides (``+neon``) or not (``-crypto``). ``features`` are what a processor
     must have, by their names in /proc/cpuinfo on Arm. ``lanes`` is fp32 values per vector register; ``registers`` the
     architectural vector registers; cache sizes in bytes, per core or what all share; ``fmas_per_cycle`` counts vectors;
     ``fma_latency`` in cycles, to the next use as accumulator; ``by_element`` says that a multiply-add can take one
@@ -49,7 +49,8 @@ class Cpu:
 class Target:
     """One library: ``triple`` is LLVM's, ``zig_triple`` the linker's with its glibc floor; the best CPU comes first.
 
-    ``c_cpu`` and ``c_flags`` are what a C compiler needs to know beside the triple; ``float_abi`` is LLVM's where the triple leaves it open.
+    ``c_cpu`` and ``c_flags`` are what a C compiler needs to know beside the triple; ``float_abi`` is LLVM's where the
+    triple leaves it open.
     """
 
     name: str
@@ -163,7 +164,10 @@ PI_ZERO_2W = _arm64("pizero2", "Raspberry Pi Zero 2 W, 64-bit (Cortex-A53); runs
 PI4 = _arm64("pi4", "Raspberry Pi 4, 64-bit (Cortex-A72); the same as arm", A72)
 PI5 = _arm64("pi5", "Raspberry Pi 5 (Cortex-A76): ARMv8.2 and newer only", A76)
 AARCH64 = _arm64(
-    "aarch64", "64-bit Arm servers (Graviton, Neoverse): kernels for ARMv8.2 and ARMv8.0, chosen at create", NEOVERSE_N1, A72
+    "aarch64",
+    "64-bit Arm servers (Graviton, Neoverse): kernels for ARMv8.2 and ARMv8.0, chosen at create",
+    NEOVERSE_N1,
+    A72,
 )
 ARMV7 = Target(
     name="armv7",
@@ -196,7 +200,7 @@ def native_target() -> Target:
     """The best x86-64 level this machine has, its own L1 and L2; TargetError on another architecture."""
     if platform.machine() != "x86_64" or platform.system() != "Linux":
         raise TargetError(
-            f"target native: this machine is {platform.system()} on {platform.machine()}; mnv2c builds for x86-64 Linux so far"
+            f"target native: this machine is {platform.system()} on {platform.machine()}; native means x86-64 Linux"
         )
     flags = _cpu_flags()
     for cpu in X86.cpus:

@@ -1,6 +1,6 @@
 """Finds the compilers and runs them: zig from PyPI compiles and links every library; the machine needs none of its own.
 
-A compiler named in ``CC``, or where zig is missing the cross gcc of the target, does the same work; libraries then ask for
+A compiler named in ``CC``, or the target's cross gcc where zig is missing, does the same work; libraries then ask for
 that compiler's glibc. What comes in: file names inside a working directory. What goes out: files beside them, the same
 bytes from the same inputs. Every failure is a ToolError that says what to do.
 """
@@ -43,7 +43,7 @@ class Toolchain:
 
 
 def find_toolchain(target: Target) -> Toolchain:
-    """The compiler in ``CC``, else zig, else the target's gcc. ToolError where there is none, or for another machine."""
+    """The compiler in ``CC``, else zig, else the target's gcc. ToolError where none is, or is for another machine."""
     named = os.environ.get("CC", "").strip()
     if named:
         return _find_gcc(shlex.split(named), target)
@@ -81,8 +81,8 @@ def _find_gcc(command: list[str], target: Target) -> Toolchain:
     wanted = target.gnu_triple.split("-")[0]
     if machine.split("-")[0] != wanted:
         raise ToolError(
-            f"{shlex.join(command)} compiles for {machine or 'an unknown machine'}, not for {wanted}: set CC to another "
-            f"compiler, such as {target.gnu_triple}-gcc, or unset it for zig"
+            f"{shlex.join(command)} compiles for {machine or 'an unknown machine'}, not for {wanted}: set CC to "
+            f"another compiler, such as {target.gnu_triple}-gcc, or unset it for zig"
         )
     flags = _flags(target, zig=False)
     archiver = next((found for name in (f"{machine}-ar", "ar") if (found := shutil.which(name))), None)
@@ -142,7 +142,13 @@ def link_shared(
 
 
 def link_program(
-    toolchain: Toolchain, directory: Path, inputs: Sequence[str], *, output: str, static: bool, flags: Sequence[str] = ()
+    toolchain: Toolchain,
+    directory: Path,
+    inputs: Sequence[str],
+    *,
+    output: str,
+    static: bool,
+    flags: Sequence[str] = (),
 ) -> None:
     """Compiles and links sources and libraries in ``directory`` into a program; ``static`` ones run on any Linux."""
     command = toolchain.static if static else toolchain.command

@@ -23,7 +23,7 @@ def fuse_pad(graph: Graph) -> Graph:
 
 
 def _fusable(graph: Graph, pad: Pad) -> Convolution | None:
-    """The convolution that ``pad`` alone reads; not a depthwise one, nor one that adds a shortcut (it has no border)."""
+    """The convolution that ``pad`` alone reads; not a depthwise one, nor one that adds a shortcut."""
     op = graph.op(pad.inputs[0])
     if not isinstance(op, Convolution) or isinstance(op, Depthwise) or len(op.inputs) > 1:
         return None
