@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,12 @@ from mnv2c.toolchain import find_zig, link_shared
 
 Operand = NDArray[np.float32] | NDArray[np.uint8] | None
 CANARY = np.float32(-77.25)
-RUNNABLE = X86.cpus[X86.cpus.index(native_target().cpus[0]) :]
+NATIVE = native_target().cpus[0]
+RUNNABLE = tuple(
+    cpu if cpu in X86.cpus[X86.cpus.index(NATIVE) :] else replace(cpu, name=f"{cpu.name} schedules", mcpu=NATIVE.mcpu)
+    for cpu in X86.cpus
+)
+"""Every CPU of x86; where this machine lacks one, its schedules in this machine's instructions."""
 
 
 class CompiledKernels:
