@@ -122,8 +122,9 @@ def _check_attributes(op: Op) -> Iterator[str]:
 
 
 def _check_sides(name: str, zeros: Padding) -> Iterator[str]:
-    if min(zeros.top, zeros.left, zeros.bottom, zeros.right) < 0:
-        yield f"negative {name} {zeros}"
+    sides = (zeros.top, zeros.left, zeros.bottom, zeros.right)
+    if min(sides) < 0:
+        yield f"negative {name} {','.join(map(str, sides))}"
 
 
 def _check_type(op: Op, graph: Graph) -> Iterator[str]:
@@ -145,6 +146,8 @@ def _check_type(op: Op, graph: Graph) -> Iterator[str]:
             yield from _expect("weight", shapes[op.weight], (op.type.shape[-1], x[-1]))
             yield from _expect("bias", shapes[op.bias], op.type.shape[-1:])
             yield from _expect("output", op.type.shape, (*x[:-1], op.type.shape[-1]))
+        case Pad() if len(x) != 4:
+            yield f"pads {x}, which has no height and width"
         case Pad():
             yield from _expect("output", op.type.shape, _padded(x, op.border))
         case GlobalAvgPool():

@@ -13,8 +13,8 @@ from shared_data import GOLDEN, PHOTOGRAPHS, TRAINED, needs_shared_data
 
 from mnv2c.frontend import build_graph
 from mnv2c.interpreter import interpret, interpret_all
-from mnv2c.ir import Array, BatchNorm, Convolution, Dense, Depthwise, Graph, Op, Pad, Padding, Project
-from mnv2c.passes import run_pipeline
+from mnv2c.ir import Array, BatchNorm, Convolution, Dense, Depthwise, Graph, Op, Pad, Padding, Project, TensorType
+from mnv2c.passes import PIPELINE, Pass, fuse_pad, run_pipeline
 from mnv2c.spec import load_spec
 from mnv2c.weights.seeded import seeded_weights
 
@@ -87,9 +87,9 @@ def by_definition(op: Op, edges: dict[str, Array], graph: Graph) -> np.ndarray:
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
-@pytest.mark.parametrize("stage", ["frontend", "fused"])
-def test_every_op_does_what_its_definition_says(padding: str, stage: str) -> None:
-    graph = tiny(padding) if stage == "frontend" else run_pipeline(tiny(padding))
+@pytest.mark.parametrize("passes", [(), PIPELINE[:-1], PIPELINE], ids=["frontend", "padded", "fused"])
+def test_every_op_does_what_its_definition_says(padding: str, passes: tuple[Pass, ...]) -> None:
+    graph = run_pipeline(tiny(padding), passes)
     edges = interpret_all(graph, image(graph))
     assert list(edges) == [op.name for op in graph.ops]
     for op in graph.ops[1:]:
@@ -97,6 +97,39 @@ def test_every_op_does_what_its_definition_says(padding: str, stage: str) -> Non
         assert np.ptp(edges[op.name]) > 1e-3, f"{op.name} is dead: this tests nothing"
         expected = by_definition(op, edges, graph)
         np.testing.assert_allclose(edges[op.name], expected, rtol=1e-5, atol=1e-5, err_msg=op.name)
+
+
+def test_the_stages_pad_and_surround() -> None:
+    """What the test above runs holds each op that there is: Pads before ``fuse_pad``, borders after it."""
+    assert PIPELINE[-1] is fuse_pad
+    padded, fused = run_pipeline(tiny("same"), PIPELINE[:-1]), run_pipeline(tiny("same"))
+    assert [op.name for op in padded.ops if isinstance(op, Pad)]
+    assert [op.name for op in fused.ops if isinstance(op, Convolution) and op.border != Padding()]
+
+
+def test_a_pad_puts_zeros_on_each_side() -> None:
+    graph = tiny("same")
+    first, border = graph.input, Padding(top=1, left=2, bottom=3, right=4)
+    pad = Pad(name="pad", inputs=(first.name,), type=TensorType((1, 15, 17, 3)), source=first.source, border=border)
+    x = image(graph)
+    y = interpret(replace(graph, ops=(first, pad), constants={}, output="pad"), x)
+    np.testing.assert_array_equal(y[:, 1:-3, 2:-4], x)
+    assert np.count_nonzero(y) == np.count_nonzero(x)
+
+
+def test_a_border_is_zero_whatever_the_bias() -> None:
+    graph = run_pipeline(tiny("same"), PIPELINE[:-1])
+    head, border = graph.op("head"), Padding(top=1, left=2, bottom=3, right=4)
+    assert isinstance(head, Convolution)
+    batch, height, width, channels = head.type.shape
+    type_ = TensorType((batch, height + 4, width + 6, channels))
+    constants = {**graph.constants, "head.bias": np.ones(channels, np.float32)}
+    plain = replace(graph, constants=constants)
+    around = replace(plain, ops=tuple(replace(op, border=border, type=type_) if op is head else op for op in graph.ops))
+    expected, y = (interpret_all(each, image(graph))["head"] for each in (plain, around))
+    np.testing.assert_array_equal(y[:, 1:-3, 2:-4], expected)
+    y[:, 1:-3, 2:-4] = 0
+    assert not y.any()
 
 
 def test_a_residual_is_added_after_the_bias() -> None:

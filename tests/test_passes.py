@@ -194,8 +194,9 @@ def test_fuse_add_gives_a_projection_one_residual() -> None:
         (fold_batchnorm, (), "head"),
         (fuse_activation, (fold_batchnorm,), "head"),
         (fuse_add, (fold_batchnorm,), "block2.project"),
+        (fuse_pad, (fold_batchnorm, fuse_activation, pad_depthwise), "block1.expand"),
     ],
-    ids=["fold_batchnorm", "fuse_activation", "fuse_add"],
+    ids=["fold_batchnorm", "fuse_activation", "fuse_add", "fuse_pad"],
 )
 def test_an_edge_that_is_the_output_stays(rewrite: Pass, before: tuple[Pass, ...], edge: str) -> None:
     graph = replace(run_pipeline(tiny(), before), output=edge)
@@ -242,15 +243,28 @@ def test_pad_depthwise_leaves_a_convolution_without_padding_alone() -> None:
     assert pad_depthwise(padded) == padded
 
 
+def test_pad_depthwise_leaves_the_padding_of_other_convolutions() -> None:
+    before = fold_batchnorm(tiny())
+    stem = before.op("stem")
+    assert isinstance(stem, Convolution)
+    assert stem.padding != Padding()
+    after = pad_depthwise(before)
+    assert after.op("stem") == stem
+    assert names(after, Pad) == [f"block{number}.dw.pad" for number in range(4)]
+
+
 def test_fuse_pad_gives_the_convolution_a_border() -> None:
     before = run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise))
     after = fuse_pad(before)
     assert names(after, Pad) == []
-    stem, pad = after.op("stem"), before.op("block0.dw.pad")
-    assert isinstance(stem, Convolution)
-    assert isinstance(pad, Pad)
-    assert (stem.border, stem.type) == (pad.border, pad.type)
-    assert after.op("block0.dw").inputs == ("stem",)
+    pads = [op for op in before.ops if isinstance(op, Pad)]
+    assert [pad.inputs for pad in pads] == [("stem",), ("block1.expand",), ("block2.expand",), ("block3.expand",)]
+    for pad in pads:
+        (producer,), depthwise = pad.inputs, pad.name.removesuffix(".pad")
+        conv = before.op(producer)
+        assert isinstance(conv, Convolution)
+        assert after.op(producer) == replace(conv, border=pad.border, type=pad.type)
+        assert after.op(depthwise) == replace(before.op(depthwise), inputs=(producer,))
     assert_same_numbers(before, after)
 
 
@@ -283,7 +297,31 @@ def test_fuse_pad_leaves_a_depthwise_convolution() -> None:
     )
     before = replace(graph, ops=(*graph.ops, pad), output="pad")
     verify(before)
-    assert names(fuse_pad(before), Pad) == ["pad"]
+    assert fuse_pad(before) == before
+
+
+def test_fuse_pad_leaves_the_input() -> None:
+    """The image is no convolution's map."""
+    image = tiny().input
+    padded = replace(image.type, shape=(1, 14, 14, 3))
+    pad = Pad(name="pad", inputs=(image.name,), type=padded, source=image.source, border=Padding(1, 1, 1, 1))
+    before = replace(tiny(), ops=(image, pad), constants={}, output="pad")
+    verify(before)
+    assert fuse_pad(before) == before
+
+
+def test_fuse_pad_leaves_a_convolution_that_has_a_border() -> None:
+    """Two Pads in a row: the first is fused, and stays with the convolution when the pass runs again."""
+    graph = run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise))
+    before = cut(graph, "block0.dw.pad")
+    last = before.op("block0.dw.pad")
+    type_ = replace(last.type, shape=(1, last.type.shape[1] + 2, last.type.shape[2] + 2, last.type.shape[3]))
+    again = Pad(name="pad", inputs=(last.name,), type=type_, source=last.source, border=Padding(1, 1, 1, 1))
+    twice = replace(before, ops=(*before.ops, again), output="pad")
+    once = fuse_pad(twice)
+    assert names(once, Pad) == ["pad"]
+    assert fuse_pad(once) == once
+    assert_same_numbers(twice, fuse_pad(once))
 
 
 def test_the_pipeline_shows_every_stage() -> None:

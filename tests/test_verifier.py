@@ -20,10 +20,11 @@ from mnv2c.ir import (
     Graph,
     Input,
     Op,
+    Pad,
     Padding,
     TensorType,
 )
-from mnv2c.passes import fold_batchnorm, fuse_activation, fuse_add
+from mnv2c.passes import fold_batchnorm, fuse_activation, fuse_add, fuse_pad, pad_depthwise
 from mnv2c.spec import load_spec
 from mnv2c.verifier import verify
 from mnv2c.weights.seeded import seeded_weights
@@ -41,6 +42,14 @@ def fused() -> Graph:
     return fuse_add(fuse_activation(fold_batchnorm(tiny())))
 
 
+def padded() -> Graph:
+    return pad_depthwise(fused())
+
+
+def bordered() -> Graph:
+    return fuse_pad(padded())
+
+
 def swap(graph: Graph, *ops: Op) -> Graph:
     """The graph with ``ops`` in place of those of the same names."""
     new = {op.name: op for op in ops}
@@ -49,6 +58,10 @@ def swap(graph: Graph, *ops: Op) -> Graph:
 
 def convolution(graph: Graph, name: str) -> Convolution:
     return cast(Convolution, graph.op(name))
+
+
+def pad(name: str, edge: str, type_: TensorType) -> Pad:
+    return Pad(name=name, inputs=(edge,), type=type_, source=tiny().op(edge).source, border=Padding(1, 1, 1, 1))
 
 
 def constants(graph: Graph, name: str, value: Array | None) -> Graph:
@@ -140,15 +153,43 @@ BROKEN: dict[str, tuple[Callable[[], Graph], str]] = {
     ),
     "negative padding": (
         lambda: swap(tiny(), replace(convolution(tiny(), "stem"), padding=Padding(-1, 0, 2, 1))),
-        "stem: negative padding",
+        "stem: negative padding -1,0,2,1",
     ),
     "negative border": (
         lambda: swap(tiny(), replace(convolution(tiny(), "stem"), border=Padding(0, 0, 0, -1))),
-        "stem: negative border",
+        "stem: negative border 0,0,0,-1",
     ),
     "border not in the type": (
         lambda: swap(tiny(), replace(convolution(tiny(), "block0.dw"), border=Padding(1, 0, 0, 0))),
         "block0.dw: output is (1, 6, 6, 16), not (1, 7, 6, 16)",
+    ),
+    "type without its border": (
+        lambda: typed(bordered(), "stem", 1, 6, 6, 16),
+        "stem: output is (1, 6, 6, 16), not (1, 8, 8, 16)",
+    ),
+    "border around a shortcut": (
+        lambda: swap(bordered(), replace(convolution(bordered(), "block2.project"), border=Padding(1, 1, 1, 1))),
+        "block2.project: a border around a map with a shortcut",
+    ),
+    "negative border of a pad": (
+        lambda: swap(padded(), replace(cast(Pad, padded().op("block0.dw.pad")), border=Padding(1, -2, 1, 1))),
+        "block0.dw.pad: negative border 1,-2,1,1",
+    ),
+    "pad type": (
+        lambda: swap(padded(), replace(cast(Pad, padded().op("block0.dw.pad")), border=Padding(1, 2, 3, 4))),
+        "block0.dw.pad: output is (1, 8, 8, 16), not (1, 10, 12, 16)",
+    ),
+    "pad element type": (
+        lambda: swap(padded(), replace(padded().op("block0.dw.pad"), type=TensorType((1, 8, 8, 16), "int8"))),
+        "block0.dw.pad: int8 from float32",
+    ),
+    "pad of two edges": (
+        lambda: swap(padded(), replace(padded().op("block0.dw.pad"), inputs=("stem", "stem"))),
+        "block0.dw.pad: 2 inputs, not 1",
+    ),
+    "pad of a vector": (
+        lambda: swap(tiny(), pad("fc", "pool", TensorType((1, 24)))),
+        "fc: pads (1, 24), which has no height and width",
     ),
     "batchnorm type": (
         lambda: typed(tiny(), "stem.bn", 1, 6, 6, 8),
@@ -208,7 +249,11 @@ def test_a_broken_invariant_is_named(name: str) -> None:
     assert f"mnv2_0.35: {message}" in str(caught.value)
 
 
-@pytest.mark.parametrize("graph", [tiny(), fold_batchnorm(tiny()), fused()], ids=["frontend", "folded", "fused"])
+@pytest.mark.parametrize(
+    "graph",
+    [tiny(), fold_batchnorm(tiny()), fused(), padded(), bordered()],
+    ids=["frontend", "folded", "fused", "padded", "bordered"],
+)
 def test_a_valid_graph_passes(graph: Graph) -> None:
     verify(graph)
 

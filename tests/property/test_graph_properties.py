@@ -13,7 +13,7 @@ from property.strategies import specs, yaml_of
 from mnv2c.errors import SourceError, SpecError
 from mnv2c.frontend import build_graph, parameter_shapes
 from mnv2c.interpreter import interpret
-from mnv2c.ir import Add, Array, BatchNorm, Convolution, Depthwise, Graph, Padding, ReLU6
+from mnv2c.ir import Add, Array, BatchNorm, Convolution, Depthwise, Graph, Pad, Padding, ReLU6
 from mnv2c.passes import run_pipeline
 from mnv2c.spec import Spec, load_spec
 from mnv2c.verifier import verify
@@ -83,6 +83,9 @@ def test_every_pass_preserves_the_logits(spec: Spec, seed: int) -> None:
         np.testing.assert_allclose(logits, before, rtol=1e-4, atol=1e-4, err_msg=stage)
     assert not [op.name for op in final.ops if isinstance(op, (BatchNorm, ReLU6, Add))]
     assert all(op.padding == Padding() for op in final.ops if isinstance(op, Depthwise))
+    for pad in (op for op in final.ops if isinstance(op, Pad)):
+        producer = final.op(pad.inputs[0])
+        assert len(producer.inputs) == 2 or len(final.users(producer.name)) > 1, f"{pad.name} could be fused"
 
 
 @settings(max_examples=200, deadline=None)
