@@ -93,7 +93,7 @@ def _without_ziglang(place: Place, *arguments: str | Path) -> Finished:
         for path in Path(folder).iterdir():
             if not path.name.startswith("ziglang"):
                 (packages / path.name).symlink_to(path)
-    environment = {"PYTHONPATH": f"{packages}{os.pathsep}{REPOSITORY}"}
+    environment = {"PYTHONPATH": f"{packages}{os.pathsep}{REPOSITORY}", "PATH": str(packages), "CC": ""}
     python = (sys.executable, "-S", "-m", "mnv2c")
     return mnv2c(*arguments, cwd=place.folder, environment=environment, python=python)
 
@@ -203,7 +203,7 @@ FILES: dict[str, Case] = {
     "a place that cannot be written": lambda p: (p.build_mini("--out", "/proc/library"), "/proc/library"),
     "a tiny disk": lambda p: (_with_a_tiny_disk(p), "the disk is full"),
     "a limit on file sizes": lambda p: (mnv2c("build", SPEC, cwd=p.folder, before=_no_large_files), "File too large"),
-    "no zig": lambda p: (_without_ziglang(p, "build", p.spec()), "ziglang is missing; `mnv2c doctor`"),
+    "no zig and no compiler": lambda p: (_without_ziglang(p, "build", p.spec()), "pip install ziglang"),
     "no library there": lambda p: (mnv2c("validate", p.folder / "nothing"), "nothing: no such directory"),
     "not a library": lambda p: (mnv2c("run", p.folder, p.image()), "no manifest.json"),
     "damaged manifest": lambda p: (mnv2c("bench", p.damaged("manifest.json", _truncated)), "manifest.json: damaged"),
