@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from mnv2c.passes import run_pipeline
 from mnv2c.spec import Spec, load_spec
 from mnv2c.weights.seeded import seeded_weights
 
+SPECS = Path(__file__).parents[1] / "specs"
 WIDTHS = ("0.35", "0.5", "0.75", "1.0", "1.3", "1.4")
 
 
@@ -42,7 +44,7 @@ def _check(graph: Graph, plan: MemoryPlan) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("resolution", [224, 192, 160, 128, 96])
 def test_the_arena_is_as_small_as_the_live_edges_allow(width: str, resolution: int) -> None:
-    graph = _graph(load_spec(f"specs/mnv2_{width}.yaml", [f"resolution={resolution}"]))
+    graph = _graph(load_spec(SPECS / f"mnv2_{width}.yaml", [f"resolution={resolution}"]))
     plan = plan_memory(graph)
     _check(graph, plan)
     assert plan.arena_bytes == least_arena_bytes(graph)
@@ -50,7 +52,7 @@ def test_the_arena_is_as_small_as_the_live_edges_allow(width: str, resolution: i
 
 def test_the_arena_of_the_paper_is_the_two_largest_edges_alive_at_once() -> None:
     """block1: its expanded map (its border counted) while the depthwise convolution reads it and writes its own."""
-    graph = _graph(load_spec("specs/mnv2_1.0.yaml"))
+    graph = _graph(load_spec(SPECS / "mnv2_1.0.yaml"))
     assert plan_memory(graph).arena_bytes == 4 * (113 * 113 * 96 + 56 * 56 * 96)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tvm
@@ -18,7 +20,8 @@ from mnv2c.passes import run_pipeline
 from mnv2c.spec import Spec, load_spec
 from mnv2c.weights.seeded import seeded_weights
 
-SPECS = {
+SPECS = Path(__file__).parents[1] / "specs"
+TABLES = {
     "paper": ("width_multiplier=0.35", "resolution=32", "classes=10"),
     "odd, symmetric": ("width_multiplier=0.35", "resolution=45", "classes=7", "padding=symmetric"),
     "expansion factor 1 with a shortcut": (
@@ -29,13 +32,13 @@ SPECS = {
 }
 
 
-@pytest.fixture(scope="module", params=SPECS, ids=str)
+@pytest.fixture(scope="module", params=TABLES, ids=str)
 def graph(request: pytest.FixtureRequest) -> Graph:
-    return run_pipeline(_frontend(_spec(SPECS[request.param])))
+    return run_pipeline(_frontend(_spec(TABLES[request.param])))
 
 
 def _spec(overrides: tuple[str, ...]) -> Spec:
-    return load_spec("specs/mnv2_1.0.yaml", overrides)
+    return load_spec(SPECS / "mnv2_1.0.yaml", overrides)
 
 
 def _frontend(spec: Spec) -> Graph:
@@ -79,7 +82,7 @@ def _packed(graph: Graph, legalized: Legalized) -> list[Array]:
 
 
 def test_only_our_kernels_are_called() -> None:
-    graph = run_pipeline(_frontend(_spec(SPECS["paper"])))
+    graph = run_pipeline(_frontend(_spec(TABLES["paper"])))
     legalized = legalize(emit(graph))
     (block,) = legalized.module["main"].body.blocks
     assert {binding.value.op.name for binding in block.bindings[:-1]} == {"relax.call_tir"}
@@ -87,14 +90,14 @@ def test_only_our_kernels_are_called() -> None:
 
 
 def test_a_pad_is_a_kernel_only_where_its_input_has_another_reader() -> None:
-    paper = legalize(emit(run_pipeline(_frontend(_spec(SPECS["paper"])))))
+    paper = legalize(emit(run_pipeline(_frontend(_spec(TABLES["paper"])))))
     assert not [work for work in paper.workloads.values() if isinstance(work, Pad)]
-    thin = legalize(emit(run_pipeline(_frontend(_spec(SPECS["expansion factor 1 with a shortcut"])))))
+    thin = legalize(emit(run_pipeline(_frontend(_spec(TABLES["expansion factor 1 with a shortcut"])))))
     assert [work for work in thin.workloads.values() if isinstance(work, Pad)]
 
 
 def test_the_families_of_the_paper() -> None:
-    works = legalize(emit(run_pipeline(_frontend(_spec(SPECS["paper"]))))).workloads.values()
+    works = legalize(emit(run_pipeline(_frontend(_spec(TABLES["paper"]))))).workloads.values()
     assert sum(isinstance(work, Stem) for work in works) == 1
     assert all(work.relu6 != work.residual for work in works if isinstance(work, Pointwise) and work.residual)
     assert all(work.rows >= (work.height - 1) * work.stride + 3 for work in works if isinstance(work, Depthwise))
@@ -102,7 +105,7 @@ def test_the_families_of_the_paper() -> None:
 
 def test_a_graph_before_the_passes_is_refused() -> None:
     with pytest.raises(GraphError, match="fold"):
-        emit(_frontend(_spec(SPECS["paper"])))
+        emit(_frontend(_spec(TABLES["paper"])))
 
 
 def test_a_computation_without_a_kernel_is_refused() -> None:
