@@ -22,8 +22,7 @@ class Cpu:
     core, ``attributes`` what it may use besides (``+neon``) or not (``-crypto``). ``features`` are what a processor
     must have, by their names in /proc/cpuinfo on Arm. ``lanes`` is fp32 values per vector register; ``registers`` the
     architectural vector registers; cache sizes in bytes, per core or what all share; ``fmas_per_cycle`` counts vectors;
-    ``fma_latency`` in cycles, to the next use as accumulator; ``by_element`` says that a multiply-add can take one
-    factor from a lane of a register.
+    ``fma_latency`` in cycles, to the next use as accumulator.
     """
 
     name: str
@@ -31,18 +30,10 @@ class Cpu:
     lanes: int
     registers: int
     features: tuple[str, ...]
-    l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
     attributes: tuple[str, ...] = ()
     fmas_per_cycle: float = 2
     fma_latency: int = 4
-    by_element: bool = False
-    cores: int = 1
-
-    @property
-    def macs_per_cycle(self) -> float:
-        """The peak of one core in fp32 multiply-adds."""
-        return self.fmas_per_cycle * self.lanes
 
 
 @dataclass(frozen=True)
@@ -111,8 +102,6 @@ A53 = Cpu(
     attributes=_BASE_ONLY,
     fmas_per_cycle=1,
     fma_latency=10,
-    by_element=True,
-    cores=4,
 )
 A72 = Cpu(
     name="armv8",
@@ -124,8 +113,6 @@ A72 = Cpu(
     attributes=_BASE_ONLY,
     fmas_per_cycle=1,
     fma_latency=4,
-    by_element=True,
-    cores=4,
 )
 A76 = Cpu(
     name="armv82",
@@ -133,14 +120,11 @@ A76 = Cpu(
     lanes=4,
     registers=32,
     features=_ARMV82,
-    l1_bytes=64 * 1024,
     attributes=("+neon", "+dotprod", "+fullfp16", "-crypto", "-aes", "-sha2"),
     fmas_per_cycle=2,
     fma_latency=4,
-    by_element=True,
-    cores=4,
 )
-NEOVERSE_N1 = replace(A76, mcpu="neoverse-n1", l2_bytes=1024 * 1024, cores=64)
+NEOVERSE_N1 = replace(A76, mcpu="neoverse-n1", l2_bytes=1024 * 1024)
 A7 = Cpu(
     name="armv7",
     mcpu="cortex-a7",
@@ -150,7 +134,6 @@ A7 = Cpu(
     attributes=("+neon", "+vfp4"),
     fmas_per_cycle=0.25,
     fma_latency=8,
-    cores=4,
 )
 
 

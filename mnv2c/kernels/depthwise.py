@@ -114,15 +114,15 @@ def default(work: Depthwise, cpu: Cpu) -> DepthwiseSchedule:
         for width in range(min(most // height, work.width), 0, -1)
         if work.height % height == 0
     ]
-    return min(candidates, key=lambda how: _cycles(work, how))
+    return min(candidates, key=lambda how: _cycles(work, cpu, how))
 
 
-def _cycles(work: Depthwise, how: DepthwiseSchedule) -> float:
+def _cycles(work: Depthwise, cpu: Cpu, how: DepthwiseSchedule) -> float:
     """Estimated cycles per vector of channels: multiply-adds, a little for the loads, and a start-up cost per tile."""
 
     def tile(width: int) -> float:
         loads = ((how.height - 1) * work.stride + 3) * ((width - 1) * work.stride + 3) + 9
-        return 8 + 9 * how.height * width / 2 + 0.25 * loads
+        return 8 + 9 * how.height * width / cpu.fmas_per_cycle + 0.25 * loads
 
     last = work.width % how.width
     one_row = (work.width // how.width) * tile(how.width) + (tile(last) if last else 0.0)

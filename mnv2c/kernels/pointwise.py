@@ -241,7 +241,6 @@ def _most_rows(cpu: Cpu, vectors: int) -> int:
     return (cpu.registers - spare) // vectors - 1
 
 
-FMA_LATENCY, FMAS_PER_CYCLE = 4, 2
 LOAD, TILE = 0.1, 8.0  # cycles a load costs beside the multiply-adds, and a tile at its ends; fitted to Zen 3
 
 
@@ -250,7 +249,7 @@ def _cycles(work: Pointwise, cpu: Cpu, how: PointwiseSchedule) -> float:
 
     def tile(rows: int, columns: int) -> float:
         vectors = -(-columns // vector_lanes(columns, cpu.lanes))
-        step = max(rows * vectors / FMAS_PER_CYCLE, FMA_LATENCY) + LOAD * (rows + vectors)
+        step = max(rows * vectors / cpu.fmas_per_cycle, cpu.fma_latency) + LOAD * (rows + vectors)
         return work.k * step + 2 * rows * vectors + TILE
 
     def tiles(columns: int) -> float:
