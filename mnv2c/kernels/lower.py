@@ -173,7 +173,12 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target, cpu: Cpu)
 
 def tvm_target(target: Target, cpu: Cpu) -> tvm.target.Target:
     """TVM's name for one CPU of one of our targets."""
-    return tvm.target.Target({"kind": "llvm", "mtriple": target.triple, "mcpu": cpu.mcpu})
+    fields: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": cpu.mcpu}
+    if cpu.attributes:
+        fields["mattr"] = list(cpu.attributes)
+    if target.float_abi:
+        fields["mfloat-abi"] = target.float_abi
+    return tvm.target.Target(fields)
 
 
 def llvm_version() -> int:
