@@ -22,7 +22,8 @@ class Cpu:
     core, ``attributes`` what it may use besides (``+neon``) or not (``-crypto``). ``features`` are what a processor
     must have, by their names in /proc/cpuinfo on Arm. ``lanes`` is fp32 values per vector register; ``registers`` the
     architectural vector registers; cache sizes in bytes, per core or what all share; ``fmas_per_cycle`` counts vectors;
-    ``fma_latency`` in cycles, to the next use as accumulator.
+    ``fma_latency`` in cycles, to the next use as accumulator; ``loads_ahead`` registers that a core which executes in
+    order needs free for what it loads before its use; ``load_cycles`` what a load costs beside multiply-adds.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Cpu:
     attributes: tuple[str, ...] = ()
     fmas_per_cycle: float = 2
     fma_latency: int = 4
+    loads_ahead: int = 0
+    load_cycles: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ A53 = Cpu(
     attributes=_BASE_ONLY,
     fmas_per_cycle=1,
     fma_latency=10,
+    loads_ahead=10,
+    load_cycles=1,
 )
 A72 = Cpu(
     name="armv8",

@@ -67,12 +67,12 @@ class Depthwise:
                 with T.sblock("total"):
                     vh, vw, vc, vi, vj = T.axis.remap("SSSRR", [h, w, c, i, j])
                     with T.init():
-                        total[vh, vw, vc] = T.float32(0)
+                        total[vh, vw, vc] = bias[vc]
                     total[vh, vw, vc] = total[vh, vw, vc] + input[0, vh * S + vi, vw * S + vj, vc] * weight[vi, vj, vc]
             for h, w, c in T.grid(H, W, C):
                 with T.sblock("epilogue"):
                     vh, vw, vc = T.axis.remap("SSS", [h, w, c])
-                    output[0, vh, vw, vc] = relu6(total[vh, vw, vc] + bias[vc], on)
+                    output[0, vh, vw, vc] = relu6(total[vh, vw, vc], on)
 
         return depthwise
 

@@ -100,24 +100,24 @@ def _bordered(work: Pointwise) -> tirx.PrimFunc:
             with T.sblock("product"):
                 vh, vw, vn, vk = T.axis.remap("SSSR", [h, w, n, k])
                 with T.init():
-                    product[vh, vw, vn] = T.float32(0)
+                    product[vh, vw, vn] = bias[vn]
                 product[vh, vw, vn] = product[vh, vw, vn] + input[0, vh, vw, vk] * weight[vn // PANEL, vk, vn % PANEL]
         for h, w, n in T.grid(H, W, N):
             with T.sblock("epilogue"):
                 vh, vw, vn = T.axis.remap("SSS", [h, w, n])
-                output[0, vh + top, vw + left, vn] = relu6(product[vh, vw, vn] + bias[vn], on)
+                output[0, vh + top, vw + left, vn] = relu6(product[vh, vw, vn], on)
         zero_border(output, H, W, N, top, left, bottom, right)
 
     return pointwise
 
 
 @T.inline
-def _multiply(product, input, weight, P, W, N, K):  # buffers and extents, as T.inline wants them
+def _multiply(product, input, weight, bias, P, W, N, K):  # buffers and extents, as T.inline wants them
     for p, n, k in T.grid(P, N, K):
         with T.sblock("product"):
             vp, vn, vk = T.axis.remap("SSR", [p, n, k])
             with T.init():
-                product[vp, vn] = T.float32(0)
+                product[vp, vn] = bias[vn]
             product[vp, vn] = product[vp, vn] + input[0, vp // W, vp % W, vk] * weight[vn // PANEL, vk, vn % PANEL]
 
 
@@ -132,11 +132,11 @@ def _plain(work: Pointwise) -> tirx.PrimFunc:
         output: T.Buffer((1, H, W, N), "float32"),
     ):
         product = T.sblock_alloc_buffer((H * W, N), "float32")
-        _multiply(product, input, weight, H * W, W, N, K)
+        _multiply(product, input, weight, bias, H * W, W, N, K)
         for p, n in T.grid(H * W, N):
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
-                output[0, vp // W, vp % W, vn] = relu6(product[vp, vn] + bias[vn], on)
+                output[0, vp // W, vp % W, vn] = relu6(product[vp, vn], on)
 
     return pointwise
 
@@ -153,12 +153,12 @@ def _with_residual(work: Pointwise) -> tirx.PrimFunc:
         output: T.Buffer((1, H, W, N), "float32"),
     ):
         product = T.sblock_alloc_buffer((H * W, N), "float32")
-        _multiply(product, input, weight, H * W, W, N, K)
+        _multiply(product, input, weight, bias, H * W, W, N, K)
         for p, n in T.grid(H * W, N):
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
                 output[0, vp // W, vp % W, vn] = (
-                    relu6(product[vp, vn] + bias[vn], on) + residual[0, vp // W, vp % W, vn]
+                    relu6(product[vp, vn], on) + residual[0, vp // W, vp % W, vn]
                 )
 
     return pointwise
@@ -238,10 +238,10 @@ def _column_tiles(work: Pointwise, exact: bool) -> Iterator[int]:
 def _most_rows(cpu: Cpu, vectors: int) -> int:
     """The tallest tile whose accumulators, one row of weights and one pixel fit in the registers together."""
     spare = 1 if "fma" in cpu.features else 2
-    return (cpu.registers - spare) // vectors - 1
+    return (cpu.registers - spare - cpu.loads_ahead) // vectors - 1
 
 
-LOAD, TILE = 0.1, 8.0  # cycles a load costs beside the multiply-adds, and a tile at its ends; fitted to Zen 3
+TILE = 8.0  # cycles a tile costs at its ends; like the cores' ``load_cycles`` fitted, to Zen 3
 
 
 def _cycles(work: Pointwise, cpu: Cpu, how: PointwiseSchedule) -> float:
@@ -249,7 +249,7 @@ def _cycles(work: Pointwise, cpu: Cpu, how: PointwiseSchedule) -> float:
 
     def tile(rows: int, columns: int) -> float:
         vectors = -(-columns // vector_lanes(columns, cpu.lanes))
-        step = max(rows * vectors / cpu.fmas_per_cycle, cpu.fma_latency) + LOAD * (rows + vectors)
+        step = max(rows * vectors / cpu.fmas_per_cycle, cpu.fma_latency) + cpu.load_cycles * (rows + vectors)
         return work.k * step + 2 * rows * vectors + TILE
 
     def tiles(columns: int) -> float:

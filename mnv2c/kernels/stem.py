@@ -93,7 +93,7 @@ class Stem:
                 with T.sblock("product"):
                     vh, vw, vn, vi, vj, vc = T.axis.remap("SSSRRR", [h, w, n, i, j, c])
                     with T.init():
-                        product[vh, vw, vn] = T.float32(0)
+                        product[vh, vw, vn] = bias[vn]
                     product[vh, vw, vn] = (
                         product[vh, vw, vn]
                         + padded[vh * S + vi, (vw * S + vj) * CHANNELS + vc] * weight[vi, vj, vc, vn]
@@ -101,7 +101,7 @@ class Stem:
             for h, w, n in T.grid(H, W, N):
                 with T.sblock("epilogue"):
                     vh, vw, vn = T.axis.remap("SSS", [h, w, n])
-                    output[0, vh + top, vw + left, vn] = relu6(product[vh, vw, vn] + bias[vn], on)
+                    output[0, vh + top, vw + left, vn] = relu6(product[vh, vw, vn], on)
             zero_border(output, H, W, N, top, left, bottom, right)
 
         return stem
@@ -111,7 +111,8 @@ class Stem:
         if self.dtype == "float32":
             return value
         channel = tirx.floormod(x, CHANNELS)
-        return (tirx.Cast("float32", value) - _per_channel(self.mean, channel)) / _per_channel(self.scale, channel)
+        inverse = [1 / scale for scale in self.scale]
+        return (tirx.Cast("float32", value) - _per_channel(self.mean, channel)) * _per_channel(inverse, channel)
 
 
 def _per_channel(values: Sequence[float], channel: tirx.Expr) -> tirx.Expr:
