@@ -9,7 +9,6 @@ pinned one would have to wait for whatever else runs on its core, and minima sho
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from mnv2c.built import normalise
 from mnv2c.engines import Engine, library_engine, other_engine
 from mnv2c.errors import LibraryError
 from mnv2c.ir import Array
-from mnv2c.native import Network
+from mnv2c.network import RunnableNetwork
 from mnv2c.peak import PeakMeter
+from mnv2c.runners import open_network
 from mnv2c.targets import TARGETS
 from mnv2c.validate import seeded_images
 
@@ -71,6 +71,7 @@ class Bench:
 def bench(
     directory: Path,
     *,
+    runner: str | None = None,
     against: Sequence[str] = (),
     threads: int = 1,
     rounds: int = ROUNDS,
@@ -78,8 +79,11 @@ def bench(
     layers: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Bench:
-    """Times all of them. LibraryError where an engine computes something else; ToolError where one is missing."""
-    with Network(directory, threads=threads, instruction_set=instruction_set) as net:
+    """Times all of them; on another machine (``runner``) the library alone, without ``layers``.
+
+    LibraryError where an engine computes something else; ToolError where one is missing.
+    """
+    with open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report) as net:
         image = seeded_images(1, net.input_shape[1:])["seeded input 0"]
         x = normalise(directory, image[np.newaxis])
         engines = [library_engine(net, x)]
@@ -97,7 +101,7 @@ def bench(
         ]
         return Bench(
             directory=str(directory),
-            cpu=cpu_name(),
+            cpu=net.processor,
             instruction_set=net.instruction_set,
             threads=threads,
             rounds=rounds,
@@ -109,7 +113,7 @@ def bench(
 
 def _check_same(engines: Sequence[Engine]) -> list[float]:
     """How far each is from the first; warms them up on the way."""
-    logits = [[engine.run() for _ in range(WARM_UP)][-1] for engine in engines]
+    logits = [[engine.run()[0] for _ in range(WARM_UP)][-1] for engine in engines]
     differences = [float(np.abs(other - logits[0]).max()) for other in logits]
     allowed = SAME * max(1.0, float(np.abs(logits[0]).max()))
     for engine, difference in zip(engines, differences, strict=True):
@@ -125,7 +129,7 @@ Observed = list[list[tuple[str, int, int]]]  # per round, each layer's name, nan
 
 
 def _rounds(
-    engines: Sequence[Engine], rounds: int, *, net: Network, x: Array, meter: PeakMeter | None
+    engines: Sequence[Engine], rounds: int, *, net: RunnableNetwork, x: Array, meter: PeakMeter | None
 ) -> tuple[list[list[int]], Observed, float]:
     """Nanoseconds of every run by engine; the layers of each round and the best peak, where there is a ``meter``."""
     turns: list[list[int]] = [[] for _ in engines]
@@ -142,12 +146,7 @@ def _rounds(
 
 def _turn(engine: Engine) -> list[int]:
     engine.run()
-    times = []
-    for _ in range(RUNS):
-        begin = time.perf_counter_ns()
-        engine.run()
-        times.append(time.perf_counter_ns() - begin)
-    return times
+    return [engine.run()[1] for _ in range(RUNS)]
 
 
 def _layer_times(observed: Observed, peak: float) -> tuple[LayerTime, ...]:
@@ -160,23 +159,13 @@ def _layer_times(observed: Observed, peak: float) -> tuple[LayerTime, ...]:
     return tuple(layers)
 
 
-def _meter(net: Network) -> PeakMeter:
+def _meter(net: RunnableNetwork) -> PeakMeter:
     """The machine's peak in the instruction set that the library uses."""
     for target in TARGETS:
         for cpu in target.cpus:
             if cpu.name == net.instruction_set:
                 return PeakMeter(target.zig_triple, cpu, threads=net.threads)
     raise LibraryError(f"{net.directory}: this mnv2c knows no instruction set {net.instruction_set}; build it again")
-
-
-def cpu_name() -> str:
-    """As the system calls it, e.g. ``AMD EPYC 7763``."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "unknown processor"
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"
 
 
 def to_json(result: Bench) -> dict[str, Any]:

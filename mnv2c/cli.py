@@ -145,14 +145,23 @@ def _library(parser: _Parser) -> None:
     parser.add_argument(
         "--threads", type=_whole(1, _MOST_THREADS), default=1, metavar="N", help="threads that share the work (1)"
     )
-    parser.add_argument("--instruction-set", metavar="NAME", help="v2, v3 or v4 (default: the best there is)")
+    parser.add_argument("--instruction-set", metavar="NAME", help="such as v3 or armv8 (default: the best there is)")
+    parser.add_argument("--runner", metavar="NAME", help="qemu, qemu:CPU or ssh:[USER@]HOST[:PORT] (default: here)")
     _json(parser)
+
+
+def _schedules(parser: _Parser) -> None:
+    parser.add_argument("--schedules", type=Path, metavar="DIR", help="tuning records (default: those of mnv2c)")
 
 
 def _declare_build(parser: _Parser) -> None:
     _spec(parser)
     parser.add_argument("--target", default="x86", metavar="NAME", help="see `mnv2c targets` (default: x86)")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: build/NAME-TARGET")
+    _schedules(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--untuned", action="store_true", help="every kernel by rule, whatever the records say")
+    how.add_argument("--require-tuned", action="store_true", help="fail where a kernel has no record of its own")
     _json(parser)
 
 
@@ -186,7 +195,41 @@ def _declare_bench(parser: _Parser) -> None:
     parser.add_argument("--against", default="", metavar="NAMES", help="onnxruntime,openvino")
     parser.add_argument("--rounds", type=_whole(1, 100_000), metavar="N", help="turns of each engine (50)")
     parser.add_argument("--layers", action="store_true", help="time each layer, and measure the FMA peak")
+    parser.add_argument("--count", action="store_true", help="count instructions instead; with --runner qemu")
 
+
+def _declare_cost(parser: _Parser) -> None:
+    parser.add_argument("build", type=Path, metavar="BUILD", help="directory that `mnv2c build --target arm` wrote")
+    parser.add_argument("--core", metavar="NAME", help="such as cortex-a53 (default: what it is scheduled for)")
+    parser.add_argument("--instruction-set", metavar="NAME", help="such as armv82 (default: the best in the library)")
+    _json(parser)
+
+
+def _declare_tune(parser: _Parser) -> None:
+    parser.add_argument("specs", nargs="+", type=Path, metavar="SPEC", help="YAML layer tables")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="K=V", help="override a field of each, e.g. resolution=192"
+    )
+    parser.add_argument("--target", default="native", metavar="NAME", help="see `mnv2c targets` (default: native)")
+    limits = parser.add_mutually_exclusive_group()
+    limits.add_argument("--trials", type=_whole(1, 100_000), metavar="N", help="at most so many per kernel")
+    limits.add_argument("--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long")
+    _schedules(parser)
+    parser.add_argument("--runner", default="local", metavar="NAME", help="local or static (default: local)")
+    parser.add_argument("--fresh", action="store_true", help="forget what is known of these kernels, and start over")
+    _json(parser)
+
+
+def _declare_records(parser: _Parser) -> None:
+    parser.add_argument("action", choices=("list", "show", "check", "prune", "merge"), metavar="ACTION", help=_ACTIONS)
+    parser.add_argument(
+        "argument", nargs="?", metavar="KERNEL|DIR", help="of show: part of a kernel's name; of merge: DIR"
+    )
+    _schedules(parser)
+    _json(parser)
+
+
+_ACTIONS = "list, show KERNEL, check (do they still replay?), prune (keep the best alone), merge DIR"
 
 _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
     "build": ("compile a layer table into a C library", _declare_build),
@@ -194,6 +237,9 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
     "validate": ("compare a library with its ONNX reference", _declare_validate),
     "run": ("classify images with a library", _declare_run),
     "bench": ("time a library, beside other engines", _declare_bench),
+    "cost": ("estimate a library's cycles on an Arm core, without a board", _declare_cost),
+    "tune": ("find each kernel's best schedule, and keep it for later builds", _declare_tune),
+    "records": ("list, check, prune and merge tuning records", _declare_records),
     "targets": ("list what a library can be built for", _json),
     "doctor": ("say what this machine lacks, and how to get it", _json),
 }

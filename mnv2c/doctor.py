@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnv2c.bench import cpu_name
 from mnv2c.errors import Mnv2cError
+from mnv2c.native import cpu_name
+from mnv2c.runners.qemu import find_qemu
 from mnv2c.targets import X86, native_target
 from mnv2c.toolchain import compile_c, find_zig
 
@@ -31,6 +32,9 @@ _OPTIONAL_TOOLS = {
     "cc": "compiles your own programs against a library (mnv2c itself needs none): apt install gcc",
     "pkg-config": "tells a C compiler where a library lies: apt install pkg-config",
     "cmake": "builds programs that say find_package: apt install cmake",
+    "qemu-aarch64": "counts instructions (mnv2c cost): apt install qemu-user",
+    "llvm-mca": "estimates an Arm core's cycles (mnv2c cost): apt install llvm-19",
+    "ssh": "runs libraries on a board (--runner ssh:USER@HOST): apt install openssh-client",
 }
 
 
@@ -60,6 +64,8 @@ def examine() -> Iterator[Finding]:
     for name, advice in _OPTIONAL_TOOLS.items():
         path = shutil.which(name)
         yield Finding(name, False, path or "not found", "" if path else advice)
+    for architecture in ("aarch64", "armv7l"):
+        yield _emulator(architecture)
 
 
 def format_finding(finding: Finding) -> str:
@@ -124,6 +130,15 @@ def _compiler() -> Finding:
         advice = f"{error.strerror}; set TMPDIR to a directory that can be written"
         return Finding("C compilation", True, "fails", advice)
     return Finding("C compilation", True, f"works, zig {toolchain.version}")
+
+
+def _emulator(architecture: str) -> Finding:
+    """Runs libraries for boards here (``--runner qemu``)."""
+    name = f"qemu, {architecture}"
+    try:
+        return Finding(name, False, find_qemu(architecture))
+    except Mnv2cError as error:
+        return Finding(name, False, "not found", str(error))
 
 
 def _processor() -> Finding:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnv2c import __version__
 from mnv2c.codegen.library import MANIFEST, Library
@@ -22,18 +23,33 @@ from mnv2c.targets import Target
 from mnv2c.toolchain import Toolchain, find_toolchain
 from mnv2c.weights import WeightsOrigin, load_weights
 
+if TYPE_CHECKING:
+    from mnv2c.kernels import Workload
+
+
+SCHEDULES = Path(__file__).parents[1] / "schedules"
+"""The records that come with mnv2c."""
+
 
 def build(
-    spec: Spec, *, target: Target, weights_path: Path | None, seed: int, report: Callable[[str], None]
+    spec: Spec,
+    *,
+    target: Target,
+    weights_path: Path | None,
+    seed: int,
+    schedules: Path | None = SCHEDULES,
+    report: Callable[[str], None],
 ) -> Library:
-    """The library of ``spec`` for ``target``. ``report`` hears what is being done, a line per stage.
+    """The library of ``spec`` for ``target``, tuned as the records in ``schedules`` say; by rule where that is None.
 
-    WeightsError, TargetError, ToolError: as the stages raise them.
+    ``report`` hears what is being done, a line per stage. WeightsError, TargetError, ToolError, RecordError: as the
+    stages raise them.
     """
     from mnv2c.backends.relax.emit import emit
     from mnv2c.backends.relax.legalize import legalize
     from mnv2c.codegen.assemble import assemble
     from mnv2c.codegen.compile import compile_program
+    from mnv2c.tuning.lookup import by_rule, from_records
 
     toolchain = find_toolchain(target)
     files: dict[str, bytes] = {}
@@ -53,10 +69,22 @@ def build(
     files["ir/relax.py"] = module.script().encode()
     legalized = legalize(module)
     files["ir/relax-legalized.py"] = legalized.module.script().encode()
-    program = compile_program(graph, legalized, target, identifier(spec.name), report)
+    choose = by_rule if schedules is None else from_records(schedules, target.cpus, complain=report)
+    program = compile_program(graph, legalized, target, identifier(spec.name), choose=choose, report=report)
     files[MANIFEST] = _manifest(spec, origin, program, toolchain)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
     return assemble(program, extra=files)
+
+
+def workloads(spec: Spec) -> list[tuple[str, Workload]]:
+    """The layers of ``spec`` and what each computes, for tuning: weights do not matter."""
+    from mnv2c.backends.relax.emit import emit
+    from mnv2c.backends.relax.legalize import legalize
+    from mnv2c.codegen.compile import layer_workloads
+
+    weights, _ = load_weights(None, spec, 0)
+    graph = run_pipeline(build_graph(spec, weights), observe=lambda stage, graph: None)
+    return layer_workloads(graph, legalize(emit(graph)))
 
 
 def identifier(name: str) -> str:
@@ -86,6 +114,7 @@ def _manifest(spec: Spec, origin: WeightsOrigin, program: Program, toolchain: To
         "target": {"name": program.target.name, "triple": program.target.triple, "link": program.target.zig_triple},
         "arena_bytes": program.arena_bytes,
         "weights_bytes": len(program.weights),
+        "layers": [{"name": call.layer, "kernel": call.kernel, "macs": call.macs} for call in program.calls],
         "kernels": {
             kernels.cpu.name: {
                 kernel.name: {"origin": kernel.origin, "schedule": kernel.schedule} for kernel in kernels.kernels

@@ -1,12 +1,14 @@
 """The engines that ``mnv2c bench`` times: the library itself, onnxruntime and openvino, each with threads set exactly.
 
 What comes in: a build directory and one normalised NHWC image. What goes out: ``Engine`` values whose ``run`` computes
-the logits. The others run the library's own ONNX reference, without its first transposition: they are given the image
-in the order of axes that they prefer (NCHW), so that the comparison is not won there.
+the logits and says how long that took. The others run the library's own ONNX reference, without its first
+transposition: they are given the image in the order of axes that they prefer (NCHW), so that the comparison is not won
+there.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from mnv2c import __version__
 from mnv2c.built import read_reference
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.ir import Array
-from mnv2c.native import Network
+from mnv2c.network import RunnableNetwork
 from mnv2c.onnx_export import INPUT
 
 if TYPE_CHECKING:
@@ -29,16 +31,16 @@ OTHERS = ("onnxruntime", "openvino")
 
 @dataclass(frozen=True)
 class Engine:
-    """``run`` computes the logits of the one image that the engine was made for."""
+    """``run`` computes the logits of the one image that the engine was made for; with them, its nanoseconds."""
 
     name: str
     version: str
-    run: Callable[[], Array]
+    run: Callable[[], tuple[Array, int]]
 
 
-def library_engine(net: Network, x: Array) -> Engine:
+def library_engine(net: RunnableNetwork, x: Array) -> Engine:
     """The library that is measured."""
-    return Engine("mnv2c", __version__, lambda: net.run(x))
+    return Engine("mnv2c", __version__, lambda: net.time(x))
 
 
 def other_engine(name: str, directory: Path, x: Array, *, threads: int) -> Engine:
@@ -65,7 +67,7 @@ def _onnxruntime(model: bytes, pixels: Array, threads: int) -> Engine:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: pixels}
-    return Engine("onnxruntime", onnxruntime.__version__, lambda: session.run(None, feeds)[0])
+    return Engine("onnxruntime", onnxruntime.__version__, _timed(lambda: session.run(None, feeds)[0]))
 
 
 def _openvino(model: bytes, pixels: Array, threads: int) -> Engine:
@@ -85,7 +87,16 @@ def _openvino(model: bytes, pixels: Array, threads: int) -> Engine:
         request.infer()
         return np.array(request.get_output_tensor().data)
 
-    return Engine("openvino", openvino.__version__.split("-")[0], run)
+    return Engine("openvino", openvino.__version__.split("-")[0], _timed(run))
+
+
+def _timed(run: Callable[[], Array]) -> Callable[[], tuple[Array, int]]:
+    def timed_run() -> tuple[Array, int]:
+        begin = time.perf_counter_ns()
+        logits = run()
+        return logits, time.perf_counter_ns() - begin
+
+    return timed_run
 
 
 def _without_transposition(model: onnx.ModelProto, directory: Path) -> onnx.ModelProto:

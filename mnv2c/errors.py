@@ -56,3 +56,7 @@ class ToolError(Mnv2cError):
 
 class LibraryError(Mnv2cError):
     """A built library that cannot be written, found, loaded or run."""
+
+
+class RecordError(Mnv2cError):
+    """Tuning records that cannot be read or written, or that are missing where they are required."""

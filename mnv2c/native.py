@@ -7,10 +7,9 @@ arrays. Every failure is a LibraryError.
 from __future__ import annotations
 
 import ctypes
-import json
 import platform
 import struct
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -19,9 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.errors import LibraryError
-
-_OK, _THREADS, _CPU, _INSTRUCTION_SET = 0, 3, 4, 5  # statuses of the C interface, see its header
-_MAX_THREADS = 256
+from mnv2c.network import (
+    OK,
+    Interface,
+    LayerRun,
+    check_threads,
+    explain_create,
+    fitting,
+    must_exist,
+    read_interface,
+)
 
 
 class _Options(ctypes.Structure):
@@ -47,27 +53,6 @@ class _Layer(ctypes.Structure):
 _OBSERVER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(_Layer))
 
 
-@dataclass(frozen=True)
-class LayerRun:
-    """One layer of one run: ``array`` is what it computed (N, H, W, C), ``nanoseconds`` its wall time."""
-
-    name: str
-    array: NDArray[np.float32]
-    nanoseconds: int
-    macs: int
-
-
-@dataclass(frozen=True)
-class _Interface:
-    """What the manifest says of the library (``codegen.assemble.interface``)."""
-
-    identifier: str
-    triple: str
-    instruction_sets: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-
-
 class Network:
     """A library, loaded, with a context of its own. Close it, or use it in a ``with``."""
 
@@ -81,19 +66,25 @@ class Network:
     ) -> None:
         """See ``load``. A network that shares another's threads takes its number of threads, and its turns."""
         self.directory = Path(directory)
-        self._interface = _read_interface(self.directory)
-        self._library = _open_library(self.directory, self._interface)
+        self._interface = read_interface(self.directory)
+        self._library = _open_library(self._interface)
         self._context = ctypes.c_void_p()
         share = None
         if share_threads_with is not None:
             share = share_threads_with._alive()
             threads = share_threads_with.threads
-        _check_threads(threads)
+        check_threads(threads)
         name = None if instruction_set is None else instruction_set.encode()
         options = _Options(ctypes.sizeof(_Options), threads, name, share)
         status = self._function("create")(ctypes.byref(options), ctypes.byref(self._context))
-        if status != _OK:
-            raise LibraryError(self._explain_create(status, threads, instruction_set))
+        if status != OK:
+            message = self._message(status)
+            raise explain_create(self._interface, status, message, threads=threads, instruction_set=instruction_set)
+
+    @property
+    def processor(self) -> str:
+        """What it runs on, as the system calls it."""
+        return cpu_name()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -122,16 +113,22 @@ class Network:
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (batch, classes) of normalised images, float32 NHWC."""
-        return self._run("run", self._checked(x, np.dtype(np.float32)))
+        return self._run("run", fitting(self._interface, x, np.float32))
 
     def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits of raw RGB bytes, uint8 NHWC, or HWC where the batch is 1."""
-        return self._run("run_rgb", self._checked(image, np.dtype(np.uint8)))
+        return self._run("run_rgb", fitting(self._interface, image, np.uint8))
+
+    def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+        """``run``, and the nanoseconds that it took."""
+        begin = time.perf_counter_ns()
+        logits = self.run(x)
+        return logits, time.perf_counter_ns() - begin
 
     def layers(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> list[LayerRun]:
         """Runs once, on floats or on bytes, and returns what every layer computed, in order."""
         name = "run_rgb" if np.asarray(x).dtype == np.uint8 else "run"
-        images = self._checked(x, np.dtype(np.uint8 if name == "run_rgb" else np.float32))
+        images = fitting(self._interface, x, np.uint8 if name == "run_rgb" else np.float32)
         seen: list[LayerRun] = []
         observer = _OBSERVER(lambda _, layer: seen.append(_copy_layer(layer.contents)))
         observe = self._function("observe")
@@ -174,42 +171,17 @@ class Network:
             raise LibraryError(f"{self.directory}: the network is closed")
         return self._context
 
-    def _checked(self, x: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """``x`` with a batch axis and contiguous, without a change of values."""
-        array = np.asarray(x)
-        if array.dtype != dtype:
-            raise LibraryError(f"{self.directory}: expected an array of {dtype}, got {array.dtype}; see numpy's astype")
-        if self.input_shape[0] == 1 and array.ndim == 3:
-            array = array[np.newaxis]
-        if array.shape != self.input_shape:
-            raise LibraryError(f"{self.directory}: expected an array of shape {self.input_shape}, got {array.shape}")
-        return np.ascontiguousarray(array)
-
     def _run(self, name: str, images: NDArray[Any]) -> NDArray[np.float32]:
         logits = np.empty(self.output_shape, np.float32)
         status = self._function(name)(
             self._alive(), ctypes.c_void_p(images.ctypes.data), ctypes.c_void_p(logits.ctypes.data)
         )
-        if status != _OK:
+        if status != OK:
             raise LibraryError(f"{self.directory}: {self._message(status)}")
         return logits
 
     def _message(self, status: int) -> str:
         return cast(bytes, self._function("message", ctypes.c_char_p)(status)).decode()
-
-    def _explain_create(self, status: int, threads: int, instruction_set: str | None) -> str:
-        names = ", ".join(self.instruction_sets)
-        if status == _CPU and instruction_set is None:
-            return f"{self.directory}: this processor has none of the library's instruction sets: {names}"
-        if status == _CPU:
-            return (
-                f"{self.directory}: this processor lacks the instruction set {instruction_set}; the library has {names}"
-            )
-        if status == _INSTRUCTION_SET:
-            return f"{self.directory}: no instruction set {instruction_set!r} in the library; it has {names}"
-        if status == _THREADS:
-            return f"{self.directory}: the system would not start {threads} threads; use fewer"
-        return f"{self.directory}: {self._message(status)}"
 
 
 def load(directory: str | Path, *, threads: int = 1, instruction_set: str | None = None) -> Network:
@@ -221,40 +193,22 @@ def load(directory: str | Path, *, threads: int = 1, instruction_set: str | None
     return Network(directory, threads=threads, instruction_set=instruction_set)
 
 
-def _check_threads(threads: int) -> None:
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= _MAX_THREADS:
-        raise LibraryError(f"threads must be a whole number from 1 to {_MAX_THREADS}, got {threads!r}")
-
-
-def _read_interface(directory: Path) -> _Interface:
-    manifest = directory / "manifest.json"
-    if not directory.is_dir():
-        raise LibraryError(f"{directory}: no such directory; `mnv2c build SPEC -o {directory}` makes one")
+def cpu_name() -> str:
+    """This machine's processor as the system calls it, e.g. ``AMD EPYC 7763``."""
     try:
-        fields = json.loads(manifest.read_text(encoding="utf-8"))["interface"]
-        return _Interface(
-            identifier=str(fields["identifier"]),
-            triple=str(fields["triple"]),
-            instruction_sets=tuple(map(str, fields["instruction_sets"])),
-            input_shape=tuple(map(int, fields["input_shape"])),
-            output_shape=tuple(map(int, fields["output_shape"])),
-        )
-    except FileNotFoundError as error:
-        raise LibraryError(f"{directory}: no manifest.json in it, so it is not a library that mnv2c built") from error
-    except OSError as error:
-        raise LibraryError(f"{manifest}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise LibraryError(f"{manifest}: damaged, or not mnv2c's; build the library again") from error
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "unknown processor"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown processor"
 
 
-def _open_library(directory: Path, interface: _Interface) -> ctypes.CDLL:
-    path = directory / "lib" / f"lib{interface.identifier}.so"
-    if not path.is_file():
-        raise LibraryError(f"{path}: missing; build the library again")
-    built_for = interface.triple.split("-")[0]
-    if built_for != platform.machine():
+def _open_library(interface: Interface) -> ctypes.CDLL:
+    path = must_exist(interface.shared_library)
+    if interface.architecture != platform.machine():
         raise LibraryError(
-            f"{directory}: built for {built_for} ({interface.triple}), but this machine is {platform.machine()}"
+            f"{interface.directory}: built for {interface.architecture} ({interface.triple}), but this machine is "
+            f"{platform.machine()}: give the command `--runner qemu`, or `--runner ssh:USER@HOST` for a board"
         )
     if not _is_whole(path):
         raise LibraryError(f"{path}: damaged or cut short; build the library again")

@@ -17,9 +17,10 @@ from mnv2c.built import normalise, read_reference
 from mnv2c.errors import LibraryError
 from mnv2c.images import Rgb
 from mnv2c.ir import Array
-from mnv2c.native import Network
+from mnv2c.network import RunnableNetwork
 from mnv2c.onnx_export import LOGITS
 from mnv2c.reference import Reference
+from mnv2c.runners import open_network
 
 if TYPE_CHECKING:
     import onnx
@@ -58,9 +59,11 @@ class LayerComparison:
 
 @dataclass(frozen=True)
 class Validation:
-    """All images; ``relative_error`` is the largest error of an image over the largest logit of its reference."""
+    """All images; ``runner`` is as it was asked for, ``processor`` what the library ran on."""
 
     directory: str
+    runner: str | None
+    processor: str
     reference: str
     instruction_set: str
     threads: int
@@ -100,6 +103,7 @@ def validate(
     directory: Path,
     images: Mapping[str, Rgb],
     *,
+    runner: str | None = None,
     threads: int = 1,
     instruction_set: str | None = None,
     tolerance: float = TOLERANCE,
@@ -108,7 +112,7 @@ def validate(
 ) -> Validation:
     """Runs every image through both. ``report`` is told of each image. LibraryError where the library does not run."""
     model = read_reference(directory)
-    with Network(directory, threads=threads, instruction_set=instruction_set) as net:
+    with open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report) as net:
         reference = Reference(model)
         comparisons = []
         for name, image in images.items():
@@ -120,6 +124,8 @@ def validate(
             observed = _compare_layers(directory, list(images.values()), net=net, model=model)
         return Validation(
             directory=str(directory),
+            runner=runner,
+            processor=net.processor,
             reference=reference.engine,
             instruction_set=net.instruction_set,
             threads=net.threads,
@@ -129,7 +135,7 @@ def validate(
         )
 
 
-def _compare(directory: Path, name: str, image: Rgb, *, net: Network, reference: Reference) -> Comparison:
+def _compare(directory: Path, name: str, image: Rgb, *, net: RunnableNetwork, reference: Reference) -> Comparison:
     pixels = image[np.newaxis]
     x = normalise(directory, pixels)
     wanted = reference.run(x)[LOGITS][0].astype(np.float64)
@@ -162,7 +168,7 @@ def _cosine(one: Any, other: Any) -> float:
 
 
 def _compare_layers(
-    directory: Path, images: Sequence[Rgb], *, net: Network, model: onnx.ModelProto
+    directory: Path, images: Sequence[Rgb], *, net: RunnableNetwork, model: onnx.ModelProto
 ) -> tuple[LayerComparison, ...]:
     """Each layer's error over all images; the layers' order is the library's."""
     observed = Reference(_observe_all(model))
@@ -219,6 +225,8 @@ def to_json(validation: Validation) -> dict[str, Any]:
     comparisons = validation.comparisons
     fields: dict[str, Any] = {
         "directory": validation.directory,
+        "runner": validation.runner,
+        "processor": validation.processor,
         "reference": validation.reference,
         "instruction_set": validation.instruction_set,
         "threads": validation.threads,
@@ -254,7 +262,7 @@ def format_text(validation: Validation) -> str:
     lines += [
         "",
         f"{verdict}: {fields['inputs']} inputs, as floats and as bytes, instruction set {validation.instruction_set}, "
-        f"threads {validation.threads}, against {validation.reference}",
+        f"threads {validation.threads}, on {validation.processor}, against {validation.reference}",
         f"  max abs error {fields['max_abs_error']:.2e} (at most {validation.tolerance:g}), "
         f"top-1 agreement {fields['top1_agreement']:.1%}, top-5 agreement {fields['top5_agreement']:.1%}",
     ]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_library import small_library
+from small_library import small_arm_library, small_armv7_library, small_library
 
-__all__ = ["golden", "small_library"]
+__all__ = ["golden", "small_arm_library", "small_armv7_library", "small_library"]
 
 _GOLDEN = Path(__file__).parent / "golden"
 

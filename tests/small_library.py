@@ -22,6 +22,22 @@ def small_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def small_arm_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for every 64-bit Arm board."""
+    directory = tmp_path_factory.mktemp("small") / "arm"
+    succeed("build", *SMALL, "--target", "arm", "--out", directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def small_armv7_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for 32-bit Arm."""
+    directory = tmp_path_factory.mktemp("small") / "armv7"
+    succeed("build", *SMALL, "--target", "armv7", "--out", directory)
+    return directory
+
+
 def copy_of(library: Path, directory: Path) -> Path:
     """A library that a test may damage."""
     return Path(shutil.copytree(library, directory / "library"))

@@ -138,6 +138,11 @@ def _manifest_for_arm(content: bytes) -> bytes:
     return json.dumps(fields).encode()
 
 
+def _foreign(place: Place) -> Path:
+    """What says to be a library for 64-bit Arm."""
+    return place.damaged("manifest.json", _manifest_for_arm)
+
+
 def _pickle(place: Place) -> Path:
     """An .npz whose one tensor is a pickle: never loaded."""
     np.savez(place.folder / "weights.npz", **{"stem.weight": np.array([{"any": "object"}], dtype=object)})
@@ -163,6 +168,12 @@ COMMANDS: dict[str, Case] = {
     "unknown form": lambda p: (mnv2c("show", SPEC, "--emit", "llvm"), "'llvm'"),
     "json of a form": lambda p: (mnv2c("show", SPEC, "--emit", "ir", "--json"), "--json"),
     "unknown engine": lambda p: (mnv2c("bench", p.library, "--against", "onxruntime"), "did you mean onnxruntime?"),
+    "times in qemu": lambda p: (mnv2c("bench", p.library, "--runner", "qemu"), "mnv2c cost BUILD"),
+    "other engines on a board": lambda p: (
+        mnv2c("bench", p.library, "--runner", "ssh:board", "--against", "onnxruntime"),
+        "--against measures this machine",
+    ),
+    "the peak of a board": lambda p: (mnv2c("bench", p.library, "--runner", "ssh:board", "--layers"), "--layers"),
     "more classes than there are": lambda p: (mnv2c("run", p.library, p.image(), "--top", "1002"), "1001 classes"),
 }
 """Mistakes in the arguments: status 2."""
@@ -211,8 +222,25 @@ FILES: dict[str, Case] = {
     "something else for a library": lambda p: (mnv2c("run", p.damaged(SHARED, lambda b: b"!" * 99), p.image()), SHARED),
     "library for another machine": lambda p: (mnv2c("run", p.damaged(SHARED, _for_arm), p.image()), SHARED),
     "manifest of another machine": lambda p: (
-        mnv2c("run", p.damaged("manifest.json", _manifest_for_arm), p.image()),
-        "built for aarch64",
+        mnv2c("run", _foreign(p), p.image()),
+        "built for aarch64 (aarch64-linux-gnu), but this machine is x86_64: give the command `--runner qemu`",
+    ),
+    "no qemu": lambda p: (
+        mnv2c("validate", _foreign(p), "--runner", "qemu", environment={"PATH": str(p.folder)}),
+        "no qemu-aarch64-static, which runs programs for aarch64 here: apt install qemu-user-static",
+    ),
+    "no ssh": lambda p: (
+        mnv2c("run", p.library, p.image(), "--runner", "ssh:board", environment={"PATH": str(p.folder)}),
+        "apt install openssh-client",
+    ),
+    "unknown runner": lambda p: (mnv2c("validate", p.library, "--runner", "qmeu"), "did you mean qemu?"),
+    "a runner of no kind": lambda p: (
+        mnv2c("validate", p.library, "--runner", "docker"),
+        "give qemu, qemu:CPU or ssh:",
+    ),
+    "a host that is an option": lambda p: (
+        mnv2c("validate", p.library, "--runner", "ssh:-oProxyCommand=x"),
+        "give ssh:[USER@]HOST[:PORT]",
     ),
     "damaged reference": lambda p: (mnv2c("validate", p.damaged("model.onnx", _truncated)), "model.onnx: damaged"),
     "instruction set that is not there": lambda p: (

@@ -20,6 +20,7 @@ from mnv2c.ir import Array, Convolution, Dense, Depthwise, Graph, Op, Padding, T
 from mnv2c.kernels import Stem, WeightedWorkload, Workload, scheduled
 from mnv2c.kernels.lower import build_object, lower
 from mnv2c.targets import Cpu, Target
+from mnv2c.tuning.lookup import Choose
 
 GRAIN_MACS = 200_000  # multiply-adds that are worth waking a thread for: a few microseconds
 
@@ -33,13 +34,18 @@ class _KernelCall:
 
 
 def compile_program(
-    graph: Graph, legalized: Legalized, target: Target, identifier: str, report: Callable[[str], None]
+    graph: Graph,
+    legalized: Legalized,
+    target: Target,
+    identifier: str,
+    *,
+    choose: Choose,
+    report: Callable[[str], None],
 ) -> Program:
-    """``identifier`` prefixes every symbol; ``report`` hears a line per CPU."""
+    """``identifier`` prefixes every symbol; ``choose`` finds the schedules; ``report`` hears a line per CPU."""
     calls = _kernel_calls(graph, legalized)
-    works = list(dict.fromkeys(call.work for call in calls))
+    works = list(dict.fromkeys(work for _, work in layer_workloads(graph, legalized)))
     stem = _reads_bytes(graph, calls[0].work)
-    works += [stem] if stem else []
     packer = _Packer()
     arena = plan_memory(graph)
     program_calls = [_call(graph, call, packer, arena.offsets) for call in calls]
@@ -48,7 +54,7 @@ def compile_program(
     sets = []
     for cpu in target.cpus:
         report(f"compile {len(works)} kernels for {cpu.mcpu}")
-        sets.append(_compile_kernels(works, target, cpu, identifier))
+        sets.append(_compile_kernels(works, target, cpu, identifier, choose))
     return Program(
         name=graph.name,
         identifier=identifier,
@@ -61,6 +67,13 @@ def compile_program(
         arena_bytes=arena.arena_bytes,
         weights=packer.blob(),
     )
+
+
+def layer_workloads(graph: Graph, legalized: Legalized) -> list[tuple[str, Workload]]:
+    """Every layer's name and workload; the stem a second time, last, as it reads raw bytes."""
+    layers = [(call.op.name, call.work) for call in _kernel_calls(graph, legalized)]
+    stem = _reads_bytes(graph, layers[0][1])
+    return layers + ([(f"{layers[0][0]} (bytes)", stem)] if stem else [])
 
 
 def _kernel_calls(graph: Graph, legalized: Legalized) -> list[_KernelCall]:
@@ -150,12 +163,12 @@ def _extents(type_: TensorType) -> str:
     return "x".join(str(extent) for extent in type_.shape[1:])
 
 
-def _compile_kernels(works: Sequence[Workload], target: Target, cpu: Cpu, identifier: str) -> KernelSet:
+def _compile_kernels(works: Sequence[Workload], target: Target, cpu: Cpu, identifier: str, choose: Choose) -> KernelSet:
     lowered, compiled = {}, []
     for work in works:
         symbol = f"{identifier}_{cpu.name}_{work.name}"
-        func, schedule = scheduled(work, cpu)
-        kernel = lower(func, symbol)
+        choice = choose(work, cpu)
+        kernel = lower(scheduled(work, choice.how), symbol)
         lowered[symbol] = kernel
         compiled.append(
             CompiledKernel(
@@ -164,8 +177,8 @@ def _compile_kernels(works: Sequence[Workload], target: Target, cpu: Cpu, identi
                 tasks=kernel.tasks,
                 grain=max(1, -(-GRAIN_MACS * kernel.tasks // max(work.macs, GRAIN_MACS))),
                 scratch_bytes=kernel.scratch_bytes,
-                origin="rule",
-                schedule=schedule,
+                origin=choice.origin,
+                schedule=str(choice.how),
             )
         )
     return KernelSet(cpu=cpu, object=build_object(lowered, target, cpu), kernels=tuple(compiled))

@@ -26,7 +26,8 @@ class CompiledKernel:
     """One kernel for one CPU.
 
     ``tasks`` is how many there are; ``grain`` the fewest worth waking a thread for; ``origin`` says where the
-    schedule's parameters came from: ``rule`` or ``record``.
+    schedule's parameters came from: a tuning record of this very workload (``exact``), one of another workload of the
+    family (``transferred``), or the family's ``rule``.
     """
 
     name: str
@@ -34,7 +35,7 @@ class CompiledKernel:
     tasks: int
     grain: int
     scratch_bytes: int
-    origin: Literal["rule", "record"]
+    origin: Literal["exact", "transferred", "rule"]
     schedule: str
 
 

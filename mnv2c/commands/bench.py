@@ -6,14 +6,19 @@ import argparse
 
 from mnv2c.bench import ROUNDS, bench, format_text, to_json
 from mnv2c.commands import UsageError, progress, say, say_json
+from mnv2c.cost.network import count_instructions
 from mnv2c.engines import OTHERS
 from mnv2c.yaml_reader import did_you_mean
 
 
 def command(options: argparse.Namespace) -> int:
     """``--against`` takes names with commas between them."""
+    if options.count:
+        return _count(options)
+    _check_runner(options)
     result = bench(
         options.build,
+        runner=options.runner,
         against=_names(options.against),
         threads=options.threads,
         rounds=options.rounds or ROUNDS,
@@ -26,6 +31,34 @@ def command(options: argparse.Namespace) -> int:
     else:
         say(format_text(result))
     return 0
+
+
+def _count(options: argparse.Namespace) -> int:
+    """Instructions in place of times: the same on every machine, and the same every time."""
+    if options.runner != "qemu" or options.against or options.layers or options.rounds or options.threads > 1:
+        raise UsageError(
+            "--count takes --runner qemu and no other option but --instruction-set; see `mnv2c cost` for the layers"
+        )
+    instructions = count_instructions(options.build, instruction_set=options.instruction_set, report=progress())
+    if options.json:
+        say_json({"directory": str(options.build), "instructions": instructions})
+    else:
+        say(f"{options.build}: {instructions:,} instructions for one inference")
+    return 0
+
+
+def _check_runner(options: argparse.Namespace) -> None:
+    """What can be timed elsewhere is the library alone, on a real machine."""
+    if options.runner is None:
+        return
+    if options.runner.partition(":")[0] == "qemu":
+        raise UsageError(
+            "--runner qemu: times in an emulator say nothing about a board: see `mnv2c cost BUILD`, or "
+            "`mnv2c bench BUILD --count --runner qemu`"
+        )
+    for option in ("against", "layers"):
+        if getattr(options, option):
+            raise UsageError(f"--{option} measures this machine; leave it out with --runner {options.runner}")
 
 
 def _names(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from mnv2c.codegen.library import MANIFEST, Library, check_replaceable
 from mnv2c.commands import megabytes, progress, say, say_json
-from mnv2c.driver import build
+from mnv2c.driver import SCHEDULES, build
+from mnv2c.errors import RecordError
 from mnv2c.spec import load_spec
 from mnv2c.targets import target_named
 
@@ -24,7 +26,12 @@ def command(options: argparse.Namespace) -> int:
     directory = options.out or Path("build") / f"{spec.name}-{target.name}"
     check_replaceable(directory)
     report = progress()
-    library = build(spec, target=target, weights_path=options.weights, seed=options.seed, report=report)
+    schedules = None if options.untuned else options.schedules or SCHEDULES
+    library = build(
+        spec, target=target, weights_path=options.weights, seed=options.seed, schedules=schedules, report=report
+    )
+    if options.require_tuned:
+        _require_tuned(library)
     report(f"write {directory}")
     library.write(directory)
     seconds = time.monotonic() - begin
@@ -50,6 +57,9 @@ def _summary(library: Library, directory: Path, seconds: float) -> str:
     manifest = json.loads(library.files[MANIFEST])
     name = manifest["interface"]["identifier"]
     shared, static = (len(library.files[f"lib/lib{name}.{suffix}"]) for suffix in ("so", "a"))
+    here = manifest["target"]["triple"].startswith(platform.machine())
+    runner = "" if here else " --runner qemu"
+    compiler = "cc" if here else f"python -m ziglang cc -target {manifest['target']['link']}"
     return "\n".join(
         [
             f"{manifest['name']} for {manifest['target']['name']} in {directory} ({seconds:.1f} s)",
@@ -59,9 +69,10 @@ def _summary(library: Library, directory: Path, seconds: float) -> str:
             f"  kernels   {_kernels(manifest['kernels'])}",
             f"  digest    {library.digest}",
             "next:",
-            f"  mnv2c validate {directory}",
-            f"  mnv2c run {directory} IMAGE.jpg",
-            f"  cc {directory}/examples/main.c $(pkg-config --cflags --libs {directory}/lib/pkgconfig/{name}.pc) -lm",
+            f"  mnv2c validate {directory}{runner}",
+            f"  mnv2c run {directory} IMAGE.jpg{runner}",
+            f"  {compiler} {directory}/examples/main.c "
+            f"$(pkg-config --cflags --libs {directory}/lib/pkgconfig/{name}.pc) -lm",
         ]
     )
 
@@ -73,11 +84,29 @@ def _weights(origin: dict[str, Any]) -> str:
 
 
 def _kernels(sets: dict[str, dict[str, dict[str, str]]]) -> str:
-    """``v4: 30 by rule; v3: 29 by rule, 1 from records``."""
+    """``v4: 30 exact, 4 transferred, 2 by rule; v3: 36 by rule``."""
     parts = []
     for cpu, kernels in sets.items():
         origins = Counter(kernel["origin"] for kernel in kernels.values())
-        counts = [f"{origins['rule']} by rule"] if origins["rule"] else []
-        counts += [f"{origins['record']} from records"] if origins["record"] else []
+        words = {"exact": "exact", "transferred": "transferred", "rule": "by rule"}
+        counts = [f"{origins[origin]} {word}" for origin, word in words.items() if origins[origin]]
         parts.append(f"{cpu}: {', '.join(counts)}")
     return "; ".join(parts)
+
+
+def _require_tuned(library: Library) -> None:
+    """RecordError where a kernel has no record of its own."""
+    manifest = json.loads(library.files[MANIFEST])
+    lacking = [
+        f"{cpu}: {name}"
+        for cpu, kernels in manifest["kernels"].items()
+        for name, kernel in kernels.items()
+        if kernel["origin"] != "exact"
+    ]
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        target = manifest["target"]["name"]
+        raise RecordError(
+            f"--require-tuned: {len(lacking)} kernels have no record of their own ({', '.join(lacking[:3])}{more}); "
+            f"`mnv2c tune SPEC --target {target}` makes them"
+        )

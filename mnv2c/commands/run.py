@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from mnv2c.commands import UsageError, say, say_json
+from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.images import find_images, read_labels, read_rgb
-from mnv2c.native import Network
+from mnv2c.runners import open_network
 
 
 def command(options: argparse.Namespace) -> int:
     """Every image is read before the first is classified: a mistake shows at once."""
-    with Network(options.build, threads=options.threads, instruction_set=options.instruction_set) as net:
+    with open_network(
+        options.build,
+        options.runner,
+        threads=options.threads,
+        instruction_set=options.instruction_set,
+        report=progress(),
+    ) as net:
         classes = net.output_shape[-1]
         if options.top > classes:
             raise UsageError(f"--top {options.top}: the network has {classes} classes")

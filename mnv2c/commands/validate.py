@@ -23,6 +23,7 @@ def command(options: argparse.Namespace) -> int:
     validation = validate(
         options.build,
         images,
+        runner=options.runner,
         threads=options.threads,
         instruction_set=options.instruction_set,
         tolerance=TOLERANCE if options.tolerance is None else options.tolerance,

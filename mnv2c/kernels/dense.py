@@ -92,8 +92,7 @@ def schedule(s: s_tir.Schedule, work: Dense, how: DenseSchedule) -> None:
     s.decompose_reduction(product, k)
 
 
-def default(work: Dense, cpu: Cpu) -> DenseSchedule:
-    """As many panels as divide the classes and leave a few registers free."""
+def space(work: Dense, cpu: Cpu) -> list[DenseSchedule]:
+    """From the most panels down to one."""
     most = max((cpu.registers - 2) * cpu.lanes // PANEL, 1)
-    panels = max(p for p in range(1, most + 1) if work.panels % p == 0)
-    return DenseSchedule(panels, cpu.lanes)
+    return [DenseSchedule(panels, cpu.lanes) for panels in range(most, 0, -1) if work.panels % panels == 0]

@@ -104,17 +104,18 @@ def schedule(s: s_tir.Schedule, work: Depthwise, how: DepthwiseSchedule) -> None
     register_tile(s, (row, column), lane, how.lanes)
 
 
-def default(work: Depthwise, cpu: Cpu) -> DepthwiseSchedule:
-    """Of all tiles whose accumulators fill at most half the registers, the one with the fewest estimated cycles."""
-    most = cpu.registers // 2 + 1
-    lanes = vector_lanes(work.channels, cpu.lanes)
-    candidates = [
+def space(work: Depthwise, cpu: Cpu) -> list[DepthwiseSchedule]:
+    """All such tiles, then those that fill up to three quarters of the registers; fewest estimated cycles first."""
+    half, most = cpu.registers // 2 + 1, 3 * cpu.registers // 4
+    widest = vector_lanes(work.channels, cpu.lanes)
+    tiles = [
         DepthwiseSchedule(height, width, lanes)
+        for lanes in {widest, max(widest // 2, 4)}
         for height in (3, 2, 1)
         for width in range(min(most // height, work.width), 0, -1)
         if work.height % height == 0
     ]
-    return min(candidates, key=lambda how: _cycles(work, cpu, how))
+    return sorted(tiles, key=lambda how: (how.height * how.width > half, how.lanes != widest, _cycles(work, cpu, how)))
 
 
 def _cycles(work: Depthwise, cpu: Cpu, how: DepthwiseSchedule) -> float:

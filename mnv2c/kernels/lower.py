@@ -171,9 +171,11 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target, cpu: Cpu)
         return memory.read()
 
 
-def tvm_target(target: Target, cpu: Cpu) -> tvm.target.Target:
-    """TVM's name for one CPU of one of our targets."""
+def tvm_target(target: Target, cpu: Cpu, *, model: str = "") -> tvm.target.Target:
+    """TVM's name for one CPU of one of our targets; ``model`` says more of the machine, for people."""
     fields: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": cpu.mcpu}
+    if model:
+        fields["model"] = model
     if cpu.attributes:
         fields["mattr"] = list(cpu.attributes)
     if target.float_abi:

@@ -70,6 +70,6 @@ def schedule(s: s_tir.Schedule, work: Pad, how: PadSchedule) -> None:
     register_tile(s, (), lane, how.lanes)
 
 
-def default(work: Pad, cpu: Cpu) -> PadSchedule:
-    """The widest vector."""
-    return PadSchedule(vector_lanes(work.channels, cpu.lanes))
+def space(work: Pad, cpu: Cpu) -> list[PadSchedule]:
+    """There is no choice: the widest vector."""
+    return [PadSchedule(vector_lanes(work.channels, cpu.lanes))]

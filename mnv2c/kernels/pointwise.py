@@ -9,7 +9,7 @@ is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
@@ -74,7 +74,8 @@ class PointwiseSchedule:
     """A register tile of ``rows`` pixels x ``columns`` channels in vectors of ``lanes``.
 
     ``strip`` pixels are done for all channels before the next, so that they stay in the cache; with ``weights_outer``
-    one column tile is done for all pixels, so that each weight is read once.
+    one column tile is done for all pixels, so that each weight is read once. ``k`` is unrolled ``turns`` times; with
+    ``prefetch`` as many row tiles share the prefetch of the next column tile's weights.
     """
 
     rows: int
@@ -82,6 +83,8 @@ class PointwiseSchedule:
     lanes: int
     strip: int
     weights_outer: bool
+    turns: int
+    prefetch: bool
 
 
 def _bordered(work: Pointwise) -> tirx.PrimFunc:
@@ -157,9 +160,7 @@ def _with_residual(work: Pointwise) -> tirx.PrimFunc:
         for p, n in T.grid(H * W, N):
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
-                output[0, vp // W, vp % W, vn] = (
-                    relu6(product[vp, vn], on) + residual[0, vp // W, vp % W, vn]
-                )
+                output[0, vp // W, vp % W, vn] = relu6(product[vp, vn], on) + residual[0, vp // W, vp % W, vn]
 
     return pointwise
 
@@ -182,36 +183,41 @@ def schedule(s: s_tir.Schedule, work: Pointwise, how: PointwiseSchedule) -> None
         s.annotate(loop, TAIL, 1)
     s.compute_at(product, pixel, preserve_unit_loops=True)
     *_, product_row, product_lane, k = s.get_loops(product)
-    turns = _turns(work, how)
-    k, turn = s.split(k, [None, turns])
+    k, turn = s.split(k, [None, how.turns])
     s.reorder(k, turn, product_row, product_lane)
     register_tile(s, (turn, product_row), product_lane, how.lanes)
-    if work.n > how.columns:
-        s.annotate(pixel, TURNS, turns)
+    if how.prefetch:
+        s.annotate(pixel, TURNS, how.turns)
         s.annotate(k, PREFETCH, max(how.columns, PANEL) * work.k)
     s.decompose_reduction(product, k)
     register_tile(s, (row,), lane, how.lanes)
 
 
-def _turns(work: Pointwise, how: PointwiseSchedule) -> int:
-    """Over how many row tiles the prefetch of the next column tile's weights is spread; measured best on Zen 3."""
-    tiles = -(-how.strip // how.rows)
-    return max(turns for turns in (1, 2, 4) if turns <= tiles and work.k % turns == 0)
+def space(work: Pointwise, cpu: Cpu) -> list[PointwiseSchedule]:
+    """Every schedule whose tile fits in the registers and whose strip fits in the cache; the model's choice first.
+
+    The model does not know the turns and the prefetch: those measured best on Zen 3 come first.
+    """
+    tiles = sorted(_tiles(work, cpu), key=lambda how: (_cycles(work, cpu, how), -how.strip, -how.rows, -how.columns))
+    found = []
+    for how in tiles:
+        more = work.n > how.columns  # column tiles, whose weights can be prefetched
+        most = -(-how.strip // how.rows)
+        turns = [turns for turns in (4, 2, 1) if turns <= most and work.k % turns == 0]
+        unrolls = [turns for turns in (4, 2, 1) if work.k % turns == 0]
+        found += [replace(how, turns=turns, prefetch=True) for turns in turns if more]
+        found += [replace(how, turns=turns, prefetch=False) for turns in (unrolls if more else turns + unrolls)]
+    return list(dict.fromkeys(found))
 
 
-def default(work: Pointwise, cpu: Cpu) -> PointwiseSchedule:
-    """Of all tiles that fit, the one that a simple model of the core finds fastest."""
-    return min(_candidates(work, cpu), key=lambda how: (_cycles(work, cpu, how), -how.strip, -how.rows, -how.columns))
-
-
-def _candidates(work: Pointwise, cpu: Cpu) -> Iterator[PointwiseSchedule]:
-    """Every schedule whose tile fits in the registers; strips of whole tiles, or one for the whole map."""
+def _tiles(work: Pointwise, cpu: Cpu) -> Iterator[PointwiseSchedule]:
+    """Strips of whole tiles, or one for the whole map; turns and prefetch left open."""
     for strip, weights_outer in _strips(work, cpu):
         for columns in _column_tiles(work, weights_outer):
             lanes = vector_lanes(columns, cpu.lanes)
             for rows in range(1, _most_rows(cpu, columns // lanes) + 1):
                 if rows <= strip and (work.bordered or weights_outer or strip % rows == 0):
-                    yield PointwiseSchedule(rows, columns, lanes, strip, weights_outer)
+                    yield PointwiseSchedule(rows, columns, lanes, strip, weights_outer, turns=1, prefetch=False)
 
 
 def _strips(work: Pointwise, cpu: Cpu) -> Iterator[tuple[int, bool]]:

@@ -75,8 +75,8 @@ def schedule(s: s_tir.Schedule, work: Pool, how: PoolSchedule) -> None:
     register_tile(s, (), lane, how.lanes)
 
 
-def default(work: Pool, cpu: Cpu) -> PoolSchedule:
-    """As many accumulators as half the registers hold."""
+def space(work: Pool, cpu: Cpu) -> list[PoolSchedule]:
+    """From the most channels down to eight."""
     most = cpu.lanes * cpu.registers // 2
-    channels = max(c for c in range(8, most + 1, 8) if work.channels % c == 0)
-    return PoolSchedule(channels, vector_lanes(channels, cpu.lanes))
+    channels = [channels for channels in range(most // 8 * 8, 0, -8) if work.channels % channels == 0]
+    return [PoolSchedule(channels, vector_lanes(channels, cpu.lanes)) for channels in channels]

@@ -156,10 +156,23 @@ def schedule(s: s_tir.Schedule, work: Stem, how: StemSchedule) -> None:
     s.annotate(x, TAIL, 1)
 
 
-def default(work: Stem, cpu: Cpu) -> StemSchedule:
-    """Two vectors wide, half the accumulators that fit (the taps are unrolled, more would spill); bands that divide."""
-    columns = next(c for c in (2 * cpu.lanes, cpu.lanes, 8) if work.n % c == 0)
-    lanes = vector_lanes(columns, cpu.lanes)
-    rows = min(cpu.registers // 2 // (columns // lanes), work.width)
-    band = max(b for b in (1, 2, 3, 4) if work.height % b == 0)
-    return StemSchedule(band, rows, columns, lanes)
+def space(work: Stem, cpu: Cpu) -> list[StemSchedule]:
+    """One to four vectors wide, up to three quarters of the registers, bands that divide the rows; the rule's first."""
+    tiles = [
+        StemSchedule(band, rows, columns, lanes)
+        for columns in (2 * cpu.lanes, cpu.lanes, 8, 4 * cpu.lanes)
+        if work.n % columns == 0
+        for lanes in [vector_lanes(columns, cpu.lanes)]
+        for rows in _row_tiles(
+            3 * cpu.registers // 4 // (columns // lanes), work.width, cpu.registers * lanes // 2 // columns
+        )
+        for band in (4, 3, 2, 1)
+        if work.height % band == 0
+    ]
+    return list(dict.fromkeys(tiles))
+
+
+def _row_tiles(most: int, width: int, first: int) -> list[int]:
+    """From ``first`` downwards, then what is above it."""
+    first, most = max(min(first, width), 1), min(most, width)
+    return [*range(first, 0, -1), *range(first + 1, most + 1)]

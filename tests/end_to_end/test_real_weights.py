@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,21 @@ def test_photographs_on_every_instruction_set(trained_library: Path) -> None:
         assert result["inputs"] == 18
         assert result["max_abs_error"] <= 1e-4
         assert result["top5_agreement"] == 1.0
+
+
+@needs_shared_data
+@pytest.mark.parametrize("target", ["arm", "pi3", "pi5", "armv7"])
+def test_photographs_on_boards(target: str, tmp_path: Path) -> None:
+    """In qemu, as fast as that is: four photographs."""
+    emulator = "qemu-arm-static" if target == "armv7" else "qemu-aarch64-static"
+    if shutil.which(emulator) is None:
+        pytest.skip(f"{emulator} is not here: apt install qemu-user-static")
+    succeed_json(*TRAINED_BUILD, "--target", target, "--out", tmp_path / target)
+    images = sorted(PHOTOGRAPHS.iterdir())[:4]
+    result = succeed_json("validate", tmp_path / target, "--images", *images, "--runner", "qemu", "--threads", "2")
+    assert (result["inputs"], result["processor"]) == (4, "qemu")
+    assert result["max_abs_error"] <= 1e-4
+    assert result["top5_agreement"] == 1.0
 
 
 @needs_shared_data

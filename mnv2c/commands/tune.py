@@ -1,0 +1,65 @@
+"""``mnv2c tune``: finds the best schedules of some networks' kernels, and keeps them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from mnv2c.commands import UsageError, progress, say, say_json
+from mnv2c.driver import SCHEDULES, workloads
+from mnv2c.spec import load_spec
+from mnv2c.targets import Cpu, Target, target_named
+
+
+def command(options: argparse.Namespace) -> int:
+    """One CPU of the target after the other."""
+    from mnv2c.tuning.records import Database
+
+    report = progress()
+    target = target_named(options.target)
+    specs = [load_spec(path, options.set) for path in options.specs]
+    layers = [(f"{spec.name} {name}", work) for spec in specs for name, work in workloads(spec)]
+    report(f"{len(layers)} layers, {len({work for _, work in layers})} kernels")
+    database = Database(options.schedules or SCHEDULES)
+    results = [_tune(target, cpu, layers, database, options) for cpu in target.cpus]
+    if options.json:
+        say_json(results)
+    return 0
+
+
+def _tune(target: Target, cpu: Cpu, layers: Any, database: Any, options: argparse.Namespace) -> dict[str, Any]:
+    from mnv2c.tuning.progress import Progress, to_json
+    from mnv2c.tuning.tune import Limits, make_tasks, tune
+
+    runner = _open(options.runner, target, cpu)
+    try:
+        loaded = database.load(cpu.mcpu)
+        for complaint in loaded.complaints:
+            print(f"mnv2c: note: {complaint}", file=sys.stderr)
+        works = {work for _, work in layers}
+        if options.fresh:
+            database.replace(cpu.mcpu, [record for record in loaded.records if record.work not in works])
+            loaded = database.load(cpu.mcpu)
+        tasks = make_tasks(layers, runner, loaded.records)
+        seconds = None if options.minutes is None else options.minutes * 60.0
+        with Progress(tasks, runner, database.directory / cpu.mcpu, seconds) as shown:
+            tune(tasks, runner, database, limits=Limits(options.trials, seconds), show=shown.batch)
+        if not options.json:
+            say(shown.summary())
+        return to_json(tasks, runner)
+    finally:
+        runner.close()
+
+
+def _open(name: str, target: Target, cpu: Cpu) -> Any:
+    """The runner of that name."""
+    if name == "local":
+        from mnv2c.tuning.runners.local import LocalRunner
+
+        return LocalRunner(target, cpu)
+    if name == "static":
+        from mnv2c.tuning.runners.static import StaticRunner
+
+        return StaticRunner(target, cpu)
+    raise UsageError(f"--runner: unknown runner {name!r}: there are local and static")

@@ -1,0 +1,51 @@
+"""Cycles of single kernels on a core that is not here: links them into one program and counts what it runs.
+
+What comes in: lowered kernels for one CPU of a target. What goes out: estimated cycles by symbol.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mnv2c.cost.blocks import count_blocks, find_counting_qemu
+from mnv2c.cost.cycles import function_costs
+from mnv2c.errors import ToolError
+from mnv2c.kernels.lower import LoweredKernel, build_object
+from mnv2c.targets import Cpu, Target
+from mnv2c.toolchain import find_toolchain, link_program
+
+_OPERAND_BYTES = 64 * 1024 * 1024  # more than any tensor of any of our networks
+
+_PROGRAM = """\
+#include <stdint.h>
+static char memory[6][{bytes}];
+{declarations}
+int main(void)
+{{
+{calls}
+    return 0;
+}}
+"""
+
+
+def kernel_cycles(kernels: Mapping[str, LoweredKernel], target: Target, cpu: Cpu) -> dict[str, float]:
+    """Estimated cycles of one run of all tasks of each kernel, by symbol, on the core that ``cpu`` is scheduled for."""
+    arguments = "void *, void *, void *, void *, void *, void *, int32_t, int32_t"
+    declarations = [f"int32_t {symbol}({arguments});" for symbol in kernels]
+    operands = ", ".join(f"memory[{index}]" for index in range(6))
+    calls = [f"    if ({symbol}({operands}, 0, {kernel.tasks})) return 1;" for symbol, kernel in kernels.items()]
+    source = _PROGRAM.format(bytes=_OPERAND_BYTES, declarations="\n".join(declarations), calls="\n".join(calls))
+    try:
+        with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
+            directory = Path(name)
+            (directory / "kernels.o").write_bytes(build_object(kernels, target, cpu))
+            (directory / "main.c").write_text(source, encoding="utf-8")
+            toolchain = find_toolchain(target)
+            link_program(toolchain, directory, ["main.c", "kernels.o"], output="kernels", static=True)
+            blocks = count_blocks(find_counting_qemu(target.architecture), [str(directory / "kernels")])
+            costs = function_costs(directory / "kernels", blocks, set(kernels), cpu.mcpu, target.triple)
+    except OSError as error:
+        raise ToolError(f"cannot link kernels in {tempfile.gettempdir()}: {error.strerror}") from error
+    return {symbol: costs[symbol].cycles for symbol in kernels}

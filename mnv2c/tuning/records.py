@@ -1,0 +1,264 @@
+"""The database of tuning records: files in MetaSchedule's JSON format, which any number of processes may append to.
+
+``DIR/database_workload.json`` has a line per workload, for all cores; ``DIR/CORE/database_tuning_record.json`` a line
+per trial on that core. Both are what ``meta_schedule.database.JSONDatabase`` reads. A trial's target has what else is
+known of it as its ``model``: the machine, how it was measured, TVM's version.
+
+What comes in: trials to keep. What goes out: ``Record`` values; what could not be read is told in words, never
+dropped in silence.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tvm.s_tir import meta_schedule as ms
+
+from mnv2c.errors import RecordError
+from mnv2c.ir import Padding
+from mnv2c.kernels import HOW, WORKLOADS, How, Workload
+from mnv2c.kernels.lower import tvm_target
+from mnv2c.targets import Cpu, Target
+from mnv2c.tuning.space import module, sampled_values, traced
+
+WORKLOAD_FILE = "database_workload.json"
+RECORD_FILE = "database_tuning_record.json"
+FAILED = 1e10  # seconds: MetaSchedule's mark of a trial that failed
+_LOCK = ".lock"
+_LENGTH = 8  # bytes of a module's length before it, as TVM writes strings
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a trial's time comes from: ``measured`` on ``machine``, or a ``static cost``; under which TVM."""
+
+    machine: str
+    kind: str
+    tvm: str
+
+    def __str__(self) -> str:
+        return f"{self.machine}; {self.kind}; apache-tvm {self.tvm}"
+
+    @staticmethod
+    def parse(text: str) -> Origin:
+        machine, kind, tvm = text.split("; ")
+        return Origin(machine, kind, tvm.removeprefix("apache-tvm "))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial: ``seconds`` are its fastest runs, sorted; empty where it failed."""
+
+    core: str
+    work: Workload
+    how: How
+    seconds: tuple[float, ...]
+    origin: Origin
+    line: str
+
+    @property
+    def failed(self) -> bool:
+        return not self.seconds
+
+    @property
+    def best(self) -> float:
+        """The mean of the fastest runs, which MetaSchedule ranks by."""
+        return sum(self.seconds) / len(self.seconds) if self.seconds else FAILED
+
+    @property
+    def spread(self) -> float:
+        """How far the slowest of them is from the fastest."""
+        return self.seconds[-1] / self.seconds[0] - 1 if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was read, and a line for each thing that could not be."""
+
+    records: tuple[Record, ...]
+    complaints: tuple[str, ...]
+
+
+class Database:
+    """The records under one directory, which need not exist yet."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def cores(self) -> list[str]:
+        """Those that have records."""
+        try:
+            return sorted(path.parent.name for path in self.directory.glob(f"*/{RECORD_FILE}"))
+        except OSError as error:
+            raise RecordError(f"{self.directory}: cannot be read: {error.strerror}") from error
+
+    def load(self, core: str) -> Loaded:
+        """All records of ``core``; a line that another version wrote, or a torn one, becomes a complaint."""
+        complaints: list[str] = []
+        works = [
+            self._read_workload(line, number, complaints) for number, line in self._lines(WORKLOAD_FILE, complaints)
+        ]
+        records = []
+        for number, line in self._lines(f"{core}/{RECORD_FILE}", complaints):
+            try:
+                records.append(_read_record(core, line, works))
+            except (ValueError, TypeError, KeyError, IndexError) as error:
+                reason = " ".join(str(error).split())[:80]
+                complaints.append(
+                    f"{self.directory / core / RECORD_FILE}:{number}: not a record this version reads ({reason})"
+                )
+        return Loaded(tuple(records), tuple(complaints))
+
+    def append(self, core: str, lines: Sequence[tuple[Workload, Any]]) -> None:
+        """Adds trials (``record_json``) of workloads, all on the disk when it returns. RecordError where that fails."""
+        path = self.directory / core / RECORD_FILE
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                numbers = self._number_workloads([work for work, _ in lines])
+                text = "".join(
+                    json.dumps([numbers[work], record], separators=(",", ":")) + "\n" for work, record in lines
+                )
+                _append(path, text)
+        except OSError as error:
+            raise RecordError(f"{path}: the records cannot be written: {error.strerror}") from error
+
+    def replace(self, core: str, records: Iterable[Record]) -> None:
+        """Keeps these records of ``core`` alone."""
+        path = self.directory / core / RECORD_FILE
+        try:
+            with self._locked():
+                partial = path.with_suffix(f".{os.getpid()}.partial")
+                partial.write_text("".join(record.line + "\n" for record in records), encoding="utf-8")
+                partial.replace(path)
+        except OSError as error:
+            raise RecordError(f"{path}: cannot be written: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer at a time; whoever held the lock and died has let go of it."""
+        with (self.directory / _LOCK).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _lines(self, name: str, complaints: list[str]) -> Iterator[tuple[int, str]]:
+        """The whole lines of a file, numbered from 1; the end of a write that was cut off is not one."""
+        path = self.directory / name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+        *lines, rest = content.split(b"\n")
+        if rest:
+            complaints.append(f"{path}:{len(lines) + 1}: the last line is cut short; dropped")
+        for number, line in enumerate(lines, 1):
+            yield number, line.decode("utf-8", errors="replace")
+
+    def _read_workload(self, line: str, number: int, complaints: list[str]) -> Workload | None:
+        try:
+            return _workload_of(json.loads(line)[1])
+        except (ValueError, TypeError, KeyError, IndexError, StopIteration):
+            complaints.append(f"{self.directory / WORKLOAD_FILE}:{number}: not a workload this version reads")
+            return None
+
+    def _number_workloads(self, works: Iterable[Workload]) -> dict[Workload, int]:
+        """Every workload's line, counted from 0; those that have none get one."""
+        ignored: list[str] = []
+        known = [self._read_workload(line, number, ignored) for number, line in self._lines(WORKLOAD_FILE, ignored)]
+        numbers = {work: index for index, work in enumerate(known) if work is not None}
+        new = [work for work in dict.fromkeys(works) if work not in numbers]
+        _append(self.directory / WORKLOAD_FILE, "".join(_workload_line(work) + "\n" for work in new))
+        return numbers | {work: len(known) + index for index, work in enumerate(new)}
+
+
+def record_json(work: Workload, how: How, *, target: Target, cpu: Cpu, seconds: Sequence[float], origin: Origin) -> Any:
+    """MetaSchedule's TuningRecord as JSON; no ``seconds`` for a trial that failed."""
+    full = tvm_target(target, cpu, model=str(origin))
+    arguments = ms.arg_info.ArgInfo.from_prim_func(module(work)["main"])
+    trace = traced(work, cpu, how).trace
+    record = ms.database.TuningRecord(
+        trace, ms.database.Workload(module(work)), list(seconds) or [FAILED], full, arguments
+    )
+    return _plain(record.as_json())
+
+
+def _read_record(core: str, line: str, works: Sequence[Workload | None]) -> Record:
+    index, (trace, seconds, target, _) = json.loads(line)
+    work = works[index] if 0 <= index < len(works) else None
+    if work is None:
+        raise ValueError(f"workload {index} cannot be read")
+    values = sampled_values(trace)
+    kind = HOW[type(work)]
+    parameters = fields(kind)
+    if len(values) != len(parameters):
+        raise ValueError(f"{work.name}: {len(values)} parameters, {len(parameters)} expected")
+    how = kind(
+        **{f.name: bool(value) if f.type == "bool" else value for f, value in zip(parameters, values, strict=True)}
+    )
+    good = tuple(sorted(float(second) for second in seconds if float(second) < FAILED))
+    return Record(core, work, how, good, Origin.parse(target["model"]), line)
+
+
+def _workload_line(work: Workload) -> str:
+    """MetaSchedule's Workload as JSON, its module's JSON without spaces."""
+    digest, module_text = ms.database.Workload(module(work)).as_json()
+    raw = base64.b64decode(module_text)
+    text = json.dumps(json.loads(raw[_LENGTH:]), separators=(",", ":")).encode()
+    packed = len(text).to_bytes(_LENGTH, "little") + text
+    return json.dumps([str(digest), base64.b64encode(packed).decode()], separators=(",", ":"))
+
+
+def _workload_of(module_text: str) -> Workload:
+    raw = base64.b64decode(module_text, validate=True)
+    nodes = json.loads(raw[_LENGTH:])["nodes"]
+    texts = (node["data"] for node in nodes if node["type"] == "ffi.String")
+    fields_ = json.loads(next(text for text in texts if text.startswith('{"family":')))
+    kind = WORKLOADS[fields_.pop("family")]
+    work: Workload = kind(**{name: _field(value) for name, value in fields_.items()})
+    return work
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Padding(**value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _append(path: Path, text: str) -> None:
+    """``text`` at the end, on the disk; what a writer that died left of a line is cut off first."""
+    with path.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(0)
+            content = file.read()
+            size = content.rfind(b"\n") + 1
+            file.truncate(size)
+        try:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def _plain(value: Any) -> Any:
+    """TVM's containers and numbers as Python's."""
+    if isinstance(value, (str, bool, int, float)) or value is None:
+        return value
+    if hasattr(value, "items"):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "__iter__"):
+        return [_plain(item) for item in value]
+    return int(value) if float(value) == int(value) else float(value)

@@ -1,0 +1,42 @@
+"""Where candidates are tried: this machine (``local``), boards (``rpc``), or a model of a core (``static``).
+
+Each is a ``Runner``: it takes schedules of one workload and gives, in the same order, the seconds of their fastest
+runs, or why there are none. A candidate that crashes, hangs or does not compile costs its own trial, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mnv2c.kernels import How, Workload
+from mnv2c.targets import Cpu, Target
+from mnv2c.tuning.records import Origin
+
+
+@dataclass(frozen=True)
+class Trial:
+    """``seconds`` are the fastest runs, sorted; empty where there is a ``failure``."""
+
+    how: How
+    seconds: tuple[float, ...] = ()
+    failure: str = ""
+
+
+class Runner(Protocol):
+    """Open for one CPU of one target, until closed."""
+
+    target: Target
+    cpu: Cpu
+    origin: Origin
+    macs_per_second: float
+    """The core's peak."""
+    drifts: bool
+    """Whether the same candidate takes another time at another time."""
+
+    def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
+        """A trial per schedule, in order."""
+
+    def close(self) -> None:
+        """Gives back what it holds."""

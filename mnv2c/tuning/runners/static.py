@@ -1,0 +1,43 @@
+"""Estimates candidates' cycles on a core that is not here: instructions counted in qemu, times a model of the core.
+
+What comes in: schedules of a workload. What goes out: trials whose seconds are cycles at a nominal 1 GHz. No cache is
+modelled.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+
+from mnv2c.cost.cycles import model_name
+from mnv2c.cost.kernels import kernel_cycles
+from mnv2c.kernels import How, Workload
+from mnv2c.targets import Cpu, Target
+from mnv2c.tuning.compile import lower_candidates
+from mnv2c.tuning.records import Origin
+from mnv2c.tuning.runners import Trial
+
+KIND = "static cost"
+_HERTZ = 1e9
+
+
+class StaticRunner:
+    """The core is the one that the target's kernels are scheduled for."""
+
+    def __init__(self, target: Target, cpu: Cpu) -> None:
+        self.target, self.cpu = target, cpu
+        self.origin = Origin(model_name(cpu.mcpu), KIND, importlib.metadata.version("apache-tvm"))
+        self.macs_per_second = cpu.fmas_per_cycle * cpu.lanes * _HERTZ
+        self.drifts = False
+
+    def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
+        lowered, candidates, failures = lower_candidates(work, hows)
+        cycles = kernel_cycles(lowered, self.target, self.cpu) if lowered else {}
+        symbols = {candidate.how: candidate.symbol for candidate in candidates}
+        return [
+            Trial(how, failure=failures[how]) if how in failures else Trial(how, (cycles[symbols[how]] / _HERTZ,))
+            for how in hows
+        ]
+
+    def close(self) -> None:
+        """It holds nothing."""
