@@ -85,4 +85,4 @@ def test_counting_is_exact(small_arm_library: Path) -> None:
     assert first == second
     if mnv2c("cost", small_arm_library).returncode == 0:
         kernels = succeed_json("cost", small_arm_library)["total"]["instructions"]
-        assert kernels < first["instructions"] < 1.01 * kernels, "the driver adds next to nothing"
+        assert kernels < first["instructions"] < 1.03 * kernels, "beside them the driver, memset and reading the image"

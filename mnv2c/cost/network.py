@@ -22,7 +22,7 @@ from mnv2c.runners.program import LINKING, arguments, link_runner, one_request
 from mnv2c.targets import TARGETS, Cpu
 from mnv2c.yaml_reader import did_you_mean
 
-CAVEAT = "no cache is modelled: cycles are a lower bound, for comparing schedules, not a time"
+CAVEAT = "no cache is modelled, and no call (memset): a lower bound to compare schedules by, not a time"
 
 
 @dataclass(frozen=True)
