@@ -34,7 +34,7 @@ def command(options: argparse.Namespace) -> int:
 
 
 def _count(options: argparse.Namespace) -> int:
-    """Instructions in place of times: the same on every machine, and the same every time."""
+    """Instructions in place of times: the same on every machine."""
     if options.runner != "qemu" or options.against or options.layers or options.rounds or options.threads > 1:
         raise UsageError(
             "--count takes --runner qemu and no other option but --instruction-set; see `mnv2c cost` for the layers"

@@ -96,7 +96,7 @@ def cost(
 def count_instructions(
     directory: Path, *, instruction_set: str | None = None, report: Callable[[str], None] = lambda line: None
 ) -> int:
-    """Instructions of one inference, exactly: those of two less those of one."""
+    """Instructions of one inference: those of two less those of one. qemu repeats itself to some parts in a million."""
     interface = read_interface(directory)
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
         report(LINKING)
