@@ -168,6 +168,7 @@ COMMANDS: dict[str, Case] = {
     "unknown form": lambda p: (mnv2c("show", SPEC, "--emit", "llvm"), "'llvm'"),
     "json of a form": lambda p: (mnv2c("show", SPEC, "--emit", "ir", "--json"), "--json"),
     "unknown engine": lambda p: (mnv2c("bench", p.library, "--against", "onxruntime"), "did you mean onnxruntime?"),
+    "counting without qemu": lambda p: (mnv2c("bench", p.library, "--count"), "--count takes --runner qemu"),
     "times in qemu": lambda p: (mnv2c("bench", p.library, "--runner", "qemu"), "mnv2c cost BUILD"),
     "other engines on a board": lambda p: (
         mnv2c("bench", p.library, "--runner", "ssh:board", "--against", "onnxruntime"),
@@ -232,6 +233,16 @@ FILES: dict[str, Case] = {
     "no ssh": lambda p: (
         mnv2c("run", p.library, p.image(), "--runner", "ssh:board", environment={"PATH": str(p.folder)}),
         "apt install openssh-client",
+    ),
+    "no qemu that counts": lambda p: (
+        mnv2c("bench", p.library, "--count", "--runner", "qemu", environment={"PATH": str(p.folder)}),
+        "qemu-x86_64 is missing, which counts the instructions: apt install qemu-user",
+    ),
+    "cost of a library for x86": lambda p: (mnv2c("cost", p.library), "built for x86_64; there are models of cortex-"),
+    "cost of nothing": lambda p: (mnv2c("cost", p.folder), "no manifest.json"),
+    "cost on an unknown core": lambda p: (
+        mnv2c("cost", _foreign(p), "--core", "cortx-a53"),
+        "did you mean cortex-a53?",
     ),
     "unknown runner": lambda p: (mnv2c("validate", p.library, "--runner", "qmeu"), "did you mean qemu?"),
     "a runner of no kind": lambda p: (

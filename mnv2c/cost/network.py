@@ -73,11 +73,11 @@ def cost(
     cpu = _core(interface, name, core)
     layers = _read_layers(directory)
     kernels = {f"{interface.identifier}_{name}_{kernel}" for _, kernel, _ in layers}
+    qemu, model = find_counting_qemu(interface.architecture), model_name(cpu.mcpu)
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
         report(LINKING)
         program = link_runner(interface, Path(scratch), static=True)
         report("count the instructions of one inference")
-        qemu = find_counting_qemu(interface.architecture)
         blocks = count_blocks(qemu, [str(program), *arguments(1, name)], feed=one_request(interface))
         report(f"estimate the cycles on {cpu.mcpu}")
         costs = function_costs(program, blocks, kernels, cpu.mcpu, interface.triple)
@@ -90,7 +90,7 @@ def cost(
             raise LibraryError(f"{directory}: {kernel} did not run: {name} is not what qemu's processor can do")
         once = FunctionCost(all_calls.instructions // calls[kernel], all_calls.cycles / calls[kernel])
         found.append(_layer(layer, macs, peak, once))
-    return Cost(str(directory), cpu.mcpu, model_name(cpu.mcpu), name, peak, tuple(found))
+    return Cost(str(directory), cpu.mcpu, model, name, peak, tuple(found))
 
 
 def count_instructions(
@@ -98,10 +98,10 @@ def count_instructions(
 ) -> int:
     """Instructions of one inference: those of two less those of one. qemu repeats itself to some parts in a million."""
     interface = read_interface(directory)
+    qemu = find_counting_qemu(interface.architecture)
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
         report(LINKING)
         program = link_runner(interface, Path(scratch), static=True)
-        qemu = find_counting_qemu(interface.architecture)
         command = [str(program), *arguments(1, instruction_set)]
         report("count the instructions of one inference")
         once, twice = (count_blocks(qemu, command, feed=one_request(interface) * runs) for runs in (1, 2))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from mnv2c.ir import Padding
 from mnv2c.kernels import How, Workload, space
 from mnv2c.targets import Cpu
-from mnv2c.tuning.records import Database, Record
+from mnv2c.tuning.records import MEASURED, Database, Record
 
 _NEAR = 3.0  # doublings, over all extents together, that a record is still worth following
 _FITS = 1.0  # the same, over a schedule's parameters
@@ -45,7 +45,7 @@ def from_records(directory: Path, cpus: Iterable[Cpu], complain: Callable[[str],
         loaded = database.load(cpu.mcpu)
         for complaint in loaded.complaints:
             complain(complaint)
-        best[cpu.mcpu] = _best(loaded.records, cpu, complain)
+        best[cpu.mcpu] = best_records(loaded.records, cpu, complain)
 
     def choose(work: Workload, cpu: Cpu) -> Choice:
         records = best[cpu.mcpu]
@@ -64,13 +64,14 @@ def best_record(records: Sequence[Record], rule: How) -> Record | None:
     """
     rules = {record.origin: record.best for record in records if record.how == rule and not record.failed}
 
-    def rank(record: Record) -> tuple[bool, float]:
-        return record.origin.kind != "measured", record.best / rules.get(record.origin, record.best)
+    def rank(record: Record) -> tuple[bool, float, float]:
+        rule_seconds = rules.get(record.origin, record.best)
+        return record.origin.kind != MEASURED, record.best / rule_seconds, record.best
 
     return min((record for record in records if not record.failed), key=rank, default=None)
 
 
-def _best(records: Sequence[Record], cpu: Cpu, complain: Callable[[str], None]) -> dict[Workload, Record]:
+def best_records(records: Sequence[Record], cpu: Cpu, complain: Callable[[str], None]) -> dict[Workload, Record]:
     """The best record of every workload that the kernels of this version can still be scheduled by."""
     by_work: dict[Workload, list[Record]] = {}
     for record in records:

@@ -32,6 +32,7 @@ from mnv2c.tuning.space import module, sampled_values, traced
 WORKLOAD_FILE = "database_workload.json"
 RECORD_FILE = "database_tuning_record.json"
 FAILED = 1e10  # seconds: MetaSchedule's mark of a trial that failed
+MEASURED = "measured"
 _LOCK = ".lock"
 _LENGTH = 8  # bytes of a module's length before it, as TVM writes strings
 
@@ -63,6 +64,16 @@ class Record:
     seconds: tuple[float, ...]
     origin: Origin
     line: str
+
+    @property
+    def content(self) -> str:
+        """Its line without the number of the workload, which is another in every database."""
+        return self.line.partition(",")[2]
+
+    @property
+    def content_json(self) -> Any:
+        """For ``Database.append``."""
+        return json.loads(self.line)[1]
 
     @property
     def failed(self) -> bool:

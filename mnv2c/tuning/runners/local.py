@@ -26,7 +26,7 @@ from mnv2c.peak import PeakMeter
 from mnv2c.targets import Cpu, Target
 from mnv2c.toolchain import compile_c, find_toolchain, link_shared
 from mnv2c.tuning.compile import Candidate, compile_candidates
-from mnv2c.tuning.records import Origin
+from mnv2c.tuning.records import MEASURED, Origin
 from mnv2c.tuning.runners import Trial
 
 ROUNDS = 24
@@ -41,7 +41,7 @@ class LocalRunner:
 
     def __init__(self, target: Target, cpu: Cpu, *, rounds: int = ROUNDS) -> None:
         self.target, self.cpu, self._rounds = target, cpu, rounds
-        self.origin = Origin(cpu_name(), "measured", importlib.metadata.version("apache-tvm"))
+        self.origin = Origin(cpu_name(), MEASURED, importlib.metadata.version("apache-tvm"))
         self.drifts = True
         self.macs_per_second = (
             max(PeakMeter(target.zig_triple, cpu, threads=1).measure() for _ in range(_PEAKS)) / 2 * 1e9
