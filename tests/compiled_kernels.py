@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2c.kernels import Workload, scheduled, space
+from mnv2c.kernels import How, Workload, scheduled, space
 from mnv2c.kernels.lower import LoweredKernel, build_object, lower
 from mnv2c.targets import X86, Cpu, native_target
 from mnv2c.toolchain import find_zig, link_shared
@@ -28,8 +28,12 @@ RUNNABLE = tuple(
 class CompiledKernels:
     """``works`` in one shared object; ``run`` gives what a kernel wrote."""
 
-    def __init__(self, works: Sequence[Workload], cpu: Cpu, directory: Path) -> None:
-        self.lowered: dict[str, LoweredKernel] = {w.name: lower(scheduled(w, space(w, cpu)[0]), w.name) for w in works}
+    def __init__(
+        self, works: Sequence[Workload], cpu: Cpu, directory: Path, *, hows: Mapping[Workload, How] | None = None
+    ) -> None:
+        """``hows`` schedules them otherwise than by rule."""
+        chosen = {work: space(work, cpu)[0] for work in works} | dict(hows or {})
+        self.lowered: dict[str, LoweredKernel] = {w.name: lower(scheduled(w, chosen[w]), w.name) for w in works}
         (directory / "kernels.o").write_bytes(build_object(self.lowered, X86, cpu))
         link_shared(find_zig(X86.zig_triple), directory, ["kernels.o"], output="kernels.so")
         self._library = ctypes.CDLL(str(directory / "kernels.so"))
