@@ -10,6 +10,7 @@ import argparse
 import difflib
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mnv2c import __version__
-from mnv2c.commands import UsageError, discard_stdout
+from mnv2c.commands import UsageError, discard_stdout, on_interrupt
 from mnv2c.errors import Mnv2cError, SpecError
 
 _DEBUG = "MNV2C_DEBUG"
@@ -27,6 +28,7 @@ _MOST_THREADS = 256
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; never raises."""
+    signal.signal(signal.SIGINT, on_interrupt)
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:
@@ -215,7 +217,10 @@ def _declare_tune(parser: _Parser) -> None:
     limits.add_argument("--trials", type=_whole(1, 100_000), metavar="N", help="at most so many per kernel")
     limits.add_argument("--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long")
     _schedules(parser)
-    parser.add_argument("--runner", default="local", metavar="NAME", help="local or static (default: local)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--runner", default="local", metavar="NAME", help="local or static (default: local)")
+    where.add_argument("--rpc", metavar="HOST:PORT", help="run on boards: the address of TVM's tracker")
+    parser.add_argument("--key", metavar="KEY", help="with --rpc: what the boards' servers were started with")
     parser.add_argument("--fresh", action="store_true", help="forget what is known of these kernels, and start over")
     _json(parser)
 

@@ -112,6 +112,18 @@ def _with_a_tiny_disk(place: Place) -> Finished:
         subprocess.run(["umount", disk], check=True)
 
 
+def _tune_on_a_tiny_disk(place: Place) -> Finished:
+    disk = place.folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a small file system here")
+    try:
+        return mnv2c("tune", place.spec(), "--schedules", disk / "schedules", "--trials", "1")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def _no_large_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
@@ -168,6 +180,13 @@ COMMANDS: dict[str, Case] = {
     "unknown form": lambda p: (mnv2c("show", SPEC, "--emit", "llvm"), "'llvm'"),
     "json of a form": lambda p: (mnv2c("show", SPEC, "--emit", "ir", "--json"), "--json"),
     "unknown engine": lambda p: (mnv2c("bench", p.library, "--against", "onxruntime"), "did you mean onnxruntime?"),
+    "an unknown runner of tune": lambda p: (mnv2c("tune", SPEC, "--runner", "loacl"), "there are local and static"),
+    "records of what": lambda p: (mnv2c("records", "show", "--schedules", p.folder), "records show takes a KERNEL"),
+    "records of too much": lambda p: (
+        mnv2c("records", "list", "dense", "--schedules", p.folder),
+        "records list takes nothing else",
+    ),
+    "tuned and untuned": lambda p: (p.build_mini("--untuned", "--require-tuned"), "--require-tuned"),
     "counting without qemu": lambda p: (mnv2c("bench", p.library, "--count"), "--count takes --runner qemu"),
     "times in qemu": lambda p: (mnv2c("bench", p.library, "--runner", "qemu"), "mnv2c cost BUILD"),
     "other engines on a board": lambda p: (
@@ -216,6 +235,28 @@ FILES: dict[str, Case] = {
     "a tiny disk": lambda p: (_with_a_tiny_disk(p), "the disk is full"),
     "a limit on file sizes": lambda p: (mnv2c("build", SPEC, cwd=p.folder, before=_no_large_files), "File too large"),
     "no zig and no compiler": lambda p: (_without_ziglang(p, "build", p.spec()), "pip install ziglang"),
+    "tuning for another machine": lambda p: (
+        mnv2c("tune", SPEC, "--target", "arm", "--schedules", p.folder / "s"),
+        "this machine is x86_64, so it cannot time kernels for aarch64: `--runner static`",
+    ),
+    "a file for records": lambda p: (
+        mnv2c("tune", p.spec(), "--schedules", p.file("taken", "x"), "--trials", "1"),
+        "taken",
+    ),
+    "a tiny disk for records": lambda p: (_tune_on_a_tiny_disk(p), "the records cannot be written: No space left"),
+    "no records there": lambda p: (mnv2c("records", "list", "--schedules", p.folder / "none"), "no such directory"),
+    "a kernel without records": lambda p: (
+        mnv2c("records", "show", "dense", "--schedules", p.folder),
+        "no record of a kernel with 'dense'",
+    ),
+    "nothing to merge": lambda p: (
+        mnv2c("records", "merge", p.folder / "none", "--schedules", p.folder),
+        "none: no such directory",
+    ),
+    "untuned where tuned is required": lambda p: (
+        p.build_mini("--require-tuned", "--schedules", p.folder),
+        "kernels have no record of their own",
+    ),
     "no library there": lambda p: (mnv2c("validate", p.folder / "nothing"), "nothing: no such directory"),
     "not a library": lambda p: (mnv2c("run", p.folder, p.image()), "no manifest.json"),
     "damaged manifest": lambda p: (mnv2c("bench", p.damaged("manifest.json", _truncated)), "manifest.json: damaged"),

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from mnv2c.errors import Mnv2cError
 
@@ -21,11 +22,28 @@ class OutputError(Mnv2cError):
     """A file that cannot be written."""
 
 
+_interrupts: list[int] = []
+
+
+def on_interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """^C raises, as ever, and is remembered: TVM and destructors swallow exceptions that are raised while they run."""
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
+def stop_if_interrupted() -> None:
+    """Raises a ^C that was swallowed."""
+    if _interrupts:
+        _interrupts.clear()
+        raise KeyboardInterrupt
+
+
 def progress() -> Callable[[str], None]:
-    """Prints what is being done on stderr, a line each, with the seconds since the start."""
+    """Prints what is being done on stderr, a line each, with the seconds since the start; a place to stop after ^C."""
     begin = time.monotonic()
 
     def report(line: str) -> None:
+        stop_if_interrupted()
         print(f"[{time.monotonic() - begin:5.1f} s] {line}", file=sys.stderr, flush=True)
 
     return report

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mnv2c.commands import UsageError, progress, say, say_json
+from mnv2c.commands import UsageError, progress, say, say_json, stop_if_interrupted
 from mnv2c.driver import SCHEDULES, workloads
 from mnv2c.spec import load_spec
 from mnv2c.targets import Cpu, Target, target_named
+
+if TYPE_CHECKING:
+    from mnv2c.tuning.runners import Trial
+    from mnv2c.tuning.tune import Task
 
 
 def command(options: argparse.Namespace) -> int:
     """One CPU of the target after the other."""
     from mnv2c.tuning.records import Database
 
+    if (options.rpc is None) != (options.key is None):
+        raise UsageError("--rpc and --key go together: --rpc HOST:PORT --key KEY")
     report = progress()
     target = target_named(options.target)
     specs = [load_spec(path, options.set) for path in options.specs]
@@ -32,7 +38,7 @@ def _tune(target: Target, cpu: Cpu, layers: Any, database: Any, options: argpars
     from mnv2c.tuning.progress import Progress, to_json
     from mnv2c.tuning.tune import Limits, make_tasks, tune
 
-    runner = _open(options.runner, target, cpu)
+    runner = _open(options, target, cpu)
     try:
         loaded = database.load(cpu.mcpu)
         for complaint in loaded.complaints:
@@ -44,7 +50,12 @@ def _tune(target: Target, cpu: Cpu, layers: Any, database: Any, options: argpars
         tasks = make_tasks(layers, runner, loaded.records)
         seconds = None if options.minutes is None else options.minutes * 60.0
         with Progress(tasks, runner, database.directory / cpu.mcpu, seconds) as shown:
-            tune(tasks, runner, database, limits=Limits(options.trials, seconds), show=shown.batch)
+
+            def show(task: Task, trials: list[Trial]) -> None:
+                shown.batch(task, trials)
+                stop_if_interrupted()
+
+            tune(tasks, runner, database, limits=Limits(options.trials, seconds), show=show)
         if not options.json:
             say(shown.summary())
         return to_json(tasks, runner)
@@ -52,8 +63,13 @@ def _tune(target: Target, cpu: Cpu, layers: Any, database: Any, options: argpars
         runner.close()
 
 
-def _open(name: str, target: Target, cpu: Cpu) -> Any:
-    """The runner of that name."""
+def _open(options: argparse.Namespace, target: Target, cpu: Cpu) -> Any:
+    """The runner that was asked for."""
+    name = options.runner
+    if options.rpc is not None:
+        from mnv2c.tuning.runners.rpc import RpcRunner
+
+        return RpcRunner(target, cpu, options.rpc, options.key)
     if name == "local":
         from mnv2c.tuning.runners.local import LocalRunner
 

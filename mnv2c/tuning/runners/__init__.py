@@ -14,6 +14,10 @@ from mnv2c.kernels import How, Workload
 from mnv2c.targets import Cpu, Target
 from mnv2c.tuning.records import Origin
 
+ROUNDS = 24
+"""How often each candidate of a batch is timed."""
+_KEPT = 5
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -22,6 +26,11 @@ class Trial:
     how: How
     seconds: tuple[float, ...] = ()
     failure: str = ""
+
+
+def fastest(nanoseconds: Sequence[int]) -> tuple[float, ...]:
+    """The fastest runs, sorted, in seconds: what disturbed the others says nothing about the kernel."""
+    return tuple(run / 1e9 for run in sorted(nanoseconds)[:_KEPT])
 
 
 class Runner(Protocol):

@@ -8,121 +8,78 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
+import platform
 import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from mnv2c.errors import ToolError
-from mnv2c.kernels import How, Workload, computation
+from mnv2c.errors import TargetError
+from mnv2c.kernels import How, Workload
 from mnv2c.native import cpu_name
 from mnv2c.peak import PeakMeter
-from mnv2c.targets import Cpu, Target
-from mnv2c.toolchain import compile_c, find_toolchain, link_shared
-from mnv2c.tuning.compile import Candidate, compile_candidates
+from mnv2c.targets import X86, Cpu, Target, native_target
+from mnv2c.tuning.compile import compile_candidates
+from mnv2c.tuning.measure import MeasureLinker
 from mnv2c.tuning.records import MEASURED, Origin
-from mnv2c.tuning.runners import Trial
+from mnv2c.tuning.runners import ROUNDS, Trial, fastest
 
-ROUNDS = 24
-KEPT = 5  # of the fastest runs
-_SECONDS = 20  # for a batch; a candidate that takes longer hangs
+_SECONDS = 20  # without a word; a candidate that takes longer hangs
 _PEAKS = 5  # measurements of the machine's peak
-_CACHES = 8  # times the core's L2 that displace a kernel's weights
 
 
 class LocalRunner:
     """Keeps a worker process and a directory."""
 
     def __init__(self, target: Target, cpu: Cpu, *, rounds: int = ROUNDS) -> None:
+        _check_runs_here(target, cpu)
         self.target, self.cpu, self._rounds = target, cpu, rounds
         self.origin = Origin(cpu_name(), MEASURED, importlib.metadata.version("apache-tvm"))
         self.drifts = True
-        self.macs_per_second = (
-            max(PeakMeter(target.zig_triple, cpu, threads=1).measure() for _ in range(_PEAKS)) / 2 * 1e9
-        )
-        self._toolchain = find_toolchain(target)
-        self._scratch = tempfile.TemporaryDirectory(prefix="mnv2c-")
-        self._directory = Path(self._scratch.name)
-        self._batches = 0
-        source = (resources.files("mnv2c.tuning") / "measure.c").read_text(encoding="utf-8")
-        (self._directory / "measure.c").write_text(source, encoding="utf-8")
-        self._measure = compile_c(self._toolchain, self._directory, "measure.c")
+        meter = PeakMeter(target.zig_triple, cpu, threads=1)
+        self.macs_per_second = max(meter.measure() for _ in range(_PEAKS)) / 2 * 1e9
+        self._linker = MeasureLinker(target, cpu)
         self._worker: _Worker | None = None
 
     def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
         compiled = compile_candidates(work, hows, self.target, self.cpu)
         trials = {how: Trial(how, failure=failure) for how, failure in compiled.failures.items()}
-        library = self._link(compiled.object) if compiled.object else None
-        remaining = list(compiled.candidates)
-        while library is not None and remaining:
-            times = self._time(library, work, remaining)
-            if isinstance(times, _Died):
-                dead = remaining.pop(times.candidate)
-                trials[dead.how] = Trial(dead.how, failure=times.reason)
+        remaining = dict(enumerate(compiled.candidates))
+        library = self._linker.link(work, compiled) if remaining else Path()
+        while remaining:
+            answer = self._time(library, list(remaining))
+            if isinstance(answer, _Died):
+                dead = remaining.pop(answer.index).how
+                trials[dead] = Trial(dead, failure=answer.reason)
                 continue
-            for candidate, runs in zip(remaining, times, strict=True):
-                fastest = sorted(runs)[:KEPT]
-                trials[candidate.how] = Trial(candidate.how, tuple(nanoseconds / 1e9 for nanoseconds in fastest))
+            for candidate, runs in zip(remaining.values(), answer, strict=True):
+                trials[candidate.how] = Trial(candidate.how, fastest(runs))
             break
         return [trials[how] for how in hows]
 
     def close(self) -> None:
         if self._worker is not None:
             self._worker.close()
-        self._scratch.cleanup()
+        self._linker.close()
 
-    def _link(self, content: bytes) -> Path:
-        """A name of its own for each batch: the system's loader gives the same library for the same name."""
-        self._batches += 1
-        name = f"batch{self._batches}"
-        try:
-            for old in self._directory.glob("batch*"):
-                old.unlink()
-            (self._directory / f"{name}.o").write_bytes(content)
-        except OSError as error:
-            raise ToolError(f"cannot write candidates in {tempfile.gettempdir()}: {error.strerror}") from error
-        link_shared(self._toolchain, self._directory, [f"{name}.o", self._measure], output=f"{name}.so")
-        return self._directory / f"{name}.so"
-
-    def _time(self, library: Path, work: Workload, candidates: Sequence[Candidate]) -> list[list[int]] | _Died:
-        request = {
-            "library": str(library),
-            "operands": operand_bytes(work),
-            "elsewhere": _CACHES * self.cpu.l2_bytes,
-            "rounds": self._rounds,
-            "candidates": [
-                {"symbol": one.symbol, "tasks": one.tasks, "scratch_bytes": one.scratch_bytes} for one in candidates
-            ],
-        }
+    def _time(self, library: Path, candidates: list[int]) -> list[list[int]] | _Died:
         if self._worker is None:
             self._worker = _Worker()
-        answer = self._worker.ask(request)
+        answer = self._worker.ask(library, candidates, self._rounds)
         if isinstance(answer, _Died):
             self._worker.close()
             self._worker = None
         return answer
 
 
-def operand_bytes(work: Workload) -> dict[str, int]:
-    """The size of each of the kernel's operands, by name."""
-    sizes = {}
-    for parameter in computation(work).params:
-        extents = [int(extent) for extent in parameter.ty.shape]
-        sizes[str(parameter.name)] = math.prod(extents) * (1 if "uint8" in str(parameter.ty.dtype) else 4)
-    return sizes
-
-
 class _Died:
     """The worker is gone: during which candidate, and how."""
 
-    def __init__(self, candidate: int, reason: str) -> None:
-        self.candidate, self.reason = candidate, reason
+    def __init__(self, index: int, reason: str) -> None:
+        self.index, self.reason = index, reason
 
 
 class _Worker:
@@ -135,11 +92,12 @@ class _Worker:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
         )
 
-    def ask(self, request: dict[str, Any]) -> list[list[int]] | _Died:
+    def ask(self, library: Path, candidates: list[int], rounds: int) -> list[list[int]] | _Died:
         assert self._process.stdin is not None
+        request = {"library": str(library), "candidates": candidates, "rounds": rounds}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
-        current = 0
+        current = candidates[0]
         while True:
             line = self._line()
             if line is None:
@@ -166,3 +124,17 @@ class _Worker:
         assert output is not None
         ready, _, _ = select.select([output], [], [], _SECONDS)
         return output.readline() if ready else None
+
+
+def _check_runs_here(target: Target, cpu: Cpu) -> None:
+    """TargetError where this machine cannot run the candidates."""
+    if target.architecture != platform.machine():
+        raise TargetError(
+            f"target {target.name}: this machine is {platform.machine()}, so it cannot time kernels for "
+            f"{target.architecture}: `--runner static` estimates them"
+        )
+    best = native_target().cpus[0]
+    if X86.cpus.index(cpu) < X86.cpus.index(best):
+        raise TargetError(
+            f"target {target.name}: this processor lacks the instruction set {cpu.name}; it has {best.name}"
+        )
