@@ -7,6 +7,7 @@ not ours.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -116,6 +117,7 @@ def _report(compute: Callable[[], bytes], writer: int) -> NoReturn:
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        faulthandler.disable()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(compute())

@@ -89,7 +89,12 @@ class _Worker:
         script = str(resources.files("mnv2c.tuning") / "worker.py")
         command = (sys.executable, "-I", "-S", script)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            bufsize=0,  # select must see every line
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def ask(self, library: Path, candidates: list[int], rounds: int) -> list[list[int]] | _Died:
