@@ -51,6 +51,7 @@ def test_a_kernel_cannot_be_faster_than_the_peak() -> None:
     assert work.macs / 4 < found < work.macs / 4 / 0.85
     assert kernel_cycles({work.name: kernel}, ARM, A72)[work.name] == found, "the same every time"
     assert kernel_cycles({work.name: kernel}, ARM, A53)[work.name] > found, "an in-order core takes longer"
+    assert kernel_cycles({work.name: kernel}, ARM, A72, share=0.5)[work.name] == pytest.approx(found, rel=0.05)
 
 
 @needs_llvm

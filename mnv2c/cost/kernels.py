@@ -5,6 +5,7 @@ What comes in: lowered kernels for one CPU of a target. What goes out: estimated
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,12 +31,21 @@ int main(void)
 """
 
 
-def kernel_cycles(kernels: Mapping[str, LoweredKernel], target: Target, cpu: Cpu) -> dict[str, float]:
-    """Estimated cycles of one run of all tasks of each kernel, by symbol, on the core that ``cpu`` is scheduled for."""
+def kernel_cycles(
+    kernels: Mapping[str, LoweredKernel], target: Target, cpu: Cpu, *, share: float = 1.0
+) -> dict[str, float]:
+    """Estimated cycles of one run of all tasks of each kernel, by symbol, on the core that ``cpu`` is scheduled for.
+
+    With a ``share`` below 1 only as many of the tasks run, the last, and stand for all: they are alike.
+    """
     arguments = "void *, void *, void *, void *, void *, void *, int32_t, int32_t"
     declarations = [f"int32_t {symbol}({arguments});" for symbol in kernels]
     operands = ", ".join(f"memory[{index}]" for index in range(6))
-    calls = [f"    if ({symbol}({operands}, 0, {kernel.tasks})) return 1;" for symbol, kernel in kernels.items()]
+    runs = {symbol: max(math.ceil(kernel.tasks * share), 1) for symbol, kernel in kernels.items()}
+    calls = [
+        f"    if ({symbol}({operands}, {kernel.tasks - runs[symbol]}, {kernel.tasks})) return 1;"
+        for symbol, kernel in kernels.items()
+    ]
     source = _PROGRAM.format(bytes=_OPERAND_BYTES, declarations="\n".join(declarations), calls="\n".join(calls))
     try:
         with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
@@ -48,4 +58,4 @@ def kernel_cycles(kernels: Mapping[str, LoweredKernel], target: Target, cpu: Cpu
             costs = function_costs(directory / "kernels", blocks, set(kernels), cpu.mcpu, target.triple)
     except OSError as error:
         raise ToolError(f"cannot link kernels in {tempfile.gettempdir()}: {error.strerror}") from error
-    return {symbol: costs[symbol].cycles for symbol in kernels}
+    return {symbol: costs[symbol].cycles * kernel.tasks / runs[symbol] for symbol, kernel in kernels.items()}

@@ -19,6 +19,7 @@ from mnv2c.tuning.runners import Trial
 
 KIND = "static cost"
 _HERTZ = 1e9
+_MACS = 1_000_000  # of a kernel that are emulated; the others are like them
 
 
 class StaticRunner:
@@ -32,7 +33,7 @@ class StaticRunner:
 
     def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
         lowered, candidates, failures = lower_candidates(work, hows)
-        cycles = kernel_cycles(lowered, self.target, self.cpu) if lowered else {}
+        cycles = kernel_cycles(lowered, self.target, self.cpu, share=_MACS / max(work.macs, _MACS)) if lowered else {}
         symbols = {candidate.how: candidate.symbol for candidate in candidates}
         return [
             Trial(how, failure=failures[how]) if how in failures else Trial(how, (cycles[symbols[how]] / _HERTZ,))
