@@ -103,6 +103,7 @@ class Database:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._read: dict[str, Workload | None] = {}
 
     def cores(self) -> list[str]:
         """Those that have records."""
@@ -176,11 +177,15 @@ class Database:
             yield number, line.decode("utf-8", errors="replace")
 
     def _read_workload(self, line: str, number: int, complaints: list[str]) -> Workload | None:
-        try:
-            return _workload_of(json.loads(line)[1])
-        except (ValueError, TypeError, KeyError, IndexError, StopIteration):
+        """Its line is long, and read again for every batch: kept in memory."""
+        if line not in self._read:
+            try:
+                self._read[line] = _workload_of(json.loads(line)[1])
+            except (ValueError, TypeError, KeyError, IndexError, StopIteration):
+                self._read[line] = None
+        if self._read[line] is None:
             complaints.append(f"{self.directory / WORKLOAD_FILE}:{number}: not a workload this version reads")
-            return None
+        return self._read[line]
 
     def _number_workloads(self, works: Iterable[Workload]) -> dict[Workload, int]:
         """Every workload's line, counted from 0; those that have none get one."""
