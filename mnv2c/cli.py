@@ -215,7 +215,9 @@ def _declare_tune(parser: _Parser) -> None:
     parser.add_argument("--target", default="native", metavar="NAME", help="see `mnv2c targets` (default: native)")
     limits = parser.add_mutually_exclusive_group()
     limits.add_argument("--trials", type=_whole(1, 100_000), metavar="N", help="at most so many per kernel")
-    limits.add_argument("--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long")
+    limits.add_argument(
+        "--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long, for all CPUs together"
+    )
     _schedules(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--runner", default="local", metavar="NAME", help="local or static (default: local)")

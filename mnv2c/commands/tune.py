@@ -48,7 +48,7 @@ def _tune(target: Target, cpu: Cpu, layers: Any, database: Any, options: argpars
             database.replace(cpu.mcpu, [record for record in loaded.records if record.work not in works])
             loaded = database.load(cpu.mcpu)
         tasks = make_tasks(layers, runner, loaded.records)
-        seconds = None if options.minutes is None else options.minutes * 60.0
+        seconds = None if options.minutes is None else options.minutes * 60.0 / len(target.cpus)
         with Progress(tasks, runner, database.directory / cpu.mcpu, seconds) as shown:
 
             def show(task: Task, trials: list[Trial]) -> None:

@@ -34,6 +34,7 @@ RECORD_FILE = "database_tuning_record.json"
 FAILED = 1e10  # seconds: MetaSchedule's mark of a trial that failed
 MEASURED = "measured"
 _LOCK = ".lock"
+_PLACES = ("ir.Span", "ir.SequentialSpan", "ir.SourceName")
 _LENGTH = 8  # bytes of a module's length before it, as TVM writes strings
 
 
@@ -226,10 +227,11 @@ def _read_record(core: str, line: str, works: Sequence[Workload | None]) -> Reco
 
 
 def _workload_line(work: Workload) -> str:
-    """MetaSchedule's Workload as JSON, its module's JSON without spaces."""
+    """MetaSchedule's Workload as JSON, its module's JSON without spaces, and without places in our sources."""
     digest, module_text = ms.database.Workload(module(work)).as_json()
-    raw = base64.b64decode(module_text)
-    text = json.dumps(json.loads(raw[_LENGTH:]), separators=(",", ":")).encode()
+    graph = json.loads(base64.b64decode(module_text)[_LENGTH:])
+    graph["nodes"] = [{"type": "None"} if node["type"] in _PLACES else node for node in graph["nodes"]]
+    text = json.dumps(graph, separators=(",", ":")).encode()
     packed = len(text).to_bytes(_LENGTH, "little") + text
     return json.dumps([str(digest), base64.b64encode(packed).decode()], separators=(",", ":"))
 

@@ -1,40 +1,54 @@
 """What to try next: which candidates of a space, after what has been tried.
 
-What comes in: the candidates, the rule's first, and the seconds of those that were tried. What goes out: the next
-few, or none where nothing promising is left. First the rule's choice and the register tiles that the family's model
-likes best, then the neighbours of the best so far: what differs from it in one parameter, then in two.
+What comes in: the candidates, the family's rule's choice first and then as its model likes them, and the seconds of
+those that were tried. What goes out: the next few, or none where nothing is left. A schedule's first two parameters
+are its register tile, which decides most: first the rule's choice and the model's favourite of every tile width;
+then, taking turns, steps away from the best so far and tiles that were not tried yet, in the model's order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from itertools import chain, zip_longest
+from typing import Any, TypeVar
 
 How = TypeVar("How")
 
-_SEEDS = 12  # tiles of the model's choice, before the search goes where the times point
-_CENTRES = 3  # the best so far whose neighbours are tried
+_CENTRES = 2  # the best so far that steps are made from
 
 
 def propose(space: Sequence[How], tried: Mapping[How, float], count: int) -> list[How]:
     """At most ``count`` candidates that were not tried; failed ones have a time of infinity."""
-    seeds = _distinct_tiles(space)[:_SEEDS]
-    best = sorted((how for how in tried if how in set(space)), key=lambda how: tried[how])[:_CENTRES]
-    wanted = list(seeds)
-    for differences in (1, 2):
-        for centre in best[: _CENTRES if differences == 1 else 1]:
-            wanted += [how for how in space if _differences(how, centre) == differences]
-    return [how for how in dict.fromkeys(wanted) if how not in tried][:count]
+    best = sorted(tried.keys() & set(space), key=lambda how: tried[how])[:_CENTRES]
+    steps = chain.from_iterable(_steps(space, centre) for centre in best)
+    turns = chain.from_iterable(zip_longest(steps, _first_of_each(space, 2)))
+    wanted = chain(space[:1], _first_of_each(space, 1, skip=1), turns, space)
+    return [how for how in dict.fromkeys(wanted) if how is not None and how not in tried][:count]
 
 
-def _distinct_tiles(space: Sequence[How]) -> list[How]:
-    """The first of each register tile: the first two parameters, and the vector."""
-    seen: dict[tuple[object, ...], How] = {}
+def _first_of_each(space: Sequence[How], parameters: int, *, skip: int = 0) -> Iterator[How]:
+    """The first candidate with each value of so many parameters, after the first ``skip``."""
+    seen = set()
     for how in space:
-        seen.setdefault(tuple(getattr(how, field.name) for field in fields(how)[:2]), how)  # type: ignore[arg-type]
-    return list(seen.values())
+        key = _values(how)[skip : skip + parameters]
+        if key not in seen:
+            seen.add(key)
+            yield how
 
 
-def _differences(one: How, other: How) -> int:
-    return sum(getattr(one, f.name) != getattr(other, f.name) for f in fields(one))  # type: ignore[arg-type]
+def _steps(space: Sequence[How], centre: How) -> Iterator[How]:
+    """What differs from ``centre`` in one parameter, nearest values first; then in two."""
+    values = _values(centre)
+
+    def distance(how: How) -> tuple[int, float]:
+        pairs = [(a, b) for a, b in zip(_values(how), values, strict=True) if a != b]
+        return len(pairs), sum(abs(a - b) / max(a, b) for a, b in pairs)
+
+    for how in sorted(space, key=distance)[1:]:
+        if distance(how)[0] <= 2:
+            yield how
+
+
+def _values(how: Any) -> tuple[int, ...]:
+    return tuple(int(getattr(how, field.name)) for field in fields(how))
