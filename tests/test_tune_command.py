@@ -115,6 +115,7 @@ def test_killed_at_any_moment_it_keeps_what_was_finished(tmp_path: Path) -> None
                 told += b"trials, best" in run.stderr.readline()
             time.sleep(chance.uniform(0, 1.5))
             run.send_signal(signal.SIGKILL)
+        _wait_until_nobody_works_for(directory)
         loaded = Database(directory).load(CORE)
         assert len(loaded.complaints) <= 1
         assert len(loaded.records) >= known + 2, "every trial that was finished is there"
@@ -150,6 +151,16 @@ def test_another_versions_record_is_named_and_the_rest_is_used(schedules: Path, 
     assert done.returncode == 0
     assert f"{path}:1: not a record this version reads" in done.stderr
     assert "exact" in done.stdout
+
+
+def _wait_until_nobody_works_for(directory: Path) -> None:
+    """What a killed run had started ends by itself."""
+    for _ in range(100):
+        commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        if not any(str(directory).encode() in command for command in commands):
+            return
+        time.sleep(0.1)
+    pytest.fail("a process is left")
 
 
 def _empty(directory: Path) -> Path:

@@ -96,6 +96,7 @@ def _in_fork(compute: Callable[[], bytes]) -> bytes | str:
     except OSError as error:
         raise ToolError(f"cannot start a process to compile in: {error.strerror}") from error
     if child == 0:
+        os.close(reader)  # or it would wait for itself to read, were we killed
         _report(compute, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
