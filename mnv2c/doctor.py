@@ -18,9 +18,8 @@ from pathlib import Path
 
 from mnv2c.errors import Mnv2cError
 from mnv2c.native import cpu_name
-from mnv2c.runners.qemu import find_qemu
 from mnv2c.targets import X86, native_target
-from mnv2c.toolchain import compile_c, find_zig
+from mnv2c.toolchain import compile_c, find_qemu, find_zig
 
 _PYTHON = (3, 10)
 _IMPORTS = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi", "pillow": "PIL", "pyyaml": "yaml"}

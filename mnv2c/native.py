@@ -11,7 +11,6 @@ import platform
 import struct
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +21,7 @@ from mnv2c.network import (
     OK,
     Interface,
     LayerRun,
+    RunnableNetwork,
     check_threads,
     explain_create,
     fitting,
@@ -53,8 +53,8 @@ class _Layer(ctypes.Structure):
 _OBSERVER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(_Layer))
 
 
-class Network:
-    """A library, loaded, with a context of its own. Close it, or use it in a ``with``."""
+class Network(RunnableNetwork):
+    """A library, loaded into this process."""
 
     def __init__(
         self,
@@ -65,8 +65,7 @@ class Network:
         share_threads_with: Network | None = None,
     ) -> None:
         """See ``load``. A network that shares another's threads takes its number of threads, and its turns."""
-        self.directory = Path(directory)
-        self._interface = read_interface(self.directory)
+        super().__init__(read_interface(Path(directory)))
         self._library = _open_library(self._interface)
         self._context = ctypes.c_void_p()
         share = None
@@ -83,50 +82,28 @@ class Network:
 
     @property
     def processor(self) -> str:
-        """What it runs on, as the system calls it."""
         return cpu_name()
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """(batch, height, width, channels)"""
-        return self._interface.input_shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """(batch, classes)"""
-        return self._interface.output_shape
-
-    @property
-    def instruction_sets(self) -> tuple[str, ...]:
-        """What the library has kernels for, best first."""
-        return self._interface.instruction_sets
-
-    @property
     def instruction_set(self) -> str:
-        """The one in use."""
         return cast(bytes, self._function("instruction_set", ctypes.c_char_p)(self._alive())).decode()
 
     @property
     def threads(self) -> int:
-        """How many share the work, the caller included."""
         return cast(int, self._function("threads")(self._alive()))
 
     def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (batch, classes) of normalised images, float32 NHWC."""
         return self._run("run", fitting(self._interface, x, np.float32))
 
     def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits of raw RGB bytes, uint8 NHWC, or HWC where the batch is 1."""
         return self._run("run_rgb", fitting(self._interface, image, np.uint8))
 
     def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-        """``run``, and the nanoseconds that it took."""
         begin = time.perf_counter_ns()
         logits = self.run(x)
         return logits, time.perf_counter_ns() - begin
 
     def layers(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> list[LayerRun]:
-        """Runs once, on floats or on bytes, and returns what every layer computed, in order."""
         name = "run_rgb" if np.asarray(x).dtype == np.uint8 else "run"
         images = fitting(self._interface, x, np.uint8 if name == "run_rgb" else np.float32)
         seen: list[LayerRun] = []
@@ -140,18 +117,9 @@ class Network:
         return seen
 
     def close(self) -> None:
-        """Frees the context; afterwards only ``close`` may be called. No other thread may be running it."""
         context, self._context = self._context, ctypes.c_void_p()
         if context:
             self._function("destroy", None)(context)
-
-    def __enter__(self) -> Network:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_context"):

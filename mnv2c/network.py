@@ -6,10 +6,11 @@ library's ``Interface``, arrays that fit it, and LibraryErrors that say what doe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ _THREADS, _CPU, _INSTRUCTION_SET = 3, 4, 5
 _MAX_THREADS = 256
 
 
+Opened = TypeVar("Opened", bound="RunnableNetwork")
+
+
 @dataclass(frozen=True)
 class LayerRun:
     """One layer of one run: ``array`` is what it computed (N, H, W, C), ``nanoseconds`` its wall time."""
@@ -30,53 +34,6 @@ class LayerRun:
     array: NDArray[np.float32]
     nanoseconds: int
     macs: int
-
-
-class RunnableNetwork(Protocol):
-    """What validate, run and bench need of a library with a context of its own, here or on another machine."""
-
-    directory: Path
-
-    @property
-    def processor(self) -> str:
-        """What it runs on, for people: ``AMD EPYC 7763``, ``qemu (cortex-a53)``."""
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """(batch, height, width, channels)"""
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """(batch, classes)"""
-
-    @property
-    def instruction_set(self) -> str:
-        """The one in use."""
-
-    @property
-    def threads(self) -> int:
-        """How many share the work, the caller included."""
-
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (batch, classes) of normalised images, float32 NHWC."""
-
-    def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits of raw RGB bytes, uint8 NHWC, or HWC where the batch is 1."""
-
-    def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-        """``run``, and the nanoseconds that it took where it ran."""
-
-    def layers(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> list[LayerRun]:
-        """Runs once, on floats or on bytes, and returns what every layer computed, in order."""
-
-    def close(self) -> None:
-        """Frees the context; afterwards only ``close`` may be called."""
-
-    def __enter__(self) -> RunnableNetwork: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -108,6 +65,76 @@ class Interface:
     @property
     def static_library(self) -> Path:
         return self.directory / "lib" / f"lib{self.identifier}.a"
+
+
+class RunnableNetwork(ABC):
+    """A library with a context of its own, here or on another machine. Close it, or use it in a ``with``."""
+
+    def __init__(self, interface: Interface) -> None:
+        self._interface = interface
+
+    @property
+    def directory(self) -> Path:
+        """Where the library was built."""
+        return self._interface.directory
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(batch, height, width, channels)"""
+        return self._interface.input_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(batch, classes)"""
+        return self._interface.output_shape
+
+    @property
+    def instruction_sets(self) -> tuple[str, ...]:
+        """What the library has kernels for, best first."""
+        return self._interface.instruction_sets
+
+    @property
+    @abstractmethod
+    def processor(self) -> str:
+        """What it runs on, for people: ``AMD EPYC 7763``, ``qemu (cortex-a53)``."""
+
+    @property
+    @abstractmethod
+    def instruction_set(self) -> str:
+        """The one in use."""
+
+    @property
+    @abstractmethod
+    def threads(self) -> int:
+        """How many share the work, the caller included."""
+
+    @abstractmethod
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (batch, classes) of normalised images, float32 NHWC."""
+
+    @abstractmethod
+    def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of raw RGB bytes, uint8 NHWC, or HWC where the batch is 1."""
+
+    @abstractmethod
+    def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+        """``run``, and the nanoseconds that it took where it ran."""
+
+    @abstractmethod
+    def layers(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> list[LayerRun]:
+        """Runs once, on floats or on bytes, and returns what every layer computed, in order."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees the context; afterwards only ``close`` may be called. No other thread may be running it."""
+
+    def __enter__(self: Opened) -> Opened:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def read_interface(directory: Path) -> Interface:

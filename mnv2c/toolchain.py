@@ -1,8 +1,9 @@
-"""Finds the compilers and runs them: zig from PyPI compiles and links every library; the machine needs none of its own.
+"""Finds compilers and QEMU, and runs the compilers: zig from PyPI compiles and links every library.
 
-A compiler named in ``CC``, or the target's cross gcc where zig is missing, does the same work; libraries then ask for
-that compiler's glibc. What comes in: file names inside a working directory. What goes out: files beside them, the same
-bytes from the same inputs. Every failure is a ToolError that says what to do.
+The machine needs no compiler of its own. One named in ``CC``, or the target's cross gcc where zig is missing, does
+the same work; libraries then ask for that compiler's glibc. What comes in: file names inside a working directory.
+What goes out: files beside them, the same bytes from the same inputs. Every failure is a ToolError that says what to
+do.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mnv2c.errors import ToolError
 from mnv2c.targets import Target
 
 ZIG_PACKAGE = "ziglang==0.17.1"
+_QEMU_NAMES = {"armv7l": "arm"}  # where QEMU names an architecture otherwise
 _ANOTHER_CACHE = "set XDG_CACHE_HOME to another place"
 _LITTLE_SPACE = 64 * 1024 * 1024  # bytes; more than any library
 _MESSAGE_LINES = 8  # of a compiler's output, enough for its first error
@@ -120,6 +122,18 @@ def find_cc() -> str:
     if path is None:
         raise ToolError("no C compiler: install one (apt install gcc), or set CC to its path")
     return path
+
+
+def find_qemu(architecture: str, *, plugins: bool = False) -> str:
+    """QEMU's user emulator for ``architecture``; with ``plugins`` one that loads them: Debian's static ones do not."""
+    name = f"qemu-{_QEMU_NAMES.get(architecture, architecture)}"
+    for program in (name,) if plugins else (f"{name}-static", name):
+        path = shutil.which(program)
+        if path is not None:
+            return path
+    if plugins:
+        raise ToolError(f"no {name}, which counts instructions: apt install qemu-user")
+    raise ToolError(f"no {name}-static, which runs programs for {architecture} here: apt install qemu-user-static")
 
 
 def compile_c(toolchain: Toolchain, directory: Path, source: str, *, flags: Sequence[str] = ()) -> str:

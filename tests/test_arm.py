@@ -11,9 +11,8 @@ from test_consumers import call, need
 from test_library import output_of
 
 import mnv2c
-from mnv2c.runners.qemu import find_qemu
 from mnv2c.targets import ARM, ARMV7, Target
-from mnv2c.toolchain import find_toolchain, link_program
+from mnv2c.toolchain import find_qemu, find_toolchain, link_program
 from mnv2c.validate import seeded_images
 
 PIXELS = seeded_images(1, (RESOLUTION, RESOLUTION, 3), seed=7)["seeded input 0"]

@@ -5,6 +5,7 @@ Every case is a process of its own. A case returns what finished, and the words 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import site
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,30 +99,29 @@ def _without_ziglang(place: Place, *arguments: str | Path) -> Finished:
     return mnv2c(*arguments, cwd=place.folder, environment=environment, python=python)
 
 
-def _with_a_tiny_disk(place: Place) -> Finished:
+@contextlib.contextmanager
+def _tiny_disk(place: Place) -> Iterator[Path]:
     disk = place.folder / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False)
     if mounted.returncode != 0:
         pytest.skip("may not mount a small file system here")
     try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def _build_on_a_tiny_disk(place: Place) -> Finished:
+    with _tiny_disk(place) as disk:
         done = place.build_mini("--out", disk / "library")
         assert list(disk.iterdir()) == []
         return done
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def _tune_on_a_tiny_disk(place: Place) -> Finished:
-    disk = place.folder / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip("may not mount a small file system here")
-    try:
+    with _tiny_disk(place) as disk:
         return mnv2c("tune", place.spec(), "--schedules", disk / "schedules", "--trials", "1")
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def _no_large_files() -> None:
@@ -232,12 +232,12 @@ FILES: dict[str, Case] = {
     ),
     "a file for output": lambda p: (p.build_mini("--out", p.file("taken", "x")), "taken"),
     "a place that cannot be written": lambda p: (p.build_mini("--out", "/proc/library"), "/proc/library"),
-    "a tiny disk": lambda p: (_with_a_tiny_disk(p), "the disk is full"),
+    "a tiny disk": lambda p: (_build_on_a_tiny_disk(p), "the disk is full"),
     "a limit on file sizes": lambda p: (mnv2c("build", SPEC, cwd=p.folder, before=_no_large_files), "File too large"),
     "no zig and no compiler": lambda p: (_without_ziglang(p, "build", p.spec()), "pip install ziglang"),
     "tuning for another machine": lambda p: (
         mnv2c("tune", SPEC, "--target", "arm", "--schedules", p.folder / "s"),
-        "this machine is x86_64, so it cannot time kernels for aarch64: `--runner static`",
+        "kernels for aarch64 cannot be timed on this machine (x86_64): `--runner static`",
     ),
     "a file for records": lambda p: (
         mnv2c("tune", p.spec(), "--schedules", p.file("taken", "x"), "--trials", "1"),
@@ -277,7 +277,7 @@ FILES: dict[str, Case] = {
     ),
     "no qemu that counts": lambda p: (
         mnv2c("bench", p.library, "--count", "--runner", "qemu", environment={"PATH": str(p.folder)}),
-        "qemu-x86_64 is missing, which counts the instructions: apt install qemu-user",
+        "no qemu-x86_64, which counts instructions: apt install qemu-user",
     ),
     "cost of a library for x86": lambda p: (mnv2c("cost", p.library), "built for x86_64; there are models of cortex-"),
     "cost of nothing": lambda p: (mnv2c("cost", p.folder), "no manifest.json"),

@@ -23,9 +23,8 @@ from mnv2c.errors import LibraryError, ToolError
 from mnv2c.network import RunnableNetwork, read_interface
 from mnv2c.runners import open_network
 from mnv2c.runners.program import Ending, Peer, RemoteNetwork
-from mnv2c.runners.qemu import find_qemu
 from mnv2c.runners.ssh import Host
-from mnv2c.toolchain import find_cc
+from mnv2c.toolchain import find_cc, find_qemu
 from mnv2c.validate import seeded_images
 
 

@@ -23,7 +23,7 @@ from mnv2c.targets import A53, A72, ARM, V2, V3, V4, X86, Cpu, native_target
 from mnv2c.toolchain import compile_c, find_zig
 from mnv2c.tuning import compile as compiling
 from mnv2c.tuning.compile import compile_candidates
-from mnv2c.tuning.lookup import best_records, by_rule, from_records
+from mnv2c.tuning.lookup import best_record, by_rule, from_records
 from mnv2c.tuning.records import RECORD_FILE, WORKLOAD_FILE, Database, Origin, record_json
 from mnv2c.tuning.runners import Trial
 from mnv2c.tuning.runners import local as local_runner
@@ -156,7 +156,7 @@ def test_a_failed_trial_is_kept_and_never_chosen(database: Database) -> None:
     add(database, WORK, how)
     (record,) = database.load(NATIVE.mcpu).records
     assert record.failed
-    assert best_records([record], NATIVE, lambda line: None) == {}
+    assert best_record([record], NATIVE, pytest.fail) is None
 
 
 def test_a_torn_line_is_dropped_and_then_gone(database: Database) -> None:
@@ -198,6 +198,18 @@ def test_a_damaged_workload_takes_its_records_with_it_and_no_other(database: Dat
     assert len(loaded.complaints) == 2
     add(database, WORK, space(WORK, NATIVE)[0], 1e-3)
     assert database.load(NATIVE.mcpu).records[-1].work == WORK
+
+
+def test_what_cannot_be_read_stays(database: Database) -> None:
+    first, second = space(WORK, NATIVE)[:2]
+    add(database, WORK, first, 1e-3)
+    path = database.directory / NATIVE.mcpu / RECORD_FILE
+    path.write_text('["from another version"]\n' + path.read_text(encoding="utf-8"), encoding="utf-8")
+    add(database, WORK, second, 1e-3)
+    assert database.keep(NATIVE.mcpu, lambda records: [one for one in records if one.how == second]) == 1
+    assert [record.how for record in database.load(NATIVE.mcpu).records] == [second]
+    assert '["from another version"]\n' in path.read_text(encoding="utf-8")
+    assert database.keep("no-such-core", list) == 0
 
 
 def test_two_writers_lose_nothing(database: Database, tmp_path: Path) -> None:
@@ -272,6 +284,20 @@ def test_the_nearest_workload_lends_its_parameters(database: Database) -> None:
     assert (choose(near, NATIVE).how, choose(near, NATIVE).origin) == (how, "transferred")
     assert choose(far, NATIVE) == by_rule(far, NATIVE)
     assert choose(Dense(24, 3), NATIVE).origin == "rule"
+
+
+def test_two_stems_of_one_name_lend_to_a_third(database: Database) -> None:
+    same, symmetric = (
+        Stem(48, 48, 16, 2, rows=96, columns=96, padding=padding, border=Padding(1, 1, 1, 1), relu6=True)
+        for padding in (Padding(0, 0, 1, 1), Padding(1, 1, 0, 0))
+    )
+    assert same.name == symmetric.name
+    for stem in (same, symmetric):
+        add(database, stem, space(stem, NATIVE)[0], 1e-3)
+    wider = Stem(
+        48, 48, 24, 2, rows=96, columns=96, padding=Padding(1, 1, 1, 1), border=Padding(1, 1, 1, 1), relu6=True
+    )
+    assert from_records(database.directory, [NATIVE], pytest.fail)(wider, NATIVE).origin == "transferred"
 
 
 def test_where_the_rule_won_it_is_the_rule_that_is_lent(database: Database) -> None:

@@ -44,8 +44,8 @@ def compile_program(
 ) -> Program:
     """``identifier`` prefixes every symbol; ``choose`` finds the schedules; ``report`` hears a line per CPU."""
     calls = _kernel_calls(graph, legalized)
-    works = list(dict.fromkeys(work for _, work in layer_workloads(graph, legalized)))
     stem = _reads_bytes(graph, calls[0].work)
+    works = list(dict.fromkeys([*(call.work for call in calls), *([stem] if stem else [])]))
     packer = _Packer()
     arena = plan_memory(graph)
     program_calls = [_call(graph, call, packer, arena.offsets) for call in calls]
@@ -71,9 +71,10 @@ def compile_program(
 
 def layer_workloads(graph: Graph, legalized: Legalized) -> list[tuple[str, Workload]]:
     """Every layer's name and workload; the stem a second time, last, as it reads raw bytes."""
-    layers = [(call.op.name, call.work) for call in _kernel_calls(graph, legalized)]
-    stem = _reads_bytes(graph, layers[0][1])
-    return layers + ([(f"{layers[0][0]} (bytes)", stem)] if stem else [])
+    calls = _kernel_calls(graph, legalized)
+    layers = [(call.op.name, call.work) for call in calls]
+    stem = _reads_bytes(graph, calls[0].work)
+    return [*layers, (f"{calls[0].op.name} (bytes)", stem)] if stem else layers
 
 
 def _kernel_calls(graph: Graph, legalized: Legalized) -> list[_KernelCall]:

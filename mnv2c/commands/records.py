@@ -3,60 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mnv2c.commands import UsageError, say, say_json
 from mnv2c.driver import SCHEDULES
 from mnv2c.errors import RecordError
-
-if TYPE_CHECKING:
-    from mnv2c.kernels import Workload
-    from mnv2c.tuning.records import Database, Record
+from mnv2c.kernels import space
+from mnv2c.targets import Cpu
+from mnv2c.tuning.compile import compile_candidates
+from mnv2c.tuning.cores import core_named
+from mnv2c.tuning.lookup import best_record
+from mnv2c.tuning.records import Database, Record, by_workload
 
 
 def command(options: argparse.Namespace) -> int:
     """One of list, show, check, prune, merge."""
-    from mnv2c.tuning.records import Database
-
-    directory = options.schedules or SCHEDULES
-    if not directory.is_dir():
-        raise RecordError(f"{directory}: no such directory; `mnv2c tune` makes one")
     if (options.argument is None) == (options.action in ("show", "merge")):
         wanted = {"show": "a KERNEL, or a part of its name", "merge": "a DIR"}.get(options.action, "nothing else")
         raise UsageError(f"records {options.action} takes {wanted}")
-    database = Database(directory)
-    if options.action == "merge":
-        return _merge(database, Path(options.argument), options)
-    loaded = {core: _load(database, core) for core in database.cores()}
-    if options.action == "list":
-        return _list(loaded, options)
-    if options.action == "show":
-        return _show(loaded, options)
-    return _check(loaded, options) if options.action == "check" else _prune(database, loaded, options)
+    directory = options.schedules or SCHEDULES
+    if not directory.is_dir():
+        raise RecordError(f"{directory}: no such directory; `mnv2c tune` makes one")
+    actions = {"list": _list, "show": _show, "check": _check, "prune": _prune, "merge": _merge}
+    return actions[options.action](Database(directory), options)
 
 
 def _load(database: Database, core: str) -> list[Record]:
     loaded = database.load(core)
     for complaint in loaded.complaints:
-        print(f"mnv2c: note: {complaint}", file=sys.stderr)
+        _note(complaint)
     return list(loaded.records)
 
 
-def _list(loaded: dict[str, list[Record]], options: argparse.Namespace) -> int:
+def _note(complaint: str) -> None:
+    print(f"mnv2c: note: {complaint}", file=sys.stderr)
+
+
+def _list(database: Database, options: argparse.Namespace) -> int:
     """A line per kernel: its trials and the best of them."""
     rows = [
-        {
-            "core": core,
-            "kernel": work.name,
-            "trials": len(records),
-            "failed": sum(record.failed for record in records),
-            **_best_row(core, records),
-        }
-        for core, all_records in loaded.items()
-        for work, records in _by_work(all_records).items()
+        _summary(core, records) for core in database.cores() for records in by_workload(_load(database, core)).values()
     ]
     if options.json:
         say_json(rows)
@@ -69,33 +59,53 @@ def _list(loaded: dict[str, list[Record]], options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(loaded: dict[str, list[Record]], options: argparse.Namespace) -> int:
+def _summary(core: str, records: Sequence[Record]) -> dict[str, Any]:
+    """Of one kernel: the best time, and how much it gains over the rule's under the same origin."""
+    work, (_, cpu) = records[0].work, core_named(core)
+    row = {"core": core, "kernel": work.name, "trials": len(records), "failed": sum(r.failed for r in records)}
+    best = best_record(records, cpu, _note)
+    if best is None:
+        return row | {"best_us": None, "gain": None, "how": None, "origin": str(records[-1].origin)}
+    rules = [record.best for record in records if record.origin == best.origin and record.how == space(work, cpu)[0]]
+    gain = min(rules, default=best.best) / best.best
+    return row | {"best_us": best.best * 1e6, "gain": gain, "how": str(best.how), "origin": str(best.origin)}
+
+
+def _show(database: Database, options: argparse.Namespace) -> int:
     """Every trial of some kernels, the fastest first."""
-    found = [record for records in loaded.values() for record in records if options.argument in record.work.name]
+    records = [record for core in database.cores() for record in _load(database, core)]
+    found = [record for record in records if options.argument in record.work.name]
     if not found:
         raise RecordError(f"no record of a kernel with {options.argument!r} in its name; see `mnv2c records list`")
     found.sort(key=lambda record: (record.core, record.work.name, record.best))
-    rows = [{"core": r.core, "kernel": r.work.name, "how": str(r.how), **_times(r)} for r in found]
     if options.json:
-        say_json(rows)
+        say_json([_trial(record) for record in found])
         return 0
-    for row in rows:
+    for row in map(_trial, found):
         time = "failed" if row["best_us"] is None else f"{row['best_us']:.1f} us, spread {row['spread']:.1%}"
         say(f"{row['core']}  {row['kernel']}  {row['how']}  {time}  {row['origin']}")
     return 0
 
 
-def _check(loaded: dict[str, list[Record]], options: argparse.Namespace) -> int:
-    """Whether the best record of every kernel is still a schedule of this version, and compiles."""
-    from mnv2c.tuning.compile import compile_candidates
-    from mnv2c.tuning.cores import core_named
+def _trial(record: Record) -> dict[str, Any]:
+    return {
+        "core": record.core,
+        "kernel": record.work.name,
+        "how": str(record.how),
+        "best_us": None if record.failed else record.best * 1e6,
+        "spread": record.spread,
+        "origin": str(record.origin),
+    }
 
-    failures, checked = [], 0
-    for core, all_records in loaded.items():
+
+def _check(database: Database, options: argparse.Namespace) -> int:
+    """Whether the best record of every kernel is still a schedule of this version, and compiles."""
+    failures: list[str] = []
+    checked = 0
+    for core in database.cores():
         target, cpu = core_named(core)
-        for work, records in _by_work(all_records).items():
-            best, complaints = _usable(work, core, records)
-            failures += complaints
+        for work, records in by_workload(_load(database, core)).items():
+            best = best_record(records, cpu, failures.append)
             if best is not None:
                 checked += 1
                 compiled = compile_candidates(work, [best.how], target, cpu)
@@ -107,24 +117,13 @@ def _check(loaded: dict[str, list[Record]], options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _prune(database: Database, loaded: dict[str, list[Record]], options: argparse.Namespace) -> int:
-    """Keeps of every kernel the best record and the rule's, which says how much it gains."""
-    from mnv2c.kernels import space
-    from mnv2c.tuning.cores import core_named
-
+def _prune(database: Database, options: argparse.Namespace) -> int:
+    """Keeps of every kernel the best record, and the rule's beside it, which says how much it gains."""
     dropped = 0
-    for core, all_records in loaded.items():
-        kept = []
+    for core in database.cores():
         _, cpu = core_named(core)
-        for work, records in _by_work(all_records).items():
-            best, _ = _usable(work, core, records)
-            if best is not None:
-                rule = space(work, cpu)[0]
-                kept += [
-                    r for r in records if r is best or (r.how == rule and r.origin == best.origin and not r.failed)
-                ]
-        dropped += len(all_records) - len(kept)
-        database.replace(core, kept)
+        _load(database, core)  # for its complaints: what cannot be read stays
+        dropped += database.keep(core, functools.partial(_worth_keeping, cpu))
     if options.json:
         say_json({"dropped": dropped})
     else:
@@ -132,10 +131,20 @@ def _prune(database: Database, loaded: dict[str, list[Record]], options: argpars
     return 0
 
 
-def _merge(database: Database, other: Path, options: argparse.Namespace) -> int:
-    """Adds another directory's records, those that are not there already."""
-    from mnv2c.tuning.records import Database
+def _worth_keeping(cpu: Cpu, records: Sequence[Record]) -> list[Record]:
+    kept = []
+    for work, trials in by_workload(records).items():
+        best = best_record(trials, cpu, _note)
+        if best is not None:
+            rule = space(work, cpu)[0]
+            rules = [record for record in trials if record.how == rule and record.origin == best.origin]
+            kept += [record for record in trials if record is best or (record in rules and not record.failed)]
+    return kept
 
+
+def _merge(database: Database, options: argparse.Namespace) -> int:
+    """Adds another directory's records, those that are not there already."""
+    other = Path(options.argument)
     if not other.is_dir():
         raise RecordError(f"{other}: no such directory")
     source = Database(other)
@@ -150,42 +159,3 @@ def _merge(database: Database, other: Path, options: argparse.Namespace) -> int:
     else:
         say(f"{added} records added to {database.directory}")
     return 0
-
-
-def _by_work(records: Sequence[Record]) -> dict[Workload, list[Record]]:
-    found: dict[Workload, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.work, []).append(record)
-    return found
-
-
-def _usable(work: Workload, core: str, records: Sequence[Record]) -> tuple[Record | None, list[str]]:
-    """What a build would take, and the complaints about the others."""
-    from mnv2c.tuning.cores import core_named
-    from mnv2c.tuning.lookup import best_records
-
-    complaints: list[str] = []
-    return best_records(records, core_named(core)[1], complaints.append).get(work), complaints
-
-
-def _best_row(core: str, records: Sequence[Record]) -> dict[str, Any]:
-    """The best time, and how much it gains over the rule's under the same origin."""
-    from mnv2c.kernels import space
-    from mnv2c.tuning.cores import core_named
-
-    work = records[0].work
-    best, _ = _usable(work, core, records)
-    if best is None:
-        return {"best_us": None, "gain": None, "how": None, "origin": str(records[-1].origin)}
-    rule = space(work, core_named(core)[1])[0]
-    rules = [record.best for record in records if record.how == rule and record.origin == best.origin]
-    gain = min(rules, default=best.best) / best.best
-    return {"best_us": best.best * 1e6, "gain": gain, "how": str(best.how), "origin": str(best.origin)}
-
-
-def _times(record: Record) -> dict[str, Any]:
-    return {
-        "best_us": None if record.failed else record.best * 1e6,
-        "spread": record.spread,
-        "origin": str(record.origin),
-    }

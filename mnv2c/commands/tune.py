@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from mnv2c.commands import UsageError, progress, say, say_json, stop_if_interrupted
 from mnv2c.driver import SCHEDULES, workloads
+from mnv2c.kernels import Workload
 from mnv2c.spec import load_spec
 from mnv2c.targets import Cpu, Target, target_named
-
-if TYPE_CHECKING:
-    from mnv2c.tuning.runners import Trial
-    from mnv2c.tuning.tune import Task
+from mnv2c.tuning.progress import Progress, to_json
+from mnv2c.tuning.records import Database
+from mnv2c.tuning.runners import Runner, Trial
+from mnv2c.tuning.tune import Limits, Task, make_tasks, tune
 
 
 def command(options: argparse.Namespace) -> int:
     """One CPU of the target after the other."""
-    from mnv2c.tuning.records import Database
-
     if (options.rpc is None) != (options.key is None):
         raise UsageError("--rpc and --key go together: --rpc HOST:PORT --key KEY")
     report = progress()
@@ -27,26 +27,24 @@ def command(options: argparse.Namespace) -> int:
     specs = [load_spec(path, options.set) for path in options.specs]
     layers = [(f"{spec.name} {name}", work) for spec in specs for name, work in workloads(spec)]
     report(f"{len(layers)} layers, {len({work for _, work in layers})} kernels")
-    database = Database(options.schedules or SCHEDULES)
-    results = [_tune(target, cpu, layers, database, options) for cpu in target.cpus]
+    results = [_tune(target, cpu, layers, options) for cpu in target.cpus]
     if options.json:
         say_json(results)
     return 0
 
 
-def _tune(target: Target, cpu: Cpu, layers: Any, database: Any, options: argparse.Namespace) -> dict[str, Any]:
-    from mnv2c.tuning.progress import Progress, to_json
-    from mnv2c.tuning.tune import Limits, make_tasks, tune
-
+def _tune(
+    target: Target, cpu: Cpu, layers: Sequence[tuple[str, Workload]], options: argparse.Namespace
+) -> dict[str, Any]:
+    database = Database(options.schedules or SCHEDULES)
     runner = _open(options, target, cpu)
     try:
+        if options.fresh:
+            works = {work for _, work in layers}
+            database.keep(cpu.mcpu, lambda records: [record for record in records if record.work not in works])
         loaded = database.load(cpu.mcpu)
         for complaint in loaded.complaints:
             print(f"mnv2c: note: {complaint}", file=sys.stderr)
-        works = {work for _, work in layers}
-        if options.fresh:
-            database.replace(cpu.mcpu, [record for record in loaded.records if record.work not in works])
-            loaded = database.load(cpu.mcpu)
         tasks = make_tasks(layers, runner, loaded.records)
         seconds = None if options.minutes is None else options.minutes * 60.0 / len(target.cpus)
         with Progress(tasks, runner, database.directory / cpu.mcpu, seconds) as shown:
@@ -63,19 +61,18 @@ def _tune(target: Target, cpu: Cpu, layers: Any, database: Any, options: argpars
         runner.close()
 
 
-def _open(options: argparse.Namespace, target: Target, cpu: Cpu) -> Any:
-    """The runner that was asked for."""
-    name = options.runner
+def _open(options: argparse.Namespace, target: Target, cpu: Cpu) -> Runner:
+    """The runner that was asked for; only its own packages are imported."""
     if options.rpc is not None:
         from mnv2c.tuning.runners.rpc import RpcRunner
 
         return RpcRunner(target, cpu, options.rpc, options.key)
-    if name == "local":
+    if options.runner == "local":
         from mnv2c.tuning.runners.local import LocalRunner
 
         return LocalRunner(target, cpu)
-    if name == "static":
+    if options.runner == "static":
         from mnv2c.tuning.runners.static import StaticRunner
 
         return StaticRunner(target, cpu)
-    raise UsageError(f"--runner: unknown runner {name!r}: there are local and static")
+    raise UsageError(f"--runner: unknown runner {options.runner!r}: there are local and static")

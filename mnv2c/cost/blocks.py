@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections import Counter
@@ -56,15 +55,6 @@ def count_blocks(qemu: str, command: Sequence[str], *, feed: bytes = b"") -> lis
         raise ToolError(f"{qemu} did not end within {_SECONDS} s") from error
     except OSError as error:
         raise ToolError(f"cannot count instructions in {tempfile.gettempdir()}: {error.strerror}") from error
-
-
-def find_counting_qemu(architecture: str) -> str:
-    """QEMU's user emulator for ``architecture`` that loads plugins: Debian's static one does not."""
-    name = f"qemu-{'arm' if architecture.startswith('armv7') else architecture}"
-    path = shutil.which(name)
-    if path is None:
-        raise ToolError(f"{name} is missing, which counts the instructions: apt install qemu-user")
-    return path
 
 
 def _interface_of(qemu: str) -> int:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from mnv2c.built import MANIFEST, read_manifest
-from mnv2c.cost.blocks import Block, count_blocks, find_counting_qemu
+from mnv2c.cost.blocks import Block, count_blocks
 from mnv2c.cost.cycles import FunctionCost, function_costs, model_name
 from mnv2c.errors import LibraryError, TargetError
 from mnv2c.network import Interface, read_interface
 from mnv2c.runners.program import LINKING, arguments, link_runner, one_request
 from mnv2c.targets import TARGETS, Cpu
+from mnv2c.toolchain import find_qemu
 from mnv2c.yaml_reader import did_you_mean
 
 CAVEAT = "no cache is modelled, and no call (memset): a lower bound to compare schedules by, not a time"
@@ -73,7 +74,7 @@ def cost(
     cpu = _core(interface, name, core)
     layers = _read_layers(directory)
     kernels = {f"{interface.identifier}_{name}_{kernel}" for _, kernel, _ in layers}
-    qemu, model = find_counting_qemu(interface.architecture), model_name(cpu.mcpu)
+    qemu, model = find_qemu(interface.architecture, plugins=True), model_name(cpu.mcpu)
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
         report(LINKING)
         program = link_runner(interface, Path(scratch), static=True)
@@ -98,7 +99,7 @@ def count_instructions(
 ) -> int:
     """Instructions of one inference: those of two less those of one. qemu repeats itself to some parts in a million."""
     interface = read_interface(directory)
-    qemu = find_counting_qemu(interface.architecture)
+    qemu = find_qemu(interface.architecture, plugins=True)
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
         report(LINKING)
         program = link_runner(interface, Path(scratch), static=True)

@@ -199,14 +199,13 @@ def space(work: Pointwise, cpu: Cpu) -> list[PointwiseSchedule]:
     The model does not know the turns and the prefetch: those measured best on Zen 3 come first.
     """
     tiles = sorted(_tiles(work, cpu), key=lambda how: (_cycles(work, cpu, how), -how.strip, -how.rows, -how.columns))
+    unrolls = [turns for turns in (4, 2, 1) if work.k % turns == 0]
     found = []
     for how in tiles:
-        more = work.n > how.columns  # column tiles, whose weights can be prefetched
-        most = -(-how.strip // how.rows)
-        turns = [turns for turns in (4, 2, 1) if turns <= most and work.k % turns == 0]
-        unrolls = [turns for turns in (4, 2, 1) if work.k % turns == 0]
-        found += [replace(how, turns=turns, prefetch=True) for turns in turns if more]
-        found += [replace(how, turns=turns, prefetch=False) for turns in (unrolls if more else turns + unrolls)]
+        shared = [turns for turns in unrolls if turns <= -(-how.strip // how.rows)]  # among the strip's row tiles
+        if work.n > how.columns:
+            found += [replace(how, turns=turns, prefetch=True) for turns in shared]
+        found += [replace(how, turns=turns, prefetch=False) for turns in (*shared, *unrolls)]
     return list(dict.fromkeys(found))
 
 

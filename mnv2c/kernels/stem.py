@@ -158,21 +158,12 @@ def schedule(s: s_tir.Schedule, work: Stem, how: StemSchedule) -> None:
 
 def space(work: Stem, cpu: Cpu) -> list[StemSchedule]:
     """One to four vectors wide, up to three quarters of the registers, bands that divide the rows; the rule's first."""
-    tiles = [
-        StemSchedule(band, rows, columns, lanes)
-        for columns in (2 * cpu.lanes, cpu.lanes, 8, 4 * cpu.lanes)
-        if work.n % columns == 0
-        for lanes in [vector_lanes(columns, cpu.lanes)]
-        for rows in _row_tiles(
-            3 * cpu.registers // 4 // (columns // lanes), work.width, cpu.registers * lanes // 2 // columns
-        )
-        for band in (4, 3, 2, 1)
-        if work.height % band == 0
-    ]
-    return list(dict.fromkeys(tiles))
-
-
-def _row_tiles(most: int, width: int, first: int) -> list[int]:
-    """From ``first`` downwards, then what is above it."""
-    first, most = max(min(first, width), 1), min(most, width)
-    return [*range(first, 0, -1), *range(first + 1, most + 1)]
+    bands = [band for band in (4, 3, 2, 1) if work.height % band == 0]
+    found = []
+    for columns in (columns for columns in (2 * cpu.lanes, cpu.lanes, 8, 4 * cpu.lanes) if work.n % columns == 0):
+        lanes = vector_lanes(columns, cpu.lanes)
+        registers = cpu.registers * lanes // columns  # for each row of the tile
+        first, most = max(min(registers // 2, work.width), 1), min(registers * 3 // 4, work.width)
+        rows = [*range(first, 0, -1), *range(first + 1, most + 1)]
+        found += [StemSchedule(band, row, columns, lanes) for row in rows for band in bands]
+    return list(dict.fromkeys(found))

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from mnv2c.codegen.header import under_prefix
 from mnv2c.errors import LibraryError, ToolError
-from mnv2c.network import OK, Interface, LayerRun, check_threads, explain_create, fitting, must_exist
+from mnv2c.network import OK, Interface, LayerRun, RunnableNetwork, check_threads, explain_create, fitting, must_exist
 from mnv2c.targets import TARGETS
 from mnv2c.toolchain import find_toolchain, link_program
 
@@ -115,15 +114,15 @@ class Peer:
         return LibraryError(self._explain(Ending(status, lines[-1].strip() if lines else "")))
 
 
-class RemoteNetwork:
-    """A library with a context of its own, in a program that ``peer`` talks to. Close it, or use it in a ``with``."""
+class RemoteNetwork(RunnableNetwork):
+    """A library in a program that ``peer`` talks to."""
 
     def __init__(
         self, interface: Interface, peer: Peer, *, processor: str, threads: int, instruction_set: str | None
     ) -> None:
         """Takes ``peer``, whose program was started with these ``threads`` and ``instruction_set``, and closes it."""
-        self.directory = interface.directory
-        self._interface, self._peer, self._processor = interface, peer, processor
+        super().__init__(interface)
+        self._peer, self._processor = peer, processor
         try:
             status, _, payload = self._answer()
             text = payload.decode(errors="replace")
@@ -138,14 +137,6 @@ class RemoteNetwork:
     @property
     def processor(self) -> str:
         return self._processor
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return self._interface.input_shape
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        return self._interface.output_shape
 
     @property
     def instruction_set(self) -> str:
@@ -172,14 +163,6 @@ class RemoteNetwork:
 
     def close(self) -> None:
         self._peer.close()
-
-    def __enter__(self) -> RemoteNetwork:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, images: NDArray[Any], seen: list[LayerRun] | None = None) -> tuple[NDArray[np.float32], int]:
         """Logits and nanoseconds; the layers are added to ``seen`` where there is one."""

@@ -5,27 +5,13 @@ What comes in: a library and, where wanted, the name of a core. What goes out: a
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mnv2c.errors import ToolError
 from mnv2c.network import Interface
 from mnv2c.runners.program import LINKING, Ending, Peer, RemoteNetwork, arguments, link_runner
-
-PACKAGE = "qemu-user-static"
-_NAMES = {"x86_64": "x86_64", "aarch64": "aarch64", "armv7l": "arm"}  # by architecture, as qemu calls it
-
-
-def find_qemu(architecture: str) -> str:
-    """The path of the emulator; ToolError where it is not installed."""
-    name = _NAMES.get(architecture, architecture)
-    for program in (f"qemu-{name}-static", f"qemu-{name}"):
-        path = shutil.which(program)
-        if path is not None:
-            return path
-    raise ToolError(f"no qemu-{name}-static, which runs programs for {architecture} here: apt install {PACKAGE}")
+from mnv2c.toolchain import find_qemu
 
 
 def open_qemu(

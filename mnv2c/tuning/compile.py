@@ -57,7 +57,7 @@ def compile_candidates(work: Workload, hows: Sequence[How], target: Target, cpu:
     return Compiled(rest.object, rest.candidates, failures | rest.failures)
 
 
-def lower_candidates(
+def _lower(
     work: Workload, hows: Sequence[How]
 ) -> tuple[dict[str, LoweredKernel], tuple[Candidate, ...], dict[How, str]]:
     """The candidates by symbol, and why the others have none: a template that TVM cannot follow is a failure."""
@@ -75,7 +75,7 @@ def lower_candidates(
 
 def _compile(work: Workload, hows: Sequence[How], target: Target, cpu: Cpu) -> bytes:
     """What ``_unpack`` reads: a line of JSON, and the object."""
-    lowered, candidates, failures = lower_candidates(work, hows)
+    lowered, candidates, failures = _lower(work, hows)
     found = [(hows.index(one.how), one.symbol, one.tasks, one.scratch_bytes) for one in candidates]
     head = json.dumps([found, [(hows.index(how), why) for how, why in failures.items()]])
     return head.encode() + b"\n" + (build_object(lowered, target, cpu) if lowered else b"")

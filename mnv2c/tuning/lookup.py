@@ -6,6 +6,7 @@ nearest record of its family, its parameters fitted; else the family's rule.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from mnv2c.ir import Padding
 from mnv2c.kernels import How, Workload, space
 from mnv2c.targets import Cpu
-from mnv2c.tuning.records import MEASURED, Database, Record
+from mnv2c.tuning.records import MEASURED, Database, Record, by_workload
 
 _NEAR = 3.0  # doublings, over all extents together, that a record is still worth following
 _FITS = 1.0  # the same, over a schedule's parameters
@@ -38,74 +39,67 @@ def by_rule(work: Workload, cpu: Cpu) -> Choice:
 
 
 def from_records(directory: Path, cpus: Iterable[Cpu], complain: Callable[[str], None]) -> Choose:
-    """``complain`` hears of every record that cannot be used."""
+    """``complain`` hears of every line that cannot be read, and of the records of a kernel that no longer replay."""
     database = Database(directory)
-    best: dict[str, dict[Workload, Record]] = {}
+    records: dict[str, dict[Workload, list[Record]]] = {}
     for cpu in cpus:
         loaded = database.load(cpu.mcpu)
         for complaint in loaded.complaints:
             complain(complaint)
-        best[cpu.mcpu] = best_records(loaded.records, cpu, complain)
+        records[cpu.mcpu] = by_workload(loaded.records)
+
+    @functools.cache
+    def best(work: Workload, cpu: Cpu) -> Record | None:
+        return best_record(records[cpu.mcpu].get(work, ()), cpu, complain)
 
     def choose(work: Workload, cpu: Cpu) -> Choice:
-        records = best[cpu.mcpu]
-        if work in records:
-            return Choice(records[work].how, "exact")
-        how = _transfer(work, cpu, records)
+        record = best(work, cpu)
+        if record is not None:
+            return Choice(record.how, "exact")
+        near = (best(other, cpu) for other in _nearest(work, records[cpu.mcpu]))
+        hows = (_fit(work, cpu, record) for record in near if record is not None)
+        how = next((how for how in hows if how is not None), None)
         return by_rule(work, cpu) if how is None else Choice(how, "transferred")
 
     return choose
 
 
-def best_record(records: Sequence[Record], rule: How) -> Record | None:
-    """The one that gains most over the rule where it was tried; what was measured goes before what was estimated.
+def best_record(records: Sequence[Record], cpu: Cpu, complain: Callable[[str], None]) -> Record | None:
+    """Of one workload's records that can still be scheduled by, the one that gains most over the rule's choice.
 
-    Times of different machines cannot be compared; what each gains over the rule's choice on its machine can.
+    Times of different machines cannot be compared; what each gains over the rule on its machine can. What was measured
+    goes before what was estimated.
     """
-    rules = {record.origin: record.best for record in records if record.how == rule and not record.failed}
+    good = [record for record in records if not record.failed]
+    if not good:
+        return None
+    work, known = good[0].work, space(good[0].work, cpu)
+    stale = [record for record in good if record.how not in set(known)]
+    if stale:
+        what = f"{len(stale)} records of {work.name} for {cpu.mcpu}"
+        complain(f"{what} no longer replay, such as {stale[0].how}; ignored")
+    rules = {record.origin: record.best for record in good if record.how == known[0]}
 
     def rank(record: Record) -> tuple[bool, float, float]:
         rule_seconds = rules.get(record.origin, record.best)
         return record.origin.kind != MEASURED, record.best / rule_seconds, record.best
 
-    return min((record for record in records if not record.failed), key=rank, default=None)
+    return min((record for record in good if record not in stale), key=rank, default=None)
 
 
-def best_records(records: Sequence[Record], cpu: Cpu, complain: Callable[[str], None]) -> dict[Workload, Record]:
-    """The best record of every workload that the kernels of this version can still be scheduled by."""
-    by_work: dict[Workload, list[Record]] = {}
-    for record in records:
-        by_work.setdefault(record.work, []).append(record)
-    found = {}
-    for work, candidates in by_work.items():
-        known = set(space(work, cpu))
-        stale = [record for record in candidates if record.how not in known]
-        if stale:
-            complain(
-                f"{len(stale)} records of {work.name} for {cpu.mcpu} no longer replay, such as {stale[0].how}; ignored"
-            )
-        best = best_record([record for record in candidates if record.how in known], space(work, cpu)[0])
-        if best is not None:
-            found[work] = best
-    return found
+def _nearest(work: Workload, others: Iterable[Workload]) -> list[Workload]:
+    """Those of its family that are near enough, the nearest first."""
+    distances = {other: _distance(work, other) for other in others if type(other) is type(work)}
+    return sorted((other for other in distances if distances[other] <= _NEAR), key=lambda other: distances[other])
 
 
-def _transfer(work: Workload, cpu: Cpu, records: dict[Workload, Record]) -> How | None:
-    """The parameters of the nearest workload, where they divide; the rule's where the rule won there."""
-    near = sorted(
-        (distance, other.name, other)
-        for other in records
-        if type(other) is type(work) and (distance := _distance(work, other)) <= _NEAR
-    )
-    for _, _, other in near:
-        candidates = space(work, cpu)
-        how = records[other].how
-        if how == space(other, cpu)[0]:
-            return candidates[0]
-        fitted = min(candidates, key=lambda candidate: _distance(candidate, how))
-        if _distance(fitted, how) <= _FITS:
-            return fitted
-    return None
+def _fit(work: Workload, cpu: Cpu, record: Record) -> How | None:
+    """The record's parameters where they divide ``work``, the rule's where that won there; else None."""
+    candidates = space(work, cpu)
+    if record.how == space(record.work, cpu)[0]:
+        return candidates[0]
+    fitted = min(candidates, key=lambda candidate: _distance(candidate, record.how))
+    return fitted if _distance(fitted, record.how) <= _FITS else None
 
 
 def _distance(one: Any, other: Any) -> float:

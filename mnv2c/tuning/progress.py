@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mnv2c.errors import RecordError
+from mnv2c.tuning.records import spread
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.tune import Task
 
@@ -60,9 +61,7 @@ class Progress:
     def batch(self, task: Task, trials: Sequence[Trial]) -> None:
         """Every trial goes to the log; the terminal shows the state."""
         for trial in trials:
-            result = (
-                trial.failure or f"{_time(min(trial.seconds))} (spread {trial.seconds[-1] / trial.seconds[0] - 1:.1%})"
-            )
+            result = trial.failure or f"{_time(trial.seconds[0])} (spread {spread(trial.seconds):.1%})"
             self._write(f"{task.work.name}  {trial.how}  {result}")
         if self._live is not None:
             self._live.update(self._table(task), refresh=True)
@@ -76,7 +75,7 @@ class Progress:
             )
 
     def summary(self) -> str:
-        """All kernels, and what the networks gain."""
+        """A line per kernel."""
         lines = [
             f"{self._runner.cpu.mcpu}, {self._runner.origin}: {self._new} new trials in "
             f"{time.monotonic() - self._begin:.0f} s",

@@ -15,7 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -81,22 +81,23 @@ class Record:
         return not self.seconds
 
     @property
+    def spread(self) -> float:
+        """How far its slowest run is from the fastest."""
+        return spread(self.seconds)
+
+    @property
     def best(self) -> float:
         """The mean of the fastest runs, which MetaSchedule ranks by."""
         return sum(self.seconds) / len(self.seconds) if self.seconds else FAILED
 
-    @property
-    def spread(self) -> float:
-        """How far the slowest of them is from the fastest."""
-        return self.seconds[-1] / self.seconds[0] - 1 if self.seconds else 0.0
-
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read, and a line for each thing that could not be."""
+    """What was read, a complaint for each thing that could not be, and those lines of the core as they are."""
 
     records: tuple[Record, ...]
     complaints: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
 class Database:
@@ -119,16 +120,17 @@ class Database:
         works = [
             self._read_workload(line, number, complaints) for number, line in self._lines(WORKLOAD_FILE, complaints)
         ]
-        records = []
+        records, unread = [], []
         for number, line in self._lines(f"{core}/{RECORD_FILE}", complaints):
             try:
                 records.append(_read_record(core, line, works))
             except (ValueError, TypeError, KeyError, IndexError) as error:
+                unread.append(line)
                 reason = " ".join(str(error).split())[:80]
                 complaints.append(
                     f"{self.directory / core / RECORD_FILE}:{number}: not a record this version reads ({reason})"
                 )
-        return Loaded(tuple(records), tuple(complaints))
+        return Loaded(tuple(records), tuple(complaints), tuple(unread))
 
     def append(self, core: str, lines: Sequence[tuple[Workload, Any]]) -> None:
         """Adds trials (``record_json``) of workloads, all on the disk when it returns. RecordError where that fails."""
@@ -144,16 +146,28 @@ class Database:
         except OSError as error:
             raise RecordError(f"{path}: the records cannot be written: {error.strerror}") from error
 
-    def replace(self, core: str, records: Iterable[Record]) -> None:
-        """Keeps these records of ``core`` alone."""
+    def keep(self, core: str, choose: Callable[[Sequence[Record]], Sequence[Record]]) -> int:
+        """Drops the records of ``core`` that ``choose`` does not return, and says how many. What cannot be read stays.
+
+        No other process adds any meanwhile. RecordError where the file cannot be written: then it is as it was.
+        """
         path = self.directory / core / RECORD_FILE
+        if not path.exists():
+            return 0
         try:
             with self._locked():
+                loaded = self.load(core)
+                kept = choose(loaded.records)
                 partial = path.with_suffix(f".{os.getpid()}.partial")
-                partial.write_text("".join(record.line + "\n" for record in records), encoding="utf-8")
-                partial.replace(path)
+                try:
+                    lines = [*loaded.unread, *(record.line for record in kept)]
+                    partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)
         except OSError as error:
             raise RecordError(f"{path}: cannot be written: {error.strerror}") from error
+        return len(loaded.records) - len(kept)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -196,6 +210,19 @@ class Database:
         new = [work for work in dict.fromkeys(works) if work not in numbers]
         _append(self.directory / WORKLOAD_FILE, "".join(_workload_line(work) + "\n" for work in new))
         return numbers | {work: len(known) + index for index, work in enumerate(new)}
+
+
+def by_workload(records: Iterable[Record]) -> dict[Workload, list[Record]]:
+    """The records of each."""
+    found: dict[Workload, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.work, []).append(record)
+    return found
+
+
+def spread(seconds: Sequence[float]) -> float:
+    """How far the slowest of some sorted runs is from the fastest."""
+    return seconds[-1] / seconds[0] - 1 if seconds else 0.0
 
 
 def record_json(work: Workload, how: How, *, target: Target, cpu: Cpu, seconds: Sequence[float], origin: Origin) -> Any:
@@ -256,10 +283,10 @@ def _append(path: Path, text: str) -> None:
     """``text`` at the end, on the disk; what a writer that died left of a line is cut off first."""
     with path.open("a+b") as file:
         size = file.seek(0, os.SEEK_END)
-        if size:
+        file.seek(max(size - 1, 0))
+        if size and file.read() != b"\n":
             file.seek(0)
-            content = file.read()
-            size = content.rfind(b"\n") + 1
+            size = file.read().rfind(b"\n") + 1
             file.truncate(size)
         try:
             file.write(text.encode())

@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 from mnv2c.kernels import How, Workload, space
-from mnv2c.tuning.records import Database, Record, record_json
+from mnv2c.tuning.records import Database, Record, by_workload, record_json
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.search import propose
 
@@ -27,7 +27,7 @@ _GAIN = 0.01  # less than that is noise
 
 @dataclass
 class Task:
-    """One workload on one core. ``uses`` is how many layers of all networks together run it; times are in seconds.
+    """One workload on one core, and the ``layers`` of all networks that run it; times are in seconds.
 
     ``floor`` is the least time at the core's peak; ``tried`` every candidate's time in the order of the trials,
     infinity where it failed.
@@ -90,16 +90,20 @@ class Limits:
 
 def make_tasks(layers: Sequence[tuple[str, Workload]], runner: Runner, records: Sequence[Record]) -> list[Task]:
     """A task per workload, with what ``records`` of this very runner know of it already."""
-    tasks = {}
-    for work in dict.fromkeys(work for _, work in layers):
-        names = tuple(name for name, other in layers if other == work)
-        tasks[work] = Task(work, names, work.macs / runner.macs_per_second, space(work, runner.cpu))
-    for record in records:
-        task = tasks.get(record.work)
-        if task is not None and record.origin == runner.origin and record.how in task.space:
-            seconds = math.inf if record.failed else record.best
-            task.tried[record.how] = min(seconds, task.tried.get(record.how, seconds))
-    return list(tasks.values())
+    names: dict[Workload, list[str]] = {}
+    for name, work in layers:
+        names.setdefault(work, []).append(name)
+    known = by_workload(record for record in records if record.origin == runner.origin)
+    tasks = []
+    for work, users in names.items():
+        task = Task(work, tuple(users), work.macs / runner.macs_per_second, space(work, runner.cpu))
+        candidates = set(task.space)
+        for record in known.get(work, ()):
+            if record.how in candidates:
+                seconds = math.inf if record.failed else record.best
+                task.tried[record.how] = min(seconds, task.tried.get(record.how, seconds))
+        tasks.append(task)
+    return tasks
 
 
 def tune(

@@ -13,7 +13,7 @@ from mnv2c.cost.cycles import model_name
 from mnv2c.cost.kernels import kernel_cycles
 from mnv2c.kernels import How, Workload
 from mnv2c.targets import Cpu, Target
-from mnv2c.tuning.compile import lower_candidates
+from mnv2c.tuning.compile import compile_candidates
 from mnv2c.tuning.records import Origin
 from mnv2c.tuning.runners import Trial
 
@@ -32,13 +32,15 @@ class StaticRunner:
         self.drifts = False
 
     def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
-        lowered, candidates, failures = lower_candidates(work, hows)
-        cycles = kernel_cycles(lowered, self.target, self.cpu, share=_MACS / max(work.macs, _MACS)) if lowered else {}
-        symbols = {candidate.how: candidate.symbol for candidate in candidates}
-        return [
-            Trial(how, failure=failures[how]) if how in failures else Trial(how, (cycles[symbols[how]] / _HERTZ,))
-            for how in hows
-        ]
+        compiled = compile_candidates(work, hows, self.target, self.cpu)
+        trials = {how: Trial(how, failure=failure) for how, failure in compiled.failures.items()}
+        if compiled.candidates:
+            tasks = {candidate.symbol: candidate.tasks for candidate in compiled.candidates}
+            share = _MACS / max(work.macs, _MACS)
+            cycles = kernel_cycles(compiled.object, tasks, self.target, self.cpu, share=share)
+            for one in compiled.candidates:
+                trials[one.how] = Trial(one.how, (cycles[one.symbol] / _HERTZ,))
+        return [trials[how] for how in hows]
 
     def close(self) -> None:
         """It holds nothing."""
