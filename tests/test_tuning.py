@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +238,19 @@ def test_two_writers_lose_nothing(database: Database, tmp_path: Path) -> None:
     assert found == [(n, number + 1.0) for n in (3, 4) for number in range(40)]
 
 
+def test_one_writer_waits_for_the_other(database: Database) -> None:
+    database.directory.mkdir()
+    path = database.directory / NATIVE.mcpu / RECORD_FILE
+    writer = threading.Thread(target=add, args=(database, WORK, space(WORK, NATIVE)[0], 1e-3))
+    with database._locked():
+        writer.start()
+        writer.join(1)
+        assert writer.is_alive()
+        assert not path.exists()
+    writer.join()
+    assert len(database.load(NATIVE.mcpu).records) == 1
+
+
 def test_records_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(RecordError, match="the records cannot be written: Not a directory"):
@@ -275,13 +290,14 @@ def test_what_was_measured_goes_before_what_was_estimated(database: Database) ->
 
 
 def test_the_nearest_workload_lends_its_parameters(database: Database) -> None:
-    near, far = Pointwise(7, 7, 48, 64, relu6=True), Pointwise(112, 112, 512, 512, relu6=True)
+    near, far = Pointwise(7, 7, 48, 64, relu6=True), Pointwise(7, 7, 640, 64, relu6=True)
     rule = space(WORK, NATIVE)[0]
     how = next(one for one in space(WORK, NATIVE) if getattr(one, "rows", 0) != getattr(rule, "rows", 0))
     add(database, WORK, rule, 2e-3)
     add(database, WORK, how, 1e-3)
     choose = from_records(database.directory, [NATIVE], pytest.fail)
     assert (choose(near, NATIVE).how, choose(near, NATIVE).origin) == (how, "transferred")
+    assert how in space(far, NATIVE), "it would fit, and comes from too far away"
     assert choose(far, NATIVE) == by_rule(far, NATIVE)
     assert choose(Dense(24, 3), NATIVE).origin == "rule"
 
@@ -301,10 +317,12 @@ def test_two_stems_of_one_name_lend_to_a_third(database: Database) -> None:
 
 
 def test_where_the_rule_won_it_is_the_rule_that_is_lent(database: Database) -> None:
-    near = Pointwise(7, 7, 48, 64, relu6=True)
-    add(database, WORK, space(WORK, NATIVE)[0], 1e-3)
-    choice = from_records(database.directory, [NATIVE], pytest.fail)(near, NATIVE)
-    assert (choice.how, choice.origin) == (space(near, NATIVE)[0], "transferred")
+    near = Pointwise(7, 7, 48, 72, relu6=True)
+    rule = space(near, V3)[0]
+    assert rule != space(WORK, V3)[0]
+    add(database, WORK, space(WORK, V3)[0], 1e-3, cpu=V3)
+    choice = from_records(database.directory, [V3], pytest.fail)(near, V3)
+    assert (choice.how, choice.origin) == (rule, "transferred")
 
 
 def test_records_for_one_core_are_not_another_s(database: Database) -> None:
@@ -407,6 +425,50 @@ def test_tuning_keeps_every_trial_and_takes_up_where_it_stood(database: Database
         tune(again, runner, database, limits=Limits(12, None), show=lambda task, trials: pytest.fail("tried again"))
     finally:
         runner.close()
+
+
+class KnownMachine:
+    """A machine whose kernels take known times, and that is half as fast with every batch."""
+
+    target, cpu, origin, macs_per_second, drifts = X86, NATIVE, HERE, 1e9, True
+
+    def __init__(self, seconds: dict[How, float]) -> None:
+        self._seconds, self._slowness = seconds, 1.0
+
+    def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
+        self._slowness *= 2
+        return [Trial(how, (self._seconds[how] * self._slowness,)) for how in hows]
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def test_times_of_different_batches_can_be_compared(database: Database) -> None:
+    candidates = space(WORK, NATIVE)
+    seconds = {how: 1.0 + 0.001 * ((7 * number) % 101) for number, how in enumerate(candidates)}
+    (task,) = tasks = make_tasks([("one", WORK)], KnownMachine(seconds), ())
+    tune(tasks, KnownMachine(seconds), database, limits=Limits(3 * BATCH, None), show=lambda task, trials: None)
+    assert len(task.tried) == 3 * BATCH
+    assert task.best_how == min(task.tried, key=lambda how: seconds[how])
+    ratios = [task.tried[how] / seconds[how] for how in task.tried]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios))
+
+
+def test_what_gains_nothing_is_left_alone(database: Database) -> None:
+    same = dict.fromkeys(space(WORK, NATIVE), 1.0)
+    (task,) = tasks = make_tasks([("one", WORK)], KnownMachine(same), ())
+    tune(tasks, KnownMachine(same), database, limits=Limits(None, None), show=lambda task, trials: None)
+    assert 24 < len(task.tried) <= 24 + BATCH
+
+
+def test_a_batch_goes_where_most_is_to_be_gained(database: Database) -> None:
+    often, once = WORK, Pointwise(7, 7, 40, 64, relu6=False)
+    seconds = dict.fromkeys((*space(often, NATIVE), *space(once, NATIVE)), 1.0)
+    tasks = make_tasks([("a", once), ("b", often), ("c", often)], KnownMachine(seconds), ())
+    seen: list[Workload] = []
+    limits = Limits(2 * BATCH, None)
+    tune(tasks, KnownMachine(seconds), database, limits=limits, show=lambda task, trials: seen.append(task.work))
+    assert seen[:3] == [once, often, often], "each once, then the one that two layers use"
 
 
 def test_a_limit_of_time_is_kept(database: Database) -> None:
