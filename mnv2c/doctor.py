@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import Mnv2cError
-from mnv2c.native import cpu_name
 from mnv2c.targets import X86, native_target
 from mnv2c.toolchain import compile_c, find_qemu, find_zig
 
@@ -143,7 +143,7 @@ def _emulator(architecture: str) -> Finding:
 def _processor() -> Finding:
     """Building for other machines works anywhere; running here needs an instruction set that libraries have."""
     try:
-        cpu = native_target().cpus[0]
+        isa = native_target().instruction_sets[0]
     except Mnv2cError as error:
         return Finding("processor", False, cpu_name(), str(error))
-    return Finding("processor", False, f"{cpu_name()}, up to {cpu.mcpu} (--instruction-set {cpu.name})")
+    return Finding("processor", False, f"{cpu_name()}, up to {isa.mcpu} (--instruction-set {isa.name})")

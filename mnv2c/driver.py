@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from mnv2c import __version__
 from mnv2c.codegen.library import MANIFEST, Library
 from mnv2c.codegen.program import Program
-from mnv2c.frontend import build_graph
-from mnv2c.ir import Graph
-from mnv2c.onnx_export import export_onnx
+from mnv2c.ir.graph import Graph
+from mnv2c.ir.printer import format_graph
 from mnv2c.passes import run_pipeline
-from mnv2c.printer import format_graph
-from mnv2c.spec import Spec
+from mnv2c.reference.onnx_export import export_onnx
+from mnv2c.spec.frontend import build_graph
+from mnv2c.spec.table import Spec
 from mnv2c.targets import Target
 from mnv2c.toolchain import Toolchain, find_toolchain
 from mnv2c.weights import WeightsOrigin, load_weights
@@ -69,7 +69,7 @@ def build(
     files["ir/relax.py"] = module.script().encode()
     legalized = legalize(module)
     files["ir/relax-legalized.py"] = legalized.module.script().encode()
-    choose = by_rule if schedules is None else from_records(schedules, target.cpus, complain=report)
+    choose = by_rule if schedules is None else from_records(schedules, target.instruction_sets, complain=report)
     program = compile_program(graph, legalized, target, identifier(spec.name), choose=choose, report=report)
     files[MANIFEST] = _manifest(spec, origin, program, toolchain)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
@@ -96,7 +96,7 @@ def identifier(name: str) -> str:
 def _manifest(spec: Spec, origin: WeightsOrigin, program: Program, toolchain: Toolchain) -> bytes:
     """What the library is and how it came about; the same bytes from the same inputs."""
     from mnv2c.codegen.assemble import interface
-    from mnv2c.kernels.lower import llvm_version
+    from mnv2c.kernels.cpu.lower import llvm_version
 
     manifest = {
         "name": spec.name,
@@ -116,10 +116,10 @@ def _manifest(spec: Spec, origin: WeightsOrigin, program: Program, toolchain: To
         "weights_bytes": len(program.weights),
         "layers": [{"name": call.layer, "kernel": call.kernel, "macs": call.macs} for call in program.calls],
         "kernels": {
-            kernels.cpu.name: {
+            kernels.isa.name: {
                 kernel.name: {"origin": kernel.origin, "schedule": kernel.schedule} for kernel in kernels.kernels
             }
-            for kernels in program.kernel_sets
+            for kernels in program.kernel_objects
         },
     }
     return (json.dumps(manifest, indent=2) + "\n").encode()

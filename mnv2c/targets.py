@@ -15,7 +15,7 @@ from mnv2c.errors import TargetError
 
 
 @dataclass(frozen=True)
-class Cpu:
+class InstructionSet:
     """An instruction set that kernels are generated for, and the core that they are scheduled for.
 
     ``name`` is part of kernel symbols (``v3``) and what ``--instruction-set`` takes; ``mcpu`` is LLVM's name for the
@@ -51,7 +51,7 @@ class Target:
     description: str
     triple: str
     zig_triple: str
-    cpus: tuple[Cpu, ...]
+    instruction_sets: tuple[InstructionSet, ...]
     c_cpu: str = ""
     c_flags: tuple[str, ...] = ()
     float_abi: str = ""
@@ -67,15 +67,17 @@ class Target:
         return self.triple.split("-")[0]
 
 
-V2 = Cpu(name="v2", mcpu="x86-64-v2", lanes=4, registers=16, features=("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt"))
-V3 = Cpu(
+V2 = InstructionSet(
+    name="v2", mcpu="x86-64-v2", lanes=4, registers=16, features=("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt")
+)
+V3 = InstructionSet(
     name="v3",
     mcpu="x86-64-v3",
     lanes=8,
     registers=16,
     features=(*V2.features, "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "lzcnt", "movbe"),
 )
-V4 = Cpu(
+V4 = InstructionSet(
     name="v4",
     mcpu="x86-64-v4",
     lanes=16,
@@ -88,7 +90,7 @@ X86 = Target(
     description="every x86-64 machine: kernels for x86-64-v2, v3 and v4, chosen when a context is created",
     triple="x86_64-linux-gnu",
     zig_triple="x86_64-linux-gnu.2.28",
-    cpus=(V4, V3, V2),
+    instruction_sets=(V4, V3, V2),
 )
 
 # Latencies and throughputs: Arm's software optimization guides for each core; the A53's has none, so LLVM's model.
@@ -96,7 +98,7 @@ _ARMV8 = ("fp", "asimd")
 _ARMV82 = (*_ARMV8, "crc32", "atomics", "fphp", "asimdhp", "asimdrdm", "lrcpc", "asimddp")
 _BASE_ONLY = ("+neon", "-crypto", "-aes", "-sha2", "-crc")  # the BCM2711 has no crypto extension, though its core may
 
-A53 = Cpu(
+A53 = InstructionSet(
     name="armv8",
     mcpu="cortex-a53",
     lanes=4,
@@ -108,7 +110,7 @@ A53 = Cpu(
     loads_ahead=10,
     load_cycles=1,
 )
-A72 = Cpu(
+A72 = InstructionSet(
     name="armv8",
     mcpu="cortex-a72",
     lanes=4,
@@ -119,7 +121,7 @@ A72 = Cpu(
     fmas_per_cycle=1,
     fma_latency=4,
 )
-A76 = Cpu(
+A76 = InstructionSet(
     name="armv82",
     mcpu="cortex-a76",
     lanes=4,
@@ -130,7 +132,7 @@ A76 = Cpu(
     fma_latency=4,
 )
 NEOVERSE_N1 = replace(A76, mcpu="neoverse-n1", l2_bytes=1024 * 1024)
-A7 = Cpu(
+A7 = InstructionSet(
     name="armv7",
     mcpu="cortex-a7",
     lanes=4,
@@ -142,8 +144,14 @@ A7 = Cpu(
 )
 
 
-def _arm64(name: str, description: str, *cpus: Cpu) -> Target:
-    return Target(name, description, triple="aarch64-linux-gnu", zig_triple="aarch64-linux-gnu.2.28", cpus=cpus)
+def _arm64(name: str, description: str, *instruction_sets: InstructionSet) -> Target:
+    return Target(
+        name,
+        description,
+        triple="aarch64-linux-gnu",
+        zig_triple="aarch64-linux-gnu.2.28",
+        instruction_sets=instruction_sets,
+    )
 
 
 ARM = _arm64("arm", "every 64-bit Raspberry Pi and other ARMv8 boards, scheduled for the Pi 4 (Cortex-A72)", A72)
@@ -162,7 +170,7 @@ ARMV7 = Target(
     description="32-bit hard float with NEON and VFPv4: Raspberry Pi 2 and newer under a 32-bit system",
     triple="armv7l-linux-gnueabihf",
     zig_triple="arm-linux-gnueabihf.2.28",
-    cpus=(A7,),
+    instruction_sets=(A7,),
     c_cpu="cortex-a7",
     c_flags=("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
     float_abi="hard",
@@ -170,17 +178,17 @@ ARMV7 = Target(
 _ARM_TARGETS = (ARM, PI3, PI_ZERO_2W, PI4, PI5, AARCH64, ARMV7)
 
 
-def _one_level(cpu: Cpu) -> Target:
+def _one_level(isa: InstructionSet) -> Target:
     return Target(
-        name=f"x86-{cpu.name}",
-        description=f"x86-64 machines with {cpu.mcpu} only",
+        name=f"x86-{isa.name}",
+        description=f"x86-64 machines with {isa.mcpu} only",
         triple=X86.triple,
         zig_triple=X86.zig_triple,
-        cpus=(cpu,),
+        instruction_sets=(isa,),
     )
 
 
-TARGETS = (X86, *(_one_level(cpu) for cpu in (V2, V3, V4)), *_ARM_TARGETS)
+TARGETS = (X86, *(_one_level(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS)
 NATIVE_DESCRIPTION = "this machine only"
 
 
@@ -191,14 +199,14 @@ def native_target() -> Target:
             f"target native: this machine is {platform.system()} on {platform.machine()}; native means x86-64 Linux"
         )
     flags = _cpu_flags()
-    for cpu in X86.cpus:
-        if all(_KERNEL_NAMES.get(feature, feature.replace(".", "_")) in flags for feature in cpu.features):
+    for isa in X86.instruction_sets:
+        if all(_KERNEL_NAMES.get(feature, feature.replace(".", "_")) in flags for feature in isa.features):
             return Target(
                 name="native",
                 description=NATIVE_DESCRIPTION,
                 triple=X86.triple,
                 zig_triple=X86.zig_triple,
-                cpus=(cpu,),
+                instruction_sets=(isa,),
             )
     raise TargetError("target native: this processor lacks SSE4.2, which x86-64-v2 needs")
 

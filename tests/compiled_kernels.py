@@ -10,42 +10,53 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2c.kernels import How, Workload, scheduled, space
-from mnv2c.kernels.lower import LoweredKernel, build_object, lower
-from mnv2c.targets import X86, Cpu, native_target
+from mnv2c.kernels import Schedule, Workload, scheduled, space
+from mnv2c.kernels.isa.lower import LoweredKernel, build_object, lower
+from mnv2c.targets import X86, InstructionSet, native_target
 from mnv2c.toolchain import find_zig, link_shared
 
 Operand = NDArray[np.float32] | NDArray[np.uint8] | None
 CANARY = np.float32(-77.25)
-NATIVE = native_target().cpus[0]
+NATIVE = native_target().instruction_sets[0]
 RUNNABLE = tuple(
-    cpu if cpu in X86.cpus[X86.cpus.index(NATIVE) :] else replace(cpu, name=f"{cpu.name} schedules", mcpu=NATIVE.mcpu)
-    for cpu in X86.cpus
+    isa
+    if isa in X86.instruction_sets[X86.instruction_sets.index(NATIVE) :]
+    else replace(isa, name=f"{isa.name} schedules", mcpu=NATIVE.mcpu)
+    for isa in X86.instruction_sets
 )
 """Every CPU of x86; where this machine lacks one, its schedules in this machine's instructions."""
 
 
 class CompiledKernels:
-    """``works`` in one shared object; ``run`` gives what a kernel wrote."""
+    """``workloads`` in one shared object; ``run`` gives what a kernel wrote."""
 
     def __init__(
-        self, works: Sequence[Workload], cpu: Cpu, directory: Path, *, hows: Mapping[Workload, How] | None = None
+        self,
+        workloads: Sequence[Workload],
+        isa: InstructionSet,
+        directory: Path,
+        *,
+        schedules: Mapping[Workload, Schedule] | None = None,
     ) -> None:
-        """``hows`` schedules them otherwise than by rule."""
-        chosen = {work: space(work, cpu)[0] for work in works} | dict(hows or {})
-        self.lowered: dict[str, LoweredKernel] = {w.name: lower(scheduled(w, chosen[w]), w.name) for w in works}
-        (directory / "kernels.o").write_bytes(build_object(self.lowered, X86, cpu))
+        """``schedules`` schedules them otherwise than by rule."""
+        chosen = {workload: space(workload, isa)[0] for workload in workloads} | dict(schedules or {})
+        self.lowered: dict[str, LoweredKernel] = {w.name: lower(scheduled(w, chosen[w]), w.name) for w in workloads}
+        (directory / "kernels.o").write_bytes(build_object(self.lowered, X86, isa))
         link_shared(find_zig(X86.zig_triple), directory, ["kernels.o"], output="kernels.so")
         self._library = ctypes.CDLL(str(directory / "kernels.so"))
 
     def run(
-        self, work: Workload, operands: Sequence[Operand], shape: tuple[int, ...], tasks: Sequence[tuple[int, int]] = ()
+        self,
+        workload: Workload,
+        operands: Sequence[Operand],
+        shape: tuple[int, ...],
+        tasks: Sequence[tuple[int, int]] = (),
     ) -> NDArray[np.float32]:
-        """What ``work`` makes of input, weight, bias and residual, in ``tasks`` (all at once where none are given).
+        """What ``workload`` makes of input, weight, bias and residual, in ``tasks`` (all at once where none are given).
 
         Every buffer is aligned to its element alone, the output stands between canaries, the scratch is full of NaN.
         """
-        kernel = self.lowered[work.name]
+        kernel = self.lowered[workload.name]
         size = int(np.prod(shape))
         memory = np.full(size + 32, CANARY)
         scratch = np.full(kernel.scratch_bytes // 4 + 1, np.nan, np.float32)
@@ -53,7 +64,7 @@ class CompiledKernels:
         output = memory[16 : 16 + size]
         for begin, end in tasks or [(0, kernel.tasks)]:
             arguments = [*moved, *(None for _ in range(4 - len(moved))), output, scratch]
-            status = self._library[work.name](*(_address(a) for a in arguments), begin, end)
+            status = self._library[workload.name](*(_address(a) for a in arguments), begin, end)
             assert status == 0
         assert np.array_equal(memory[:16], np.full(16, CANARY)), "wrote before its output"
         assert np.array_equal(memory[16 + size :], np.full(16, CANARY)), "wrote past its output"

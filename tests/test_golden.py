@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
+from command_line import SPECS
 
-from mnv2c.frontend import build_graph, parameter_shapes
-from mnv2c.ir import Conv, Graph, Op, Pad, Padding, TensorType
+from mnv2c.ir.graph import Conv, Graph, Op, Pad, Padding, TensorType
+from mnv2c.ir.printer import format_graph
 from mnv2c.passes import run_pipeline
-from mnv2c.printer import format_graph
-from mnv2c.spec import Spec, load_spec
-
-SPECS = Path(__file__).parents[1] / "specs"
+from mnv2c.spec.frontend import build_graph, parameter_shapes
+from mnv2c.spec.table import Spec, load_spec
 
 
 def graph_of(spec: Spec) -> Graph:

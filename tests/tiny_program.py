@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.codegen.assemble import interface
-from mnv2c.codegen.program import Call, CompiledKernel, KernelSet, Operand, Program
-from mnv2c.ir import Padding, TensorType
-from mnv2c.targets import V2, X86, Cpu, Target
+from mnv2c.codegen.program import Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.ir.graph import Padding, TensorType
+from mnv2c.targets import V2, X86, InstructionSet, Target
 from mnv2c.toolchain import compile_c, find_zig
 
 HEIGHT, WIDTH, CHANNELS, CLASSES = 40, 6, 3, 7
@@ -127,7 +127,7 @@ def tiny_program(directory: Path, *, identifier: str = "tiny_1_0", target: Targe
         input=image_type,
         output=TensorType((1, CLASSES)),
         kernels=tuple(_TASKS),
-        kernel_sets=tuple(_kernel_set(directory, identifier, cpu) for cpu in target.cpus),
+        kernel_objects=tuple(_kernel_set(directory, identifier, cpu) for cpu in target.instruction_sets),
         calls=calls,
         arena_bytes=stem_bytes + image_type.nbytes,
         weights=weights,
@@ -152,7 +152,7 @@ def _pack(arrays: dict[str, NDArray[np.float32]]) -> tuple[bytes, dict[str, Oper
     return data, places
 
 
-def _kernel_set(directory: Path, identifier: str, cpu: Cpu) -> KernelSet:
+def _kernel_set(directory: Path, identifier: str, cpu: InstructionSet) -> KernelObject:
     prefix = f"{identifier}_{cpu.name}"
     source = directory / f"{prefix}.c"
     source.write_text(_KERNELS.replace("PREFIX", prefix), encoding="utf-8")
@@ -166,4 +166,4 @@ def _kernel_set(directory: Path, identifier: str, cpu: Cpu) -> KernelSet:
         CompiledKernel(kernel, f"{prefix}_{kernel}", tasks, grain, WIDTH * CHANNELS * 4, "rule", "")
         for kernel, (tasks, grain) in _TASKS.items()
     )
-    return KernelSet(cpu, (directory / name).read_bytes(), kernels)
+    return KernelObject(cpu, (directory / name).read_bytes(), kernels)

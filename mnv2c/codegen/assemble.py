@@ -27,7 +27,7 @@ def interface(program: Program) -> dict[str, object]:
         "identifier": program.identifier,
         "target": program.target.name,
         "triple": program.target.triple,
-        "instruction_sets": [kernels.cpu.name for kernels in program.kernel_sets],
+        "instruction_sets": [kernels.isa.name for kernels in program.kernel_objects],
         "input_shape": list(program.input.shape),
         "output_shape": list(program.output.shape),
     }
@@ -51,9 +51,9 @@ def _check(program: Program) -> None:
     """The contract that C cannot check: every symbol under the library's prefix, every kernel for every CPU."""
     if not re.fullmatch(r"[A-Za-z]\w*", program.identifier, re.ASCII):
         raise ValueError(f"identifier {program.identifier!r} is not a C identifier")
-    for kernels in program.kernel_sets:
+    for kernels in program.kernel_objects:
         if tuple(kernel.name for kernel in kernels.kernels) != program.kernels:
-            raise ValueError(f"the kernels for {kernels.cpu.name} are not those of the program")
+            raise ValueError(f"the kernels for {kernels.isa.name} are not those of the program")
         for kernel in kernels.kernels:
             if not kernel.symbol.startswith(f"{program.identifier}_"):
                 raise ValueError(f"kernel symbol {kernel.symbol!r} lacks the prefix {program.identifier}_")
@@ -79,8 +79,8 @@ def _compile_in(directory: Path, toolchain: Toolchain, program: Program, texts: 
     (directory / "weights.S").write_text(weights_assembly(program), encoding="utf-8")
     (directory / "exports.map").write_text(_version_script(identifier), encoding="utf-8")
     objects = []
-    for kernels in program.kernel_sets:
-        objects.append(f"kernels_{kernels.cpu.name}.o")
+    for kernels in program.kernel_objects:
+        objects.append(f"kernels_{kernels.isa.name}.o")
         (directory / objects[-1]).write_bytes(kernels.object)
 
     sources = [f"src/{identifier}.c", *(f"src/{source}" for source in RUNTIME_SOURCES), "weights.S"]

@@ -15,11 +15,11 @@ from tvm import relax
 from mnv2c.backends.relax.emit import variable
 from mnv2c.backends.relax.legalize import Legalized
 from mnv2c.codegen.memory import plan_memory
-from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelSet, Operand, Program
-from mnv2c.ir import Array, Convolution, Dense, Depthwise, Graph, Op, Padding, TensorType
+from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.ir.graph import Array, Convolution, Dense, Depthwise, Graph, Op, Padding, TensorType
 from mnv2c.kernels import Stem, WeightedWorkload, Workload, scheduled
-from mnv2c.kernels.lower import build_object, lower
-from mnv2c.targets import Cpu, Target
+from mnv2c.kernels.cpu.lower import build_object, lower
+from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.lookup import Choose
 
 GRAIN_MACS = 200_000  # multiply-adds that are worth waking a thread for: a few microseconds
@@ -30,7 +30,7 @@ class _KernelCall:
     """One ``call_tir``: the op of the graph that it computes and its workload."""
 
     op: Op
-    work: Workload
+    workload: Workload
 
 
 def compile_program(
@@ -44,25 +44,25 @@ def compile_program(
 ) -> Program:
     """``identifier`` prefixes every symbol; ``choose`` finds the schedules; ``report`` hears a line per CPU."""
     calls = _kernel_calls(graph, legalized)
-    stem = _reads_bytes(graph, calls[0].work)
-    works = list(dict.fromkeys([*(call.work for call in calls), *([stem] if stem else [])]))
+    stem = _reads_bytes(graph, calls[0].workload)
+    workloads = list(dict.fromkeys([*(call.workload for call in calls), *([stem] if stem else [])]))
     packer = _Packer()
     arena = plan_memory(graph)
     program_calls = [_call(graph, call, packer, arena.offsets) for call in calls]
     if stem:
         program_calls[0] = replace(program_calls[0], kernel_uint8=stem.name)
     sets = []
-    for cpu in target.cpus:
-        report(f"compile {len(works)} kernels for {cpu.mcpu}")
-        sets.append(_compile_kernels(works, target, cpu, identifier, choose))
+    for isa in target.instruction_sets:
+        report(f"compile {len(workloads)} kernels for {isa.mcpu}")
+        sets.append(_compile_kernels(workloads, target, isa, identifier, choose))
     return Program(
         name=graph.name,
         identifier=identifier,
         target=target,
         input=graph.input.type,
         output=graph.op(graph.output).type,
-        kernels=tuple(work.name for work in works),
-        kernel_sets=tuple(sets),
+        kernels=tuple(workload.name for workload in workloads),
+        kernel_objects=tuple(sets),
         calls=tuple(program_calls),
         arena_bytes=arena.arena_bytes,
         weights=packer.blob(),
@@ -72,8 +72,8 @@ def compile_program(
 def layer_workloads(graph: Graph, legalized: Legalized) -> list[tuple[str, Workload]]:
     """Every layer's name and workload; the stem a second time, last, as it reads raw bytes."""
     calls = _kernel_calls(graph, legalized)
-    layers = [(call.op.name, call.work) for call in calls]
-    stem = _reads_bytes(graph, calls[0].work)
+    layers = [(call.op.name, call.workload) for call in calls]
+    stem = _reads_bytes(graph, calls[0].workload)
     return [*layers, (f"{calls[0].op.name} (bytes)", stem)] if stem else layers
 
 
@@ -85,11 +85,11 @@ def _kernel_calls(graph: Graph, legalized: Legalized) -> list[_KernelCall]:
     return [_KernelCall(ops[call.var.name], legalized.workloads[call.value.args[0].name_hint]) for call in calls]
 
 
-def _reads_bytes(graph: Graph, work: Workload) -> Stem | None:
+def _reads_bytes(graph: Graph, workload: Workload) -> Stem | None:
     """The stem that reads the image as raw bytes and normalises it."""
-    if not isinstance(work, Stem):
+    if not isinstance(workload, Stem):
         return None
-    return replace(work, mean=graph.input.mean, scale=graph.input.scale)
+    return replace(workload, mean=graph.input.mean, scale=graph.input.scale)
 
 
 class _Packer:
@@ -112,18 +112,18 @@ class _Packer:
 
 
 def _call(graph: Graph, call: _KernelCall, packer: _Packer, offsets: Mapping[str, int]) -> Call:
-    op, work = call.op, call.work
+    op, workload = call.op, call.workload
     weight = bias = None
-    if isinstance(op, Convolution | Dense) and isinstance(work, WeightedWorkload):
+    if isinstance(op, Convolution | Dense) and isinstance(workload, WeightedWorkload):
         assert op.bias is not None, "emit refuses a convolution without a bias"
-        weight = packer.add(work.pack(graph.constants[op.weight]))
+        weight = packer.add(workload.pack(graph.constants[op.weight]))
         bias = packer.add(graph.constants[op.bias])
     edges = [Operand("input") if edge == graph.input.name else Operand("arena", offsets[edge]) for edge in op.inputs]
     border = op.border if isinstance(op, Convolution) else Padding()
     return Call(
         layer=op.name,
         comment=_comment(graph, op),
-        kernel=work.name,
+        kernel=workload.name,
         input=edges[0],
         output=Operand("output") if op.name == graph.output else Operand("arena", offsets[op.name]),
         type=_without_border(op.type, border),
@@ -131,7 +131,7 @@ def _call(graph: Graph, call: _KernelCall, packer: _Packer, offsets: Mapping[str
         bias=bias,
         residual=edges[1] if len(edges) > 1 else None,
         border=border,
-        macs=work.macs,
+        macs=workload.macs,
     )
 
 
@@ -164,22 +164,24 @@ def _extents(type_: TensorType) -> str:
     return "x".join(str(extent) for extent in type_.shape[1:])
 
 
-def _compile_kernels(works: Sequence[Workload], target: Target, cpu: Cpu, identifier: str, choose: Choose) -> KernelSet:
+def _compile_kernels(
+    workloads: Sequence[Workload], target: Target, isa: InstructionSet, identifier: str, choose: Choose
+) -> KernelObject:
     lowered, compiled = {}, []
-    for work in works:
-        symbol = f"{identifier}_{cpu.name}_{work.name}"
-        choice = choose(work, cpu)
-        kernel = lower(scheduled(work, choice.how), symbol)
+    for workload in workloads:
+        symbol = f"{identifier}_{isa.name}_{workload.name}"
+        choice = choose(workload, isa)
+        kernel = lower(scheduled(workload, choice.schedule), symbol)
         lowered[symbol] = kernel
         compiled.append(
             CompiledKernel(
-                name=work.name,
+                name=workload.name,
                 symbol=symbol,
                 tasks=kernel.tasks,
-                grain=max(1, -(-GRAIN_MACS * kernel.tasks // max(work.macs, GRAIN_MACS))),
+                grain=max(1, -(-GRAIN_MACS * kernel.tasks // max(workload.macs, GRAIN_MACS))),
                 scratch_bytes=kernel.scratch_bytes,
                 origin=choice.origin,
-                schedule=str(choice.how),
+                schedule=str(choice.schedule),
             )
         )
-    return KernelSet(cpu=cpu, object=build_object(lowered, target, cpu), kernels=tuple(compiled))
+    return KernelObject(isa=isa, object=build_object(lowered, target, isa), kernels=tuple(compiled))

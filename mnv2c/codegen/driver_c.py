@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import re
 
-from mnv2c.codegen.header import under_prefix
-from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelSet, Operand, Program
+from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.runtime import under_prefix
 
 _TOP = """\
 /*
@@ -61,7 +61,7 @@ def driver(program: Program) -> str:
     parts = [
         _TOP.format(name=_comment(program.name), identifier=program.identifier),
         _kernel_names(program),
-        *(_kernel_table(kernels) for kernels in program.kernel_sets),
+        *(_kernel_table(kernels) for kernels in program.kernel_objects),
         _levels(program),
         _records(program),
         _LAYER + "".join(_call(index, call) for index, call in enumerate(program.calls)) + "    return status;\n}\n",
@@ -74,12 +74,12 @@ def _kernel_names(program: Program) -> str:
     return f"enum {{\n{names}\n}};\n"
 
 
-def _kernel_table(kernels: KernelSet) -> str:
+def _kernel_table(kernels: KernelObject) -> str:
     declarations = "".join(f"mnv2c_kernel {kernel.symbol};\n" for kernel in kernels.kernels)
     rows = "".join(f"    [{_constant(kernel.name)}] = {_work(kernel)},\n" for kernel in kernels.kernels)
     return (
-        f"/* Kernels for {kernels.cpu.name}: the function, how many tasks it has, the fewest worth a thread. */\n"
-        f"{declarations}\nstatic const struct mnv2c_work {kernels.cpu.name}_kernels[] = {{\n{rows}}};\n"
+        f"/* Kernels for {kernels.isa.name}: the function, how many tasks it has, the fewest worth a thread. */\n"
+        f"{declarations}\nstatic const struct mnv2c_work {kernels.isa.name}_kernels[] = {{\n{rows}}};\n"
     )
 
 
@@ -89,18 +89,18 @@ def _work(kernel: CompiledKernel) -> str:
 
 def _levels(program: Program) -> str:
     rows = "".join(
-        f"    {{{_string(kernels.cpu.name)}, {kernels.cpu.name}_kernels, {_scratch(kernels)}}},\n"
-        for kernels in program.kernel_sets
+        f"    {{{_string(kernels.isa.name)}, {kernels.isa.name}_kernels, {_scratch(kernels)}}},\n"
+        for kernels in program.kernel_objects
     )
     return (
         f"/* Best first, with the bytes of scratch that its kernels need per thread. */\n"
         f"const struct mnv2c_level mnv2c_levels[] = {{\n{rows}}};\n"
-        f"const int mnv2c_level_count = {len(program.kernel_sets)};\n"
+        f"const int mnv2c_level_count = {len(program.kernel_objects)};\n"
         f"const size_t mnv2c_arena_bytes = {program.arena_bytes};\n"
     )
 
 
-def _scratch(kernels: KernelSet) -> int:
+def _scratch(kernels: KernelObject) -> int:
     return max((kernel.scratch_bytes for kernel in kernels.kernels), default=0)
 
 

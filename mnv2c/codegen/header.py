@@ -6,9 +6,8 @@ prefix, so that two libraries can live in one program.
 
 from __future__ import annotations
 
-from importlib import resources
-
 from mnv2c.codegen.program import Program
+from mnv2c.runtime import source, under_prefix
 
 FUNCTIONS = ("message", "create", "destroy", "run", "run_rgb", "instruction_set", "threads", "observe")  # the whole API
 RUNTIME_SOURCES = ("context.c", "threads.c", "cpu.c")
@@ -20,27 +19,17 @@ def header(program: Program) -> str:
     """``include/<identifier>.h``: the API, and the network's dimensions as constants."""
     _, height, width, channels = program.input.shape
     dimensions = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "CLASSES": program.output.shape[-1]}
-    levels = ", ".join(f'"{kernels.cpu.name}"' for kernels in program.kernel_sets)
+    levels = ", ".join(f'"{kernels.isa.name}"' for kernels in program.kernel_objects)
     lines = [f"/* {program.name}: instruction sets {levels}. */"]
     lines += [f"#define MNV2C_{name} {value}" for name, value in dimensions.items()]
-    return under_prefix(_text("mnv2c.h").replace(_CONSTANTS, "\n".join(lines)), program.identifier)
+    return under_prefix(source("mnv2c.h").replace(_CONSTANTS, "\n".join(lines)), program.identifier)
 
 
 def runtime_sources(identifier: str) -> dict[str, str]:
     """The thread pool, the contexts and the CPU detection, by file name."""
-    return {name: under_prefix(_text(name), identifier) for name in (RUNTIME_HEADER, *RUNTIME_SOURCES)}
+    return {name: under_prefix(source(name), identifier) for name in (RUNTIME_HEADER, *RUNTIME_SOURCES)}
 
 
 def example(identifier: str) -> str:
     """``examples/main.c``: classifies a raw RGB file."""
-    return under_prefix(_text("example.c"), identifier)
-
-
-def under_prefix(text: str, identifier: str) -> str:
-    """``mnv2c_run`` -> ``mnv2_1_0_run``, ``MNV2C_OK`` -> ``MNV2_1_0_OK``, ``"mnv2c.h"`` -> ``"mnv2_1_0.h"``."""
-    text = text.replace('"mnv2c.h"', f'"{identifier}.h"')
-    return text.replace("mnv2c_", f"{identifier}_").replace("MNV2C_", f"{identifier.upper()}_")
-
-
-def _text(name: str) -> str:
-    return (resources.files("mnv2c.codegen") / "runtime" / name).read_text(encoding="utf-8")
+    return under_prefix(source("example.c"), identifier)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mnv2c.codegen.program import ALIGNMENT
-from mnv2c.ir import Graph
+from mnv2c.ir.graph import Graph
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mnv2c.ir import Padding, TensorType
-from mnv2c.targets import Cpu, Target
+from mnv2c.ir.graph import Padding, TensorType
+from mnv2c.targets import InstructionSet, Target
 
 ALIGNMENT = 64  # bytes: of the arena, of every tensor in it, of the weights and of every constant in them
 
@@ -40,10 +40,10 @@ class CompiledKernel:
 
 
 @dataclass(frozen=True)
-class KernelSet:
+class KernelObject:
     """All kernels for one CPU: an ELF object file and what is in it, in the order of ``Program.kernels``."""
 
-    cpu: Cpu
+    isa: InstructionSet
     object: bytes
     kernels: tuple[CompiledKernel, ...]
 
@@ -88,7 +88,7 @@ class Program:
     input: TensorType
     output: TensorType
     kernels: tuple[str, ...]
-    kernel_sets: tuple[KernelSet, ...]
+    kernel_objects: tuple[KernelObject, ...]
     calls: tuple[Call, ...]
     arena_bytes: int
     weights: bytes

@@ -14,7 +14,7 @@ from mnv2c.codegen.library import MANIFEST, Library, check_replaceable
 from mnv2c.commands import megabytes, progress, say, say_json
 from mnv2c.driver import SCHEDULES, build
 from mnv2c.errors import RecordError
-from mnv2c.spec import load_spec
+from mnv2c.spec.table import load_spec
 from mnv2c.targets import target_named
 
 
@@ -86,11 +86,11 @@ def _weights(origin: dict[str, Any]) -> str:
 def _kernels(sets: dict[str, dict[str, dict[str, str]]]) -> str:
     """``v4: 30 exact, 4 transferred, 2 by rule; v3: 36 by rule``."""
     parts = []
-    for cpu, kernels in sets.items():
+    for isa, kernels in sets.items():
         origins = Counter(kernel["origin"] for kernel in kernels.values())
         words = {"exact": "exact", "transferred": "transferred", "rule": "by rule"}
         counts = [f"{origins[origin]} {word}" for origin, word in words.items() if origins[origin]]
-        parts.append(f"{cpu}: {', '.join(counts)}")
+        parts.append(f"{isa}: {', '.join(counts)}")
     return "; ".join(parts)
 
 
@@ -98,8 +98,8 @@ def _require_tuned(library: Library) -> None:
     """RecordError where a kernel has no record of its own."""
     manifest = json.loads(library.files[MANIFEST])
     lacking = [
-        f"{cpu}: {name}"
-        for cpu, kernels in manifest["kernels"].items()
+        f"{isa}: {name}"
+        for isa, kernels in manifest["kernels"].items()
         for name, kernel in kernels.items()
         if kernel["origin"] != "exact"
     ]

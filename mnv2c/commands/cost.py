@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mnv2c.commands import progress, say, say_json
-from mnv2c.cost.network import cost, format_text, to_json
+from mnv2c.cost.estimate import cost, format_text, to_json
 
 
 def command(options: argparse.Namespace) -> int:

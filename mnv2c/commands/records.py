@@ -13,8 +13,8 @@ from mnv2c.commands import UsageError, say, say_json
 from mnv2c.driver import SCHEDULES
 from mnv2c.errors import RecordError
 from mnv2c.kernels import space
-from mnv2c.targets import Cpu
-from mnv2c.tuning.compile import compile_candidates
+from mnv2c.targets import InstructionSet
+from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.cores import core_named
 from mnv2c.tuning.lookup import best_record
 from mnv2c.tuning.records import Database, Record, by_workload
@@ -61,37 +61,39 @@ def _list(database: Database, options: argparse.Namespace) -> int:
 
 def _summary(core: str, records: Sequence[Record]) -> dict[str, Any]:
     """Of one kernel: the best time, and how much it gains over the rule's under the same origin."""
-    work, (_, cpu) = records[0].work, core_named(core)
-    row = {"core": core, "kernel": work.name, "trials": len(records), "failed": sum(r.failed for r in records)}
-    best = best_record(records, cpu, _note)
+    workload, (_, isa) = records[0].workload, core_named(core)
+    row = {"core": core, "kernel": workload.name, "trials": len(records), "failed": sum(r.failed for r in records)}
+    best = best_record(records, isa, _note)
     if best is None:
-        return row | {"best_us": None, "gain": None, "how": None, "origin": str(records[-1].origin)}
-    rules = [record.best for record in records if record.origin == best.origin and record.how == space(work, cpu)[0]]
+        return row | {"best_us": None, "gain": None, "schedule": None, "origin": str(records[-1].origin)}
+    rules = [
+        record.best for record in records if record.origin == best.origin and record.schedule == space(workload, isa)[0]
+    ]
     gain = min(rules, default=best.best) / best.best
-    return row | {"best_us": best.best * 1e6, "gain": gain, "how": str(best.how), "origin": str(best.origin)}
+    return row | {"best_us": best.best * 1e6, "gain": gain, "schedule": str(best.schedule), "origin": str(best.origin)}
 
 
 def _show(database: Database, options: argparse.Namespace) -> int:
     """Every trial of some kernels, the fastest first."""
     records = [record for core in database.cores() for record in _load(database, core)]
-    found = [record for record in records if options.argument in record.work.name]
+    found = [record for record in records if options.argument in record.workload.name]
     if not found:
         raise RecordError(f"no record of a kernel with {options.argument!r} in its name; see `mnv2c records list`")
-    found.sort(key=lambda record: (record.core, record.work.name, record.best))
+    found.sort(key=lambda record: (record.core, record.workload.name, record.best))
     if options.json:
         say_json([_trial(record) for record in found])
         return 0
     for row in map(_trial, found):
         time = "failed" if row["best_us"] is None else f"{row['best_us']:.1f} us, spread {row['spread']:.1%}"
-        say(f"{row['core']}  {row['kernel']}  {row['how']}  {time}  {row['origin']}")
+        say(f"{row['core']}  {row['kernel']}  {row['schedule']}  {time}  {row['origin']}")
     return 0
 
 
 def _trial(record: Record) -> dict[str, Any]:
     return {
         "core": record.core,
-        "kernel": record.work.name,
-        "how": str(record.how),
+        "kernel": record.workload.name,
+        "schedule": str(record.schedule),
         "best_us": None if record.failed else record.best * 1e6,
         "spread": record.spread,
         "origin": str(record.origin),
@@ -103,13 +105,13 @@ def _check(database: Database, options: argparse.Namespace) -> int:
     failures: list[str] = []
     checked = 0
     for core in database.cores():
-        target, cpu = core_named(core)
-        for work, records in by_workload(_load(database, core)).items():
-            best = best_record(records, cpu, failures.append)
+        target, isa = core_named(core)
+        for workload, records in by_workload(_load(database, core)).items():
+            best = best_record(records, isa, failures.append)
             if best is not None:
                 checked += 1
-                compiled = compile_candidates(work, [best.how], target, cpu)
-                failures += [f"{core}: {work.name}: {best.how}: {why}" for why in compiled.failures.values()]
+                compiled = compile_candidates(workload, [best.schedule], target, isa)
+                failures += [f"{core}: {workload.name}: {best.schedule}: {why}" for why in compiled.failures.values()]
     if options.json:
         say_json({"checked": checked, "failures": failures})
     else:
@@ -121,9 +123,9 @@ def _prune(database: Database, options: argparse.Namespace) -> int:
     """Keeps of every kernel the best record, and the rule's beside it, which says how much it gains."""
     dropped = 0
     for core in database.cores():
-        _, cpu = core_named(core)
+        _, isa = core_named(core)
         _load(database, core)  # for its complaints: what cannot be read stays
-        dropped += database.keep(core, functools.partial(_worth_keeping, cpu))
+        dropped += database.keep(core, functools.partial(_worth_keeping, isa))
     if options.json:
         say_json({"dropped": dropped})
     else:
@@ -131,13 +133,13 @@ def _prune(database: Database, options: argparse.Namespace) -> int:
     return 0
 
 
-def _worth_keeping(cpu: Cpu, records: Sequence[Record]) -> list[Record]:
+def _worth_keeping(isa: InstructionSet, records: Sequence[Record]) -> list[Record]:
     kept = []
-    for work, trials in by_workload(records).items():
-        best = best_record(trials, cpu, _note)
+    for workload, trials in by_workload(records).items():
+        best = best_record(trials, isa, _note)
         if best is not None:
-            rule = space(work, cpu)[0]
-            rules = [record for record in trials if record.how == rule and record.origin == best.origin]
+            rule = space(workload, isa)[0]
+            rules = [record for record in trials if record.schedule == rule and record.origin == best.origin]
             kept += [record for record in trials if record is best or (record in rules and not record.failed)]
     return kept
 
@@ -152,7 +154,7 @@ def _merge(database: Database, options: argparse.Namespace) -> int:
     for core in source.cores():
         known = {record.content for record in _load(database, core)}
         new = [record for record in _load(source, core) if record.content not in known]
-        database.append(core, [(record.work, record.content_json) for record in new])
+        database.append(core, [(record.workload, record.content_json) for record in new])
         added += len(new)
     if options.json:
         say_json({"added": added})

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mnv2c.commands import UsageError, progress, say, say_json
-from mnv2c.images import find_images, read_labels, read_rgb
-from mnv2c.runners import open_network
+from mnv2c.deploy.opening import open_network
+from mnv2c.measure.images import find_images, read_labels, read_rgb
 
 
 def command(options: argparse.Namespace) -> int:

@@ -6,14 +6,14 @@ import argparse
 
 from mnv2c.codegen.memory import plan_memory
 from mnv2c.commands import UsageError, say, say_json, write_file
-from mnv2c.frontend import build_graph
-from mnv2c.ir import Graph
+from mnv2c.ir.graph import Graph
+from mnv2c.ir.printer import format_graph
+from mnv2c.measure.report import format_table, summarize, to_json
 from mnv2c.passes import PIPELINE, run_pipeline
-from mnv2c.printer import format_graph
-from mnv2c.report import format_table, summarize, to_json
-from mnv2c.spec import Spec, load_spec
+from mnv2c.spec.frontend import build_graph
+from mnv2c.spec.table import Spec, load_spec
+from mnv2c.spec.yaml_reader import did_you_mean
 from mnv2c.weights import load_weights
-from mnv2c.yaml_reader import did_you_mean
 
 _PASSES = ("frontend", *(rewrite.__name__ for rewrite in PIPELINE))
 
@@ -69,7 +69,7 @@ def _onnx(graph: Graph, *, text: bool) -> bytes:
     """The reference: as text, weights left out, or as the file that ONNX tools read."""
     import onnx
 
-    from mnv2c.onnx_export import export_onnx
+    from mnv2c.reference.onnx_export import export_onnx
 
     model = export_onnx(graph)
     if not text:

@@ -12,7 +12,11 @@ def command(options: argparse.Namespace) -> int:
     """A line per target; with ``--json`` also the instruction sets (native's depend on the machine)."""
     if options.json:
         listed = [
-            {"name": target.name, "description": target.description, "instruction_sets": [c.name for c in target.cpus]}
+            {
+                "name": target.name,
+                "description": target.description,
+                "instruction_sets": [c.name for c in target.instruction_sets],
+            }
             for target in TARGETS
         ]
         say_json([*listed, {"name": "native", "description": NATIVE_DESCRIPTION, "instruction_sets": None}])

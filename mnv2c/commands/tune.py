@@ -10,8 +10,8 @@ from typing import Any
 from mnv2c.commands import UsageError, progress, say, say_json, stop_if_interrupted
 from mnv2c.driver import SCHEDULES, workloads
 from mnv2c.kernels import Workload
-from mnv2c.spec import load_spec
-from mnv2c.targets import Cpu, Target, target_named
+from mnv2c.spec.table import load_spec
+from mnv2c.targets import InstructionSet, Target, target_named
 from mnv2c.tuning.progress import Progress, to_json
 from mnv2c.tuning.records import Database
 from mnv2c.tuning.runners import Runner, Trial
@@ -25,29 +25,29 @@ def command(options: argparse.Namespace) -> int:
     report = progress()
     target = target_named(options.target)
     specs = [load_spec(path, options.set) for path in options.specs]
-    layers = [(f"{spec.name} {name}", work) for spec in specs for name, work in workloads(spec)]
-    report(f"{len(layers)} layers, {len({work for _, work in layers})} kernels")
-    results = [_tune(target, cpu, layers, options) for cpu in target.cpus]
+    layers = [(f"{spec.name} {name}", workload) for spec in specs for name, workload in workloads(spec)]
+    report(f"{len(layers)} layers, {len({workload for _, workload in layers})} kernels")
+    results = [_tune(target, isa, layers, options) for isa in target.instruction_sets]
     if options.json:
         say_json(results)
     return 0
 
 
 def _tune(
-    target: Target, cpu: Cpu, layers: Sequence[tuple[str, Workload]], options: argparse.Namespace
+    target: Target, isa: InstructionSet, layers: Sequence[tuple[str, Workload]], options: argparse.Namespace
 ) -> dict[str, Any]:
     database = Database(options.schedules or SCHEDULES)
-    runner = _open(options, target, cpu)
+    runner = _open(options, target, isa)
     try:
         if options.fresh:
-            works = {work for _, work in layers}
-            database.keep(cpu.mcpu, lambda records: [record for record in records if record.work not in works])
-        loaded = database.load(cpu.mcpu)
+            workloads = {workload for _, workload in layers}
+            database.keep(isa.mcpu, lambda records: [record for record in records if record.workload not in workloads])
+        loaded = database.load(isa.mcpu)
         for complaint in loaded.complaints:
             print(f"mnv2c: note: {complaint}", file=sys.stderr)
         tasks = make_tasks(layers, runner, loaded.records)
-        seconds = None if options.minutes is None else options.minutes * 60.0 / len(target.cpus)
-        with Progress(tasks, runner, database.directory / cpu.mcpu, seconds) as shown:
+        seconds = None if options.minutes is None else options.minutes * 60.0 / len(target.instruction_sets)
+        with Progress(tasks, runner, database.directory / isa.mcpu, seconds) as shown:
 
             def show(task: Task, trials: list[Trial]) -> None:
                 shown.batch(task, trials)
@@ -61,18 +61,18 @@ def _tune(
         runner.close()
 
 
-def _open(options: argparse.Namespace, target: Target, cpu: Cpu) -> Runner:
+def _open(options: argparse.Namespace, target: Target, isa: InstructionSet) -> Runner:
     """The runner that was asked for; only its own packages are imported."""
     if options.rpc is not None:
         from mnv2c.tuning.runners.rpc import RpcRunner
 
-        return RpcRunner(target, cpu, options.rpc, options.key)
+        return RpcRunner(target, isa, options.rpc, options.key)
     if options.runner == "local":
         from mnv2c.tuning.runners.local import LocalRunner
 
-        return LocalRunner(target, cpu)
+        return LocalRunner(target, isa)
     if options.runner == "static":
         from mnv2c.tuning.runners.static import StaticRunner
 
-        return StaticRunner(target, cpu)
+        return StaticRunner(target, isa)
     raise UsageError(f"--runner: unknown runner {options.runner!r}: there are local and static")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from mnv2c.built import input_shape
 from mnv2c.commands import progress, say, say_json
-from mnv2c.images import find_images, read_rgb
-from mnv2c.validate import TOLERANCE, format_text, seeded_images, to_json, validate
+from mnv2c.deploy.manifest import input_shape
+from mnv2c.measure.images import find_images, read_rgb
+from mnv2c.measure.validate import TOLERANCE, format_text, seeded_images, to_json, validate
 
 _SEEDED = 8
 

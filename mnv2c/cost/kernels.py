@@ -13,7 +13,7 @@ from pathlib import Path
 from mnv2c.cost.blocks import count_blocks
 from mnv2c.cost.cycles import function_costs
 from mnv2c.errors import ToolError
-from mnv2c.targets import Cpu, Target
+from mnv2c.targets import InstructionSet, Target
 from mnv2c.toolchain import find_qemu, find_toolchain, link_program
 
 _OPERAND_BYTES = 64 * 1024 * 1024  # more than any tensor of any of our networks
@@ -31,9 +31,9 @@ int main(void)
 
 
 def kernel_cycles(
-    object_file: bytes, tasks: Mapping[str, int], target: Target, cpu: Cpu, *, share: float = 1.0
+    object_file: bytes, tasks: Mapping[str, int], target: Target, isa: InstructionSet, *, share: float = 1.0
 ) -> dict[str, float]:
-    """Estimated cycles of one run of all tasks of each kernel on the core that ``cpu`` is scheduled for, by symbol.
+    """Estimated cycles of one run of all tasks of each kernel on the core that ``isa`` is scheduled for, by symbol.
 
     ``tasks`` says how many each has of the kernels in ``object_file``. With a ``share`` below 1 only as many of the
     tasks run, the last, and stand for all: they are alike.
@@ -54,7 +54,7 @@ def kernel_cycles(
             toolchain = find_toolchain(target)
             link_program(toolchain, directory, ["main.c", "kernels.o"], output="kernels", static=True)
             blocks = count_blocks(find_qemu(target.architecture, plugins=True), [str(directory / "kernels")])
-            costs = function_costs(directory / "kernels", blocks, set(tasks), cpu.mcpu, target.triple)
+            costs = function_costs(directory / "kernels", blocks, set(tasks), isa.mcpu, target.triple)
     except OSError as error:
         raise ToolError(f"cannot link kernels in {tempfile.gettempdir()}: {error.strerror}") from error
     return {symbol: costs[symbol].cycles * count / runs[symbol] for symbol, count in tasks.items()}

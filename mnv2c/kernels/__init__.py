@@ -1,7 +1,7 @@
 """Kernel families, one per file: the computation, its schedule template, and the rule for an untuned build.
 
-What comes in: a workload and a CPU. What goes out: ``space(workload, cpu)``, the schedules to choose from, the rule's
-first; and ``scheduled(workload, how)``, a PrimFunc that ``lower`` turns into a C function.
+What comes in: a workload and a CPU. What goes out: ``space(workload, isa)``, the schedules to choose from, the rule's
+first; and ``scheduled(workload, schedule)``, a PrimFunc that ``lower`` turns into a C function.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from mnv2c.kernels import dense, depthwise, pad, pointwise, pool, stem
-from mnv2c.kernels.dense import Dense, DenseSchedule
-from mnv2c.kernels.depthwise import Depthwise, DepthwiseSchedule
-from mnv2c.kernels.pad import Pad, PadSchedule
-from mnv2c.kernels.pointwise import Pointwise, PointwiseSchedule
-from mnv2c.kernels.pool import Pool, PoolSchedule
-from mnv2c.kernels.stem import Stem, StemSchedule
-from mnv2c.targets import Cpu
+from mnv2c.kernels.cpu import dense, depthwise, pad, pointwise, pool, stem
+from mnv2c.kernels.cpu.dense import Dense, DenseSchedule
+from mnv2c.kernels.cpu.depthwise import Depthwise, DepthwiseSchedule
+from mnv2c.kernels.cpu.pad import Pad, PadSchedule
+from mnv2c.kernels.cpu.pointwise import Pointwise, PointwiseSchedule
+from mnv2c.kernels.cpu.pool import Pool, PoolSchedule
+from mnv2c.kernels.cpu.stem import Stem, StemSchedule
+from mnv2c.targets import InstructionSet
 
 WeightedWorkload = Stem | Pointwise | Depthwise | Dense
 Workload = WeightedWorkload | Pad | Pool
-How = StemSchedule | PointwiseSchedule | DepthwiseSchedule | DenseSchedule | PadSchedule | PoolSchedule
+Schedule = StemSchedule | PointwiseSchedule | DepthwiseSchedule | DenseSchedule | PadSchedule | PoolSchedule
 """A schedule's parameters."""
 
 __all__ = [
-    "HOW",
+    "SCHEDULE_TYPES",
     "WORKLOADS",
     "Dense",
     "Depthwise",
-    "How",
     "Pad",
     "Pointwise",
     "Pool",
+    "Schedule",
     "Stem",
     "WeightedWorkload",
     "Workload",
@@ -56,7 +56,7 @@ _FAMILIES: dict[type[Any], Any] = {
 }
 WORKLOADS: dict[str, type[Any]] = {kind.__name__: kind for kind in _FAMILIES}
 """By the names of their classes."""
-HOW: dict[type[Any], type[Any]] = {
+SCHEDULE_TYPES: dict[type[Any], type[Any]] = {
     Stem: StemSchedule,
     Pointwise: PointwiseSchedule,
     Depthwise: DepthwiseSchedule,
@@ -68,29 +68,29 @@ HOW: dict[type[Any], type[Any]] = {
 
 
 @functools.cache
-def computation(work: Workload) -> tirx.PrimFunc:
+def computation(workload: Workload) -> tirx.PrimFunc:
     """The workload's PrimFunc, not scheduled, named after it, with its description as an attribute."""
-    return work.compute().with_attr({"global_symbol": work.name, "mnv2c.workload": describe(work)})
+    return workload.compute().with_attr({"global_symbol": workload.name, "mnv2c.workload": describe(workload)})
 
 
-def describe(work: Workload) -> str:
+def describe(workload: Workload) -> str:
     """The workload's class and fields as JSON."""
-    return json.dumps({"family": type(work).__name__, **asdict(work)}, separators=(",", ":"))
+    return json.dumps({"family": type(workload).__name__, **asdict(workload)}, separators=(",", ":"))
 
 
 @functools.cache
-def space(work: Workload, cpu: Cpu) -> tuple[How, ...]:
-    """Every schedule of the workload that may be good on ``cpu``; first what the family's rule takes, untuned."""
-    return tuple(_FAMILIES[type(work)].space(work, cpu))
+def space(workload: Workload, isa: InstructionSet) -> tuple[Schedule, ...]:
+    """Every schedule of the workload that may be good on ``isa``; first what the family's rule takes, untuned."""
+    return tuple(_FAMILIES[type(workload)].space(workload, isa))
 
 
-def apply(s: s_tir.Schedule, work: Workload, how: How) -> None:
-    """Schedules ``s``, of the workload's computation, as ``how`` says."""
-    _FAMILIES[type(work)].schedule(s, work, how)
+def apply(s: s_tir.Schedule, workload: Workload, schedule: Schedule) -> None:
+    """Schedules ``s``, of the workload's computation, as ``schedule`` says."""
+    _FAMILIES[type(workload)].apply(s, workload, schedule)
 
 
-def scheduled(work: Workload, how: How) -> tirx.PrimFunc:
-    """The workload's computation under the schedule ``how``."""
-    s = s_tir.Schedule(tvm.IRModule({"main": computation(work)}))
-    apply(s, work, how)
+def scheduled(workload: Workload, schedule: Schedule) -> tirx.PrimFunc:
+    """The workload's computation under the schedule ``schedule``."""
+    s = s_tir.Schedule(tvm.IRModule({"main": computation(workload)}))
+    apply(s, workload, schedule)
     return s.mod["main"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mnv2c.ir import Graph
+from mnv2c.ir.graph import Graph
+from mnv2c.ir.verifier import verify
 from mnv2c.passes.fold_batchnorm import fold_batchnorm
 from mnv2c.passes.fuse_activation import fuse_activation
 from mnv2c.passes.fuse_add import fuse_add
 from mnv2c.passes.fuse_pad import fuse_pad
 from mnv2c.passes.pad_depthwise import pad_depthwise
-from mnv2c.verifier import verify
 
 __all__ = [
     "PIPELINE",

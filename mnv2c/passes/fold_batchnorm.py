@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mnv2c.ir import Array, BatchNorm, Convolution, Graph, Op
+from mnv2c.ir.graph import Array, BatchNorm, Convolution, Graph, Op
 from mnv2c.passes.rewrite import has_one_reader, merge
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mnv2c.ir import Convolution, Graph, Op, Project, ReLU6
+from mnv2c.ir.graph import Convolution, Graph, Op, Project, ReLU6
 from mnv2c.passes.rewrite import has_one_reader, merge
 
 

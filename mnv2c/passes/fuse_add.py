@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mnv2c.ir import Add, Graph, Op, Project
+from mnv2c.ir.graph import Add, Graph, Op, Project
 from mnv2c.passes.rewrite import has_one_reader, merge
 
 

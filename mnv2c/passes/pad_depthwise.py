@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mnv2c.ir import Depthwise, Graph, Op, Pad, Padding, TensorType
+from mnv2c.ir.graph import Depthwise, Graph, Op, Pad, Padding, TensorType
 
 
 def pad_depthwise(graph: Graph) -> Graph:

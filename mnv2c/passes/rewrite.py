@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mnv2c.ir import Array, Graph, Op
+from mnv2c.ir.graph import Array, Graph, Op
 
 
 def has_one_reader(graph: Graph, edge: str) -> bool:

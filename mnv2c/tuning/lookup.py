@@ -1,6 +1,6 @@
 """What a build takes from the records: the schedule of each kernel, and where it came from.
 
-What comes in: a database. What goes out: ``choose(workload, cpu)``: the best record of that very workload; else the
+What comes in: a database. What goes out: ``choose(workload, isa)``: the best record of that very workload; else the
 nearest record of its family, its parameters fitted; else the family's rule.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from mnv2c.ir import Padding
-from mnv2c.kernels import How, Workload, space
-from mnv2c.targets import Cpu
+from mnv2c.ir.graph import Padding
+from mnv2c.kernels import Schedule, Workload, space
+from mnv2c.targets import InstructionSet
 from mnv2c.tuning.records import MEASURED, Database, Record, by_workload
 
 _NEAR = 3.0  # doublings, over all extents together, that a record is still worth following
@@ -26,45 +26,47 @@ _FITS = 1.0  # the same, over a schedule's parameters
 class Choice:
     """A schedule, and whose opinion it is."""
 
-    how: How
+    schedule: Schedule
     origin: Literal["exact", "transferred", "rule"]
 
 
-Choose = Callable[[Workload, Cpu], Choice]
+Choose = Callable[[Workload, InstructionSet], Choice]
 
 
-def by_rule(work: Workload, cpu: Cpu) -> Choice:
+def by_rule(workload: Workload, isa: InstructionSet) -> Choice:
     """Untuned."""
-    return Choice(space(work, cpu)[0], "rule")
+    return Choice(space(workload, isa)[0], "rule")
 
 
-def from_records(directory: Path, cpus: Iterable[Cpu], complain: Callable[[str], None]) -> Choose:
+def from_records(
+    directory: Path, instruction_sets: Iterable[InstructionSet], complain: Callable[[str], None]
+) -> Choose:
     """``complain`` hears of every line that cannot be read, and of the records of a kernel that no longer replay."""
     database = Database(directory)
     records: dict[str, dict[Workload, list[Record]]] = {}
-    for cpu in cpus:
-        loaded = database.load(cpu.mcpu)
+    for isa in instruction_sets:
+        loaded = database.load(isa.mcpu)
         for complaint in loaded.complaints:
             complain(complaint)
-        records[cpu.mcpu] = by_workload(loaded.records)
+        records[isa.mcpu] = by_workload(loaded.records)
 
     @functools.cache
-    def best(work: Workload, cpu: Cpu) -> Record | None:
-        return best_record(records[cpu.mcpu].get(work, ()), cpu, complain)
+    def best(workload: Workload, isa: InstructionSet) -> Record | None:
+        return best_record(records[isa.mcpu].get(workload, ()), isa, complain)
 
-    def choose(work: Workload, cpu: Cpu) -> Choice:
-        record = best(work, cpu)
+    def choose(workload: Workload, isa: InstructionSet) -> Choice:
+        record = best(workload, isa)
         if record is not None:
-            return Choice(record.how, "exact")
-        near = (best(other, cpu) for other in _nearest(work, records[cpu.mcpu]))
-        hows = (_fit(work, cpu, record) for record in near if record is not None)
-        how = next((how for how in hows if how is not None), None)
-        return by_rule(work, cpu) if how is None else Choice(how, "transferred")
+            return Choice(record.schedule, "exact")
+        near = (best(other, isa) for other in _nearest(workload, records[isa.mcpu]))
+        schedules = (_fit(workload, isa, record) for record in near if record is not None)
+        schedule = next((schedule for schedule in schedules if schedule is not None), None)
+        return by_rule(workload, isa) if schedule is None else Choice(schedule, "transferred")
 
     return choose
 
 
-def best_record(records: Sequence[Record], cpu: Cpu, complain: Callable[[str], None]) -> Record | None:
+def best_record(records: Sequence[Record], isa: InstructionSet, complain: Callable[[str], None]) -> Record | None:
     """Of one workload's records that can still be scheduled by, the one that gains most over the rule's choice.
 
     Times of different machines cannot be compared; what each gains over the rule on its machine can. What was measured
@@ -73,12 +75,12 @@ def best_record(records: Sequence[Record], cpu: Cpu, complain: Callable[[str], N
     good = [record for record in records if not record.failed]
     if not good:
         return None
-    work, known = good[0].work, space(good[0].work, cpu)
-    stale = [record for record in good if record.how not in set(known)]
+    workload, known = good[0].workload, space(good[0].workload, isa)
+    stale = [record for record in good if record.schedule not in set(known)]
     if stale:
-        what = f"{len(stale)} records of {work.name} for {cpu.mcpu}"
-        complain(f"{what} no longer replay, such as {stale[0].how}; ignored")
-    rules = {record.origin: record.best for record in good if record.how == known[0]}
+        what = f"{len(stale)} records of {workload.name} for {isa.mcpu}"
+        complain(f"{what} no longer replay, such as {stale[0].schedule}; ignored")
+    rules = {record.origin: record.best for record in good if record.schedule == known[0]}
 
     def rank(record: Record) -> tuple[bool, float, float]:
         rule_seconds = rules.get(record.origin, record.best)
@@ -87,19 +89,19 @@ def best_record(records: Sequence[Record], cpu: Cpu, complain: Callable[[str], N
     return min((record for record in good if record not in stale), key=rank, default=None)
 
 
-def _nearest(work: Workload, others: Iterable[Workload]) -> list[Workload]:
+def _nearest(workload: Workload, others: Iterable[Workload]) -> list[Workload]:
     """Those of its family that are near enough, the nearest first."""
-    distances = {other: _distance(work, other) for other in others if type(other) is type(work)}
+    distances = {other: _distance(workload, other) for other in others if type(other) is type(workload)}
     return sorted((other for other in distances if distances[other] <= _NEAR), key=lambda other: distances[other])
 
 
-def _fit(work: Workload, cpu: Cpu, record: Record) -> How | None:
-    """The record's parameters where they divide ``work``, the rule's where that won there; else None."""
-    candidates = space(work, cpu)
-    if record.how == space(record.work, cpu)[0]:
+def _fit(workload: Workload, isa: InstructionSet, record: Record) -> Schedule | None:
+    """The record's parameters where they divide ``workload``, the rule's where that won there; else None."""
+    candidates = space(workload, isa)
+    if record.schedule == space(record.workload, isa)[0]:
         return candidates[0]
-    fitted = min(candidates, key=lambda candidate: _distance(candidate, record.how))
-    return fitted if _distance(fitted, record.how) <= _FITS else None
+    fitted = min(candidates, key=lambda candidate: _distance(candidate, record.schedule))
+    return fitted if _distance(fitted, record.schedule) <= _FITS else None
 
 
 def _distance(one: Any, other: Any) -> float:

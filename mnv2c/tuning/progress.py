@@ -38,7 +38,7 @@ class Progress:
             Live(console=console, auto_refresh=False, vertical_overflow="crop") if console.is_terminal else None
         )
         self._write(
-            f"{time.strftime('%Y-%m-%d %H:%M:%S')} {runner.origin}, {runner.cpu.mcpu}: {len(tasks)} kernels, "
+            f"{time.strftime('%Y-%m-%d %H:%M:%S')} {runner.origin}, {runner.isa.mcpu}: {len(tasks)} kernels, "
             f"{self._known} trials known"
         )
 
@@ -62,13 +62,13 @@ class Progress:
         """Every trial goes to the log; the terminal shows the state."""
         for trial in trials:
             result = trial.failure or f"{_time(trial.seconds[0])} (spread {spread(trial.seconds):.1%})"
-            self._write(f"{task.work.name}  {trial.how}  {result}")
+            self._write(f"{task.workload.name}  {trial.schedule}  {result}")
         if self._live is not None:
             self._live.update(self._table(task), refresh=True)
         else:
             gain = f"{task.default / task.best:.2f}x the rule" if task.best and task.default else "nothing worked yet"
             print(
-                f"[{time.monotonic() - self._begin:5.1f} s] {task.work.name}: {len(task.tried)} trials, best "
+                f"[{time.monotonic() - self._begin:5.1f} s] {task.workload.name}: {len(task.tried)} trials, best "
                 f"{_time(task.best)}, {gain}{self._left()}",
                 file=sys.stderr,
                 flush=True,
@@ -77,13 +77,13 @@ class Progress:
     def summary(self) -> str:
         """A line per kernel."""
         lines = [
-            f"{self._runner.cpu.mcpu}, {self._runner.origin}: {self._new} new trials in "
+            f"{self._runner.isa.mcpu}, {self._runner.origin}: {self._new} new trials in "
             f"{time.monotonic() - self._begin:.0f} s",
             "",
             f"{'kernel':56} {'layers':>6} {'rule':>9} {'best':>9} {'gain':>6} {'of peak':>7} {'trials':>6}",
         ]
         for task in self._tasks:
-            lines.append(f"{task.work.name:56} {' '.join(_row(task))}")
+            lines.append(f"{task.workload.name:56} {' '.join(_row(task))}")
         return "\n".join(lines)
 
     @property
@@ -91,12 +91,12 @@ class Progress:
         return sum(len(task.tried) for task in self._tasks) - self._known
 
     def _table(self, current: Task | None) -> Table:
-        table = Table(title=f"{self._runner.cpu.mcpu}: {self._new} new trials{self._left()}", box=None, padding=(0, 1))
+        table = Table(title=f"{self._runner.isa.mcpu}: {self._new} new trials{self._left()}", box=None, padding=(0, 1))
         for name in ("kernel", "layers", "rule", "best", "gain", "of peak", "trials"):
             table.add_column(name, justify="left" if name == "kernel" else "right", no_wrap=True)
         for task in sorted(self._tasks, key=lambda task: task is not current):
             table.add_row(
-                task.work.name, *(cell.strip() for cell in _row(task)), style="bold" if task is current else ""
+                task.workload.name, *(cell.strip() for cell in _row(task)), style="bold" if task is current else ""
             )
         return table
 
@@ -117,15 +117,15 @@ class Progress:
 def to_json(tasks: Sequence[Task], runner: Runner) -> dict[str, Any]:
     """What ``tune --json`` prints for a CPU."""
     return {
-        "core": runner.cpu.mcpu,
+        "core": runner.isa.mcpu,
         "origin": str(runner.origin),
         "kernels": [
             {
-                "kernel": task.work.name,
+                "kernel": task.workload.name,
                 "layers": list(task.layers),
                 "rule_seconds": task.default,
                 "best_seconds": task.best,
-                "best": str(task.best_how),
+                "best": str(task.best_schedule),
                 "peak_share": task.floor / task.best if task.best else None,
                 "trials": len(task.tried),
             }

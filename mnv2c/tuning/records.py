@@ -23,10 +23,10 @@ from typing import Any
 from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.errors import RecordError
-from mnv2c.ir import Padding
-from mnv2c.kernels import HOW, WORKLOADS, How, Workload
-from mnv2c.kernels.lower import tvm_target
-from mnv2c.targets import Cpu, Target
+from mnv2c.ir.graph import Padding
+from mnv2c.kernels import SCHEDULE_TYPES, WORKLOADS, Schedule, Workload
+from mnv2c.kernels.cpu.lower import tvm_target
+from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.space import module, sampled_values, traced
 
 WORKLOAD_FILE = "database_workload.json"
@@ -60,8 +60,8 @@ class Record:
     """One trial: ``seconds`` are its fastest runs, sorted; empty where it failed."""
 
     core: str
-    work: Workload
-    how: How
+    workload: Workload
+    schedule: Schedule
     seconds: tuple[float, ...]
     origin: Origin
     line: str
@@ -117,13 +117,13 @@ class Database:
     def load(self, core: str) -> Loaded:
         """All records of ``core``; a line that another version wrote, or a torn one, becomes a complaint."""
         complaints: list[str] = []
-        works = [
+        workloads = [
             self._read_workload(line, number, complaints) for number, line in self._lines(WORKLOAD_FILE, complaints)
         ]
         records, unread = [], []
         for number, line in self._lines(f"{core}/{RECORD_FILE}", complaints):
             try:
-                records.append(_read_record(core, line, works))
+                records.append(_read_record(core, line, workloads))
             except (ValueError, TypeError, KeyError, IndexError) as error:
                 unread.append(line)
                 reason = " ".join(str(error).split())[:80]
@@ -138,9 +138,9 @@ class Database:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._locked():
-                numbers = self._number_workloads([work for work, _ in lines])
+                numbers = self._number_workloads([workload for workload, _ in lines])
                 text = "".join(
-                    json.dumps([numbers[work], record], separators=(",", ":")) + "\n" for work, record in lines
+                    json.dumps([numbers[workload], record], separators=(",", ":")) + "\n" for workload, record in lines
                 )
                 _append(path, text)
         except OSError as error:
@@ -202,21 +202,21 @@ class Database:
             complaints.append(f"{self.directory / WORKLOAD_FILE}:{number}: not a workload this version reads")
         return self._read[line]
 
-    def _number_workloads(self, works: Iterable[Workload]) -> dict[Workload, int]:
+    def _number_workloads(self, workloads: Iterable[Workload]) -> dict[Workload, int]:
         """Every workload's line, counted from 0; those that have none get one."""
         ignored: list[str] = []
         known = [self._read_workload(line, number, ignored) for number, line in self._lines(WORKLOAD_FILE, ignored)]
-        numbers = {work: index for index, work in enumerate(known) if work is not None}
-        new = [work for work in dict.fromkeys(works) if work not in numbers]
-        _append(self.directory / WORKLOAD_FILE, "".join(_workload_line(work) + "\n" for work in new))
-        return numbers | {work: len(known) + index for index, work in enumerate(new)}
+        numbers = {workload: index for index, workload in enumerate(known) if workload is not None}
+        new = [workload for workload in dict.fromkeys(workloads) if workload not in numbers]
+        _append(self.directory / WORKLOAD_FILE, "".join(_workload_line(workload) + "\n" for workload in new))
+        return numbers | {workload: len(known) + index for index, workload in enumerate(new)}
 
 
 def by_workload(records: Iterable[Record]) -> dict[Workload, list[Record]]:
     """The records of each."""
     found: dict[Workload, list[Record]] = {}
     for record in records:
-        found.setdefault(record.work, []).append(record)
+        found.setdefault(record.workload, []).append(record)
     return found
 
 
@@ -225,37 +225,45 @@ def spread(seconds: Sequence[float]) -> float:
     return seconds[-1] / seconds[0] - 1 if seconds else 0.0
 
 
-def record_json(work: Workload, how: How, *, target: Target, cpu: Cpu, seconds: Sequence[float], origin: Origin) -> Any:
+def record_json(
+    workload: Workload,
+    schedule: Schedule,
+    *,
+    target: Target,
+    isa: InstructionSet,
+    seconds: Sequence[float],
+    origin: Origin,
+) -> Any:
     """MetaSchedule's TuningRecord as JSON; no ``seconds`` for a trial that failed."""
-    full = tvm_target(target, cpu, model=str(origin))
-    arguments = ms.arg_info.ArgInfo.from_prim_func(module(work)["main"])
-    trace = traced(work, cpu, how).trace
+    full = tvm_target(target, isa, model=str(origin))
+    arguments = ms.arg_info.ArgInfo.from_prim_func(module(workload)["main"])
+    trace = traced(workload, isa, schedule).trace
     record = ms.database.TuningRecord(
-        trace, ms.database.Workload(module(work)), list(seconds) or [FAILED], full, arguments
+        trace, ms.database.Workload(module(workload)), list(seconds) or [FAILED], full, arguments
     )
     return _plain(record.as_json())
 
 
-def _read_record(core: str, line: str, works: Sequence[Workload | None]) -> Record:
+def _read_record(core: str, line: str, workloads: Sequence[Workload | None]) -> Record:
     index, (trace, seconds, target, _) = json.loads(line)
-    work = works[index] if 0 <= index < len(works) else None
-    if work is None:
+    workload = workloads[index] if 0 <= index < len(workloads) else None
+    if workload is None:
         raise ValueError(f"workload {index} cannot be read")
     values = sampled_values(trace)
-    kind = HOW[type(work)]
+    kind = SCHEDULE_TYPES[type(workload)]
     parameters = fields(kind)
     if len(values) != len(parameters):
-        raise ValueError(f"{work.name}: {len(values)} parameters, {len(parameters)} expected")
-    how = kind(
+        raise ValueError(f"{workload.name}: {len(values)} parameters, {len(parameters)} expected")
+    schedule = kind(
         **{f.name: bool(value) if f.type == "bool" else value for f, value in zip(parameters, values, strict=True)}
     )
     good = tuple(sorted(float(second) for second in seconds if float(second) < FAILED))
-    return Record(core, work, how, good, Origin.parse(target["model"]), line)
+    return Record(core, workload, schedule, good, Origin.parse(target["model"]), line)
 
 
-def _workload_line(work: Workload) -> str:
+def _workload_line(workload: Workload) -> str:
     """MetaSchedule's Workload as JSON, its module's JSON without spaces, and without places in our sources."""
-    digest, module_text = ms.database.Workload(module(work)).as_json()
+    digest, module_text = ms.database.Workload(module(workload)).as_json()
     graph = json.loads(base64.b64decode(module_text)[_LENGTH:])
     graph["nodes"] = [{"type": "None"} if node["type"] in _PLACES else node for node in graph["nodes"]]
     text = json.dumps(graph, separators=(",", ":")).encode()
@@ -269,8 +277,8 @@ def _workload_of(module_text: str) -> Workload:
     texts = (node["data"] for node in nodes if node["type"] == "ffi.String")
     fields_ = json.loads(next(text for text in texts if text.startswith('{"family":')))
     kind = WORKLOADS[fields_.pop("family")]
-    work: Workload = kind(**{name: _field(value) for name, value in fields_.items()})
-    return work
+    workload: Workload = kind(**{name: _field(value) for name, value in fields_.items()})
+    return workload
 
 
 def _field(value: Any) -> Any:

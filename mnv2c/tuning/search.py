@@ -13,42 +13,42 @@ from dataclasses import fields
 from itertools import chain, zip_longest
 from typing import Any, TypeVar
 
-How = TypeVar("How")
+Schedule = TypeVar("Schedule")
 
 _CENTRES = 2  # the best so far that steps are made from
 
 
-def propose(space: Sequence[How], tried: Mapping[How, float], count: int) -> list[How]:
+def propose(space: Sequence[Schedule], tried: Mapping[Schedule, float], count: int) -> list[Schedule]:
     """At most ``count`` candidates that were not tried; failed ones have a time of infinity."""
-    best = sorted(tried.keys() & set(space), key=lambda how: tried[how])[:_CENTRES]
+    best = sorted(tried.keys() & set(space), key=lambda schedule: tried[schedule])[:_CENTRES]
     steps = chain.from_iterable(_steps(space, centre) for centre in best)
     turns = chain.from_iterable(zip_longest(steps, _first_of_each(space, 2)))
     wanted = chain(space[:1], _first_of_each(space, 1, skip=1), turns, space)
-    return [how for how in dict.fromkeys(wanted) if how is not None and how not in tried][:count]
+    return [schedule for schedule in dict.fromkeys(wanted) if schedule is not None and schedule not in tried][:count]
 
 
-def _first_of_each(space: Sequence[How], parameters: int, *, skip: int = 0) -> Iterator[How]:
+def _first_of_each(space: Sequence[Schedule], parameters: int, *, skip: int = 0) -> Iterator[Schedule]:
     """The first candidate with each value of so many parameters, after the first ``skip``."""
     seen = set()
-    for how in space:
-        key = _values(how)[skip : skip + parameters]
+    for schedule in space:
+        key = _values(schedule)[skip : skip + parameters]
         if key not in seen:
             seen.add(key)
-            yield how
+            yield schedule
 
 
-def _steps(space: Sequence[How], centre: How) -> Iterator[How]:
+def _steps(space: Sequence[Schedule], centre: Schedule) -> Iterator[Schedule]:
     """What differs from ``centre`` in one parameter, nearest values first; then in two."""
     values = _values(centre)
 
-    def distance(how: How) -> tuple[int, float]:
-        pairs = [(a, b) for a, b in zip(_values(how), values, strict=True) if a != b]
+    def distance(schedule: Schedule) -> tuple[int, float]:
+        pairs = [(a, b) for a, b in zip(_values(schedule), values, strict=True) if a != b]
         return len(pairs), sum(abs(a - b) / max(a, b) for a, b in pairs)
 
-    for how in sorted(space, key=distance)[1:]:
-        if distance(how)[0] <= 2:
-            yield how
+    for schedule in sorted(space, key=distance)[1:]:
+        if distance(schedule)[0] <= 2:
+            yield schedule
 
 
-def _values(how: Any) -> tuple[int, ...]:
-    return tuple(int(getattr(how, field.name)) for field in fields(how))
+def _values(schedule: Any) -> tuple[int, ...]:
+    return tuple(int(getattr(schedule, field.name)) for field in fields(schedule))

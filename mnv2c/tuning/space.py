@@ -14,32 +14,32 @@ from typing import Any
 import tvm
 from tvm import s_tir
 
-from mnv2c.kernels import How, Workload, apply, computation, space
-from mnv2c.targets import Cpu
+from mnv2c.kernels import Schedule, Workload, apply, computation, space
+from mnv2c.targets import InstructionSet
 
 
-def schedule_fn(work: Workload, cpu: Cpu) -> Callable[[s_tir.Schedule], None]:
+def schedule_fn(workload: Workload, isa: InstructionSet) -> Callable[[s_tir.Schedule], None]:
     """For ``meta_schedule.space_generator.ScheduleFn``: schedules what it is given at random."""
-    return lambda s: apply(s, work, _sample(s, work, cpu, None))
+    return lambda s: apply(s, workload, _sample(s, workload, isa, None))
 
 
-def traced(work: Workload, cpu: Cpu, how: How) -> s_tir.Schedule:
-    """The workload under ``how``, with the trace of a sample that came out so."""
-    s = s_tir.Schedule(module(work))
-    apply(s, work, _sample(s, work, cpu, how))
+def traced(workload: Workload, isa: InstructionSet, schedule: Schedule) -> s_tir.Schedule:
+    """The workload under ``schedule``, with the trace of a sample that came out so."""
+    s = s_tir.Schedule(module(workload))
+    apply(s, workload, _sample(s, workload, isa, schedule))
     return s
 
 
-def module(work: Workload) -> tvm.IRModule:
+def module(workload: Workload) -> tvm.IRModule:
     """The workload as MetaSchedule knows it."""
-    return tvm.IRModule({"main": computation(work)})
+    return tvm.IRModule({"main": computation(workload)})
 
 
-def _sample(s: s_tir.Schedule, work: Workload, cpu: Cpu, how: How | None) -> How:
-    remaining: Sequence[How] = space(work, cpu)
+def _sample(s: s_tir.Schedule, workload: Workload, isa: InstructionSet, schedule: Schedule | None) -> Schedule:
+    remaining: Sequence[Schedule] = space(workload, isa)
     for field in fields(remaining[0]):
         values = sorted({int(getattr(one, field.name)) for one in remaining})
-        decision = None if how is None else values.index(int(getattr(how, field.name)))
+        decision = None if schedule is None else values.index(int(getattr(schedule, field.name)))
         sampled = int(s.get(s.sample_categorical(values, [1 / len(values)] * len(values), decision)))
         remaining = [one for one in remaining if int(getattr(one, field.name)) == sampled]
     (chosen,) = remaining

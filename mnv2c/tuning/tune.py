@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
-from mnv2c.kernels import How, Workload, space
+from mnv2c.kernels import Schedule, Workload, space
 from mnv2c.tuning.records import Database, Record, by_workload, record_json
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.search import propose
@@ -33,11 +33,11 @@ class Task:
     infinity where it failed.
     """
 
-    work: Workload
+    workload: Workload
     layers: tuple[str, ...]
     floor: float
-    space: tuple[How, ...]
-    tried: dict[How, float] = field(default_factory=dict)
+    space: tuple[Schedule, ...]
+    tried: dict[Schedule, float] = field(default_factory=dict)
 
     @property
     def default(self) -> float | None:
@@ -45,15 +45,15 @@ class Task:
         return self.tried.get(self.space[0])
 
     @property
-    def best_how(self) -> How | None:
+    def best_schedule(self) -> Schedule | None:
         """None where nothing was tried or all failed."""
-        how = min(self.tried, key=lambda how: self.tried[how], default=None)
-        return None if how is None or math.isinf(self.tried[how]) else how
+        schedule = min(self.tried, key=lambda schedule: self.tried[schedule], default=None)
+        return None if schedule is None or math.isinf(self.tried[schedule]) else schedule
 
     @property
     def best(self) -> float | None:
         """Its time."""
-        return None if self.best_how is None else self.tried[self.best_how]
+        return None if self.best_schedule is None else self.tried[self.best_schedule]
 
     @property
     def fruitless(self) -> int:
@@ -72,7 +72,7 @@ class Task:
         gain: float = len(self.layers) * max(self.best - self.floor, 0.0)
         return gain * math.pow(0.5, self.fruitless / BATCH)
 
-    def wanted(self, limits: Limits) -> list[How]:
+    def wanted(self, limits: Limits) -> list[Schedule]:
         """The next batch; none where enough was tried or nothing promising is left."""
         left = BATCH if limits.trials is None else min(BATCH, limits.trials - len(self.tried))
         if left <= 0 or self.fruitless >= _PATIENCE:
@@ -91,17 +91,17 @@ class Limits:
 def make_tasks(layers: Sequence[tuple[str, Workload]], runner: Runner, records: Sequence[Record]) -> list[Task]:
     """A task per workload, with what ``records`` of this very runner know of it already."""
     names: dict[Workload, list[str]] = {}
-    for name, work in layers:
-        names.setdefault(work, []).append(name)
+    for name, workload in layers:
+        names.setdefault(workload, []).append(name)
     known = by_workload(record for record in records if record.origin == runner.origin)
     tasks = []
-    for work, users in names.items():
-        task = Task(work, tuple(users), work.macs / runner.macs_per_second, space(work, runner.cpu))
+    for workload, users in names.items():
+        task = Task(workload, tuple(users), workload.macs / runner.macs_per_second, space(workload, runner.isa))
         candidates = set(task.space)
-        for record in known.get(work, ()):
-            if record.how in candidates:
+        for record in known.get(workload, ()):
+            if record.schedule in candidates:
                 seconds = math.inf if record.failed else record.best
-                task.tried[record.how] = min(seconds, task.tried.get(record.how, seconds))
+                task.tried[record.schedule] = min(seconds, task.tried.get(record.schedule, seconds))
         tasks.append(task)
     return tasks
 
@@ -128,16 +128,16 @@ def tune(
         show(task, trials)
 
 
-def _run(task: Task, wanted: Sequence[How], runner: Runner) -> list[Trial]:
+def _run(task: Task, wanted: Sequence[Schedule], runner: Runner) -> list[Trial]:
     """Tries candidates, the best so far beside them.
 
     A machine is faster at one time than at another. The best so far runs again in every batch, and the batch's times
     are set in relation to its first one, so that times of different batches can be compared.
     """
-    best, before = task.best_how, task.best
+    best, before = task.best_schedule, task.best
     if best is None or before is None or not runner.drifts:
-        return runner.run(task.work, wanted)
-    again, *trials = runner.run(task.work, [best, *wanted])
+        return runner.run(task.workload, wanted)
+    again, *trials = runner.run(task.workload, [best, *wanted])
     if again.failure:
         return trials
     scale = before / mean(again.seconds)
@@ -146,10 +146,12 @@ def _run(task: Task, wanted: Sequence[How], runner: Runner) -> list[Trial]:
 
 def _keep(task: Task, trials: Sequence[Trial], runner: Runner, database: Database) -> None:
     def record(trial: Trial) -> tuple[Workload, Any]:
-        how, seconds = trial.how, trial.seconds
-        target, cpu, origin = runner.target, runner.cpu, runner.origin
-        return task.work, record_json(task.work, how, target=target, cpu=cpu, seconds=seconds, origin=origin)
+        schedule, seconds = trial.schedule, trial.seconds
+        target, isa, origin = runner.target, runner.isa, runner.origin
+        return task.workload, record_json(
+            task.workload, schedule, target=target, isa=isa, seconds=seconds, origin=origin
+        )
 
-    database.append(runner.cpu.mcpu, [record(trial) for trial in trials])
+    database.append(runner.isa.mcpu, [record(trial) for trial in trials])
     for trial in trials:
-        task.tried[trial.how] = mean(trial.seconds) if trial.seconds else math.inf
+        task.tried[trial.schedule] = mean(trial.seconds) if trial.seconds else math.inf

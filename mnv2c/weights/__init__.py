@@ -9,9 +9,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnv2c.frontend import parameter_shapes
-from mnv2c.ir import Array
-from mnv2c.spec import Spec
+from mnv2c.ir.graph import Array
+from mnv2c.spec.frontend import parameter_shapes
+from mnv2c.spec.table import Spec
 from mnv2c.weights.npz import Trained, read_npz
 from mnv2c.weights.seeded import seeded_weights
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.errors import WeightsError
-from mnv2c.ir import Array
+from mnv2c.ir.graph import Array
 
 META = "__meta__"
 FLOATS = ("float16", "float32", "float64")

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.errors import WeightsError
-from mnv2c.frontend import parameter_shapes
-from mnv2c.ir import Array
-from mnv2c.spec import Spec
+from mnv2c.ir.graph import Array
+from mnv2c.spec.frontend import parameter_shapes
+from mnv2c.spec.table import Spec
 
 HALF = 1 << 23  # draws are 24-bit integers around zero: their sums of squares are exact in int64
 

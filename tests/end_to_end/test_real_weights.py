@@ -18,7 +18,7 @@ from PIL import Image
 from shared_data import GOLDEN, PHOTOGRAPHS, SHARED_DATA, TRAINED, needs_shared_data
 
 import mnv2c
-from mnv2c.built import normalise
+from mnv2c.deploy.manifest import normalise
 
 LABELS = SHARED_DATA / "imagenet_labels_1001.txt"
 ORIGINALS = SHARED_DATA / "images" / "original"

@@ -6,7 +6,7 @@ from math import prod
 
 from hypothesis import strategies as st
 
-from mnv2c.spec import Head, InputSpec, Row, Spec, Stem
+from mnv2c.spec.table import Head, InputSpec, Row, Spec, Stem
 
 
 def rows() -> st.SearchStrategy[Row]:

@@ -11,10 +11,10 @@ from property.strategies import specs
 
 import mnv2c
 from mnv2c.driver import build
-from mnv2c.frontend import build_graph
-from mnv2c.onnx_export import export_onnx
-from mnv2c.reference import Reference
-from mnv2c.spec import Spec
+from mnv2c.reference.evaluator import Reference
+from mnv2c.reference.onnx_export import export_onnx
+from mnv2c.spec.frontend import build_graph
+from mnv2c.spec.table import Spec
 from mnv2c.targets import native_target
 from mnv2c.weights.seeded import seeded_weights
 

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import SPECS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property.strategies import specs, yaml_of
 
 from mnv2c.errors import SourceError, SpecError
-from mnv2c.frontend import build_graph, parameter_shapes
-from mnv2c.interpreter import interpret
-from mnv2c.ir import Add, Array, BatchNorm, Convolution, Depthwise, Graph, Pad, Padding, ReLU6
+from mnv2c.ir.graph import Add, Array, BatchNorm, Convolution, Depthwise, Graph, Pad, Padding, ReLU6
+from mnv2c.ir.interpreter import interpret
+from mnv2c.ir.verifier import verify
 from mnv2c.passes import run_pipeline
-from mnv2c.spec import Spec, load_spec
-from mnv2c.verifier import verify
+from mnv2c.spec.frontend import build_graph, parameter_shapes
+from mnv2c.spec.table import Spec, load_spec
 from mnv2c.weights.seeded import seeded_weights
 
-SPEC = Path(__file__).parents[2] / "specs" / "mnv2_1.0.yaml"
+SPEC = SPECS / "mnv2_1.0.yaml"
 
 
 @pytest.fixture(scope="module")

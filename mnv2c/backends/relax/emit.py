@@ -13,7 +13,7 @@ import tvm
 from tvm import relax
 
 from mnv2c.errors import GraphError
-from mnv2c.ir import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Pad, Padding
+from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Pad, Padding
 
 
 def emit(graph: Graph) -> tvm.IRModule:

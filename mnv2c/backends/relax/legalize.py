@@ -16,9 +16,9 @@ import tvm
 from tvm import relax
 
 from mnv2c.errors import GraphError
-from mnv2c.ir import Padding
+from mnv2c.ir.graph import Padding
 from mnv2c.kernels import Dense, Depthwise, Pad, Pointwise, Pool, Stem, WeightedWorkload, Workload, computation
-from mnv2c.kernels.stem import CHANNELS
+from mnv2c.kernels.cpu.stem import CHANNELS
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def legalize(module: tvm.IRModule) -> Legalized:
     builder = relax.BlockBuilder()
     with builder.function("main", [image, *packed]):
         with builder.dataflow():
-            kernels = {name: builder.add_func(computation(work), name) for name, work in workloads.items()}
+            kernels = {name: builder.add_func(computation(workload), name) for name, workload in workloads.items()}
             for layer in layers:
                 call = relax.call_tir(
                     kernels[layer.workload.name], [values[var.name] for var in layer.operands], layer.output.ty
@@ -125,8 +125,8 @@ def _convolution(chain: Sequence[relax.VarBinding]) -> _Layer:
     relu6 = any(_kind(binding) == "clip" for binding in chain)
     residuals = [binding.value.args[1] for binding in chain[2:] if _kind(binding) == "add"]
     border = _border(chain[-1]) if _kind(chain[-1]) == "nn.pad" else Padding()
-    work = _convolution_workload(chain[0], relu6, bool(residuals), border)
-    return _Layer(work, (x, weight, bias, *residuals), chain[-1].var)
+    workload = _convolution_workload(chain[0], relu6, bool(residuals), border)
+    return _Layer(workload, (x, weight, bias, *residuals), chain[-1].var)
 
 
 def _convolution_workload(binding: relax.VarBinding, relu6: bool, residual: bool, border: Padding) -> Workload:

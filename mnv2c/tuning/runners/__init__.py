@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mnv2c.kernels import How, Workload
-from mnv2c.targets import Cpu, Target
+from mnv2c.kernels import Schedule, Workload
+from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.records import Origin
 
 ROUNDS = 24
@@ -23,7 +23,7 @@ _KEPT = 5
 class Trial:
     """``seconds`` are the fastest runs, sorted; empty where there is a ``failure``."""
 
-    how: How
+    schedule: Schedule
     seconds: tuple[float, ...] = ()
     failure: str = ""
 
@@ -37,14 +37,14 @@ class Runner(Protocol):
     """Open for one CPU of one target, until closed."""
 
     target: Target
-    cpu: Cpu
+    isa: InstructionSet
     origin: Origin
     macs_per_second: float
     """The core's peak."""
     drifts: bool
     """Whether the same candidate takes another time at another time."""
 
-    def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
+    def run(self, workload: Workload, schedules: Sequence[Schedule]) -> list[Trial]:
         """A trial per schedule, in order."""
 
     def close(self) -> None:

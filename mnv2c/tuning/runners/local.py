@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import TargetError
-from mnv2c.kernels import How, Workload
-from mnv2c.native import cpu_name
-from mnv2c.peak import PeakMeter
-from mnv2c.targets import X86, Cpu, Target, native_target
-from mnv2c.tuning.compile import compile_candidates
-from mnv2c.tuning.measure import MeasureLinker
+from mnv2c.kernels import Schedule, Workload
+from mnv2c.measure.peak import PeakMeter
+from mnv2c.targets import X86, InstructionSet, Target, native_target
+from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.records import MEASURED, Origin
 from mnv2c.tuning.runners import ROUNDS, Trial, fastest
+from mnv2c.tuning.timing import MeasureLinker
 
 _SECONDS = 20  # without a word; a candidate that takes longer hangs
 _PEAKS = 5  # measurements of the machine's peak
@@ -34,31 +34,31 @@ _PEAKS = 5  # measurements of the machine's peak
 class LocalRunner:
     """Keeps a worker process and a directory."""
 
-    def __init__(self, target: Target, cpu: Cpu, *, rounds: int = ROUNDS) -> None:
-        _check_runs_here(target, cpu)
-        self.target, self.cpu, self._rounds = target, cpu, rounds
+    def __init__(self, target: Target, isa: InstructionSet, *, rounds: int = ROUNDS) -> None:
+        _check_runs_here(target, isa)
+        self.target, self.isa, self._rounds = target, isa, rounds
         self.origin = Origin(cpu_name(), MEASURED, importlib.metadata.version("apache-tvm"))
         self.drifts = True
-        meter = PeakMeter(target.zig_triple, cpu, threads=1)
+        meter = PeakMeter(target.zig_triple, isa, threads=1)
         self.macs_per_second = max(meter.measure() for _ in range(_PEAKS)) / 2 * 1e9
-        self._linker = MeasureLinker(target, cpu)
+        self._linker = MeasureLinker(target, isa)
         self._worker: _Worker | None = None
 
-    def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
-        compiled = compile_candidates(work, hows, self.target, self.cpu)
-        trials = {how: Trial(how, failure=failure) for how, failure in compiled.failures.items()}
+    def run(self, workload: Workload, schedules: Sequence[Schedule]) -> list[Trial]:
+        compiled = compile_candidates(workload, schedules, self.target, self.isa)
+        trials = {schedule: Trial(schedule, failure=failure) for schedule, failure in compiled.failures.items()}
         remaining = dict(enumerate(compiled.candidates))
-        library = self._linker.link(work, compiled) if remaining else Path()
+        library = self._linker.link(workload, compiled) if remaining else Path()
         while remaining:
             answer = self._time(library, list(remaining))
             if isinstance(answer, _Died):
-                dead = remaining.pop(answer.index).how
+                dead = remaining.pop(answer.index).schedule
                 trials[dead] = Trial(dead, failure=answer.reason)
                 continue
             for candidate, runs in zip(remaining.values(), answer, strict=True):
-                trials[candidate.how] = Trial(candidate.how, fastest(runs))
+                trials[candidate.schedule] = Trial(candidate.schedule, fastest(runs))
             break
-        return [trials[how] for how in hows]
+        return [trials[schedule] for schedule in schedules]
 
     def close(self) -> None:
         if self._worker is not None:
@@ -131,15 +131,15 @@ class _Worker:
         return output.readline() if ready else None
 
 
-def _check_runs_here(target: Target, cpu: Cpu) -> None:
+def _check_runs_here(target: Target, isa: InstructionSet) -> None:
     """TargetError where this machine cannot time the candidates."""
     if (target.architecture, platform.machine()) != (X86.architecture, X86.architecture):
         raise TargetError(
             f"target {target.name}: kernels for {target.architecture} cannot be timed on this machine "
             f"({platform.machine()}): `--runner static` estimates them, `--rpc` times them on boards"
         )
-    best = native_target().cpus[0]
-    if X86.cpus.index(cpu) < X86.cpus.index(best):
+    best = native_target().instruction_sets[0]
+    if X86.instruction_sets.index(isa) < X86.instruction_sets.index(best):
         raise TargetError(
-            f"target {target.name}: this processor lacks the instruction set {cpu.name}; it has {best.name}"
+            f"target {target.name}: this processor lacks the instruction set {isa.name}; it has {best.name}"
         )

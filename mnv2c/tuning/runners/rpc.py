@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 from tvm import rpc
 
 from mnv2c.errors import ToolError
-from mnv2c.kernels import How, Workload
-from mnv2c.targets import Cpu, Target
-from mnv2c.tuning.compile import Candidate, compile_candidates
-from mnv2c.tuning.measure import MeasureLinker
+from mnv2c.kernels import Schedule, Workload
+from mnv2c.targets import InstructionSet, Target
+from mnv2c.tuning.candidates import Candidate, compile_candidates
 from mnv2c.tuning.records import MEASURED, Origin
 from mnv2c.tuning.runners import ROUNDS, Trial, fastest
+from mnv2c.tuning.timing import MeasureLinker
 
 Value = TypeVar("Value")
 
@@ -43,22 +43,22 @@ class _Lost(Exception):
 class RpcRunner:
     """``address`` is the tracker's HOST:PORT, ``key`` what its boards were started with."""
 
-    def __init__(self, target: Target, cpu: Cpu, address: str, key: str, *, rounds: int = ROUNDS) -> None:
-        self.target, self.cpu, self._key, self._rounds = target, cpu, key, rounds
+    def __init__(self, target: Target, isa: InstructionSet, address: str, key: str, *, rounds: int = ROUNDS) -> None:
+        self.target, self.isa, self._key, self._rounds = target, isa, key, rounds
         self.origin = Origin(f"board {key}", MEASURED, importlib.metadata.version("apache-tvm"))
         self.macs_per_second = math.inf  # a board's peak is not measured
         self.drifts = True
         self._address = address
         self._tracker = _connect(address)
-        self._linker = MeasureLinker(target, cpu)
+        self._linker = MeasureLinker(target, isa)
 
-    def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
-        compiled = compile_candidates(work, hows, self.target, self.cpu)
-        trials = {how: Trial(how, failure=failure) for how, failure in compiled.failures.items()}
+    def run(self, workload: Workload, schedules: Sequence[Schedule]) -> list[Trial]:
+        compiled = compile_candidates(workload, schedules, self.target, self.isa)
+        trials = {schedule: Trial(schedule, failure=failure) for schedule, failure in compiled.failures.items()}
         if compiled.candidates:
-            library = self._linker.link(work, compiled)
-            trials |= {trial.how: trial for trial in self._time(library, compiled.candidates)}
-        return [trials[how] for how in hows]
+            library = self._linker.link(workload, compiled)
+            trials |= {trial.schedule: trial for trial in self._time(library, compiled.candidates)}
+        return [trials[schedule] for schedule in schedules]
 
     def close(self) -> None:
         self._tracker.close()
@@ -75,10 +75,10 @@ class RpcRunner:
                 lost[batch.current] += 1
                 if lost[batch.current] == _TRIES:
                     trials.append(
-                        Trial(remaining.pop(batch.current).how, failure=f"{_TRIES} boards were lost: {error}")
+                        Trial(remaining.pop(batch.current).schedule, failure=f"{_TRIES} boards were lost: {error}")
                     )
                 continue
-            trials += [Trial(remaining[index].how, fastest(times)) for index, times in runs.items()]
+            trials += [Trial(remaining[index].schedule, fastest(times)) for index, times in runs.items()]
             break
         return trials
 
@@ -138,13 +138,13 @@ def _within(seconds: float, compute: Callable[[], Value]) -> Value:
     answer: list[Value] = []
     failure: list[BaseException] = []
 
-    def work() -> None:
+    def workload() -> None:
         try:
             answer.append(compute())
         except BaseException as error:
             failure.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=workload, daemon=True)
     thread.start()
     thread.join(seconds)
     if failure:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from mnv2c.cost.cycles import model_name
 from mnv2c.cost.kernels import kernel_cycles
-from mnv2c.kernels import How, Workload
-from mnv2c.targets import Cpu, Target
-from mnv2c.tuning.compile import compile_candidates
+from mnv2c.kernels import Schedule, Workload
+from mnv2c.targets import InstructionSet, Target
+from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.records import Origin
 from mnv2c.tuning.runners import Trial
 
@@ -25,22 +25,22 @@ _MACS = 1_000_000  # of a kernel that are emulated; the others are like them
 class StaticRunner:
     """The core is the one that the target's kernels are scheduled for."""
 
-    def __init__(self, target: Target, cpu: Cpu) -> None:
-        self.target, self.cpu = target, cpu
-        self.origin = Origin(model_name(cpu.mcpu), KIND, importlib.metadata.version("apache-tvm"))
-        self.macs_per_second = cpu.fmas_per_cycle * cpu.lanes * _HERTZ
+    def __init__(self, target: Target, isa: InstructionSet) -> None:
+        self.target, self.isa = target, isa
+        self.origin = Origin(model_name(isa.mcpu), KIND, importlib.metadata.version("apache-tvm"))
+        self.macs_per_second = isa.fmas_per_cycle * isa.lanes * _HERTZ
         self.drifts = False
 
-    def run(self, work: Workload, hows: Sequence[How]) -> list[Trial]:
-        compiled = compile_candidates(work, hows, self.target, self.cpu)
-        trials = {how: Trial(how, failure=failure) for how, failure in compiled.failures.items()}
+    def run(self, workload: Workload, schedules: Sequence[Schedule]) -> list[Trial]:
+        compiled = compile_candidates(workload, schedules, self.target, self.isa)
+        trials = {schedule: Trial(schedule, failure=failure) for schedule, failure in compiled.failures.items()}
         if compiled.candidates:
             tasks = {candidate.symbol: candidate.tasks for candidate in compiled.candidates}
-            share = _MACS / max(work.macs, _MACS)
-            cycles = kernel_cycles(compiled.object, tasks, self.target, self.cpu, share=share)
+            share = _MACS / max(workload.macs, _MACS)
+            cycles = kernel_cycles(compiled.object, tasks, self.target, self.isa, share=share)
             for one in compiled.candidates:
-                trials[one.how] = Trial(one.how, (cycles[one.symbol] / _HERTZ,))
-        return [trials[how] for how in hows]
+                trials[one.schedule] = Trial(one.schedule, (cycles[one.symbol] / _HERTZ,))
+        return [trials[schedule] for schedule in schedules]
 
     def close(self) -> None:
         """It holds nothing."""

@@ -1,0 +1,185 @@
+"""The static cost of a built library, layer by layer: ``mnv2c cost``, and its instructions: ``mnv2c bench --count``.
+
+What comes in: a build directory and a core. What goes out: a ``Cost``. One inference runs under qemu, on zeros: no
+kernel's path depends on its data. Caches are not modelled.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnv2c.cost.blocks import Block, count_blocks
+from mnv2c.cost.cycles import FunctionCost, function_costs, model_name
+from mnv2c.deploy.manifest import MANIFEST, read_manifest
+from mnv2c.deploy.network import Interface, read_interface
+from mnv2c.deploy.peer import LINKING, arguments, link_runner, one_request
+from mnv2c.errors import LibraryError, TargetError
+from mnv2c.spec.yaml_reader import did_you_mean
+from mnv2c.targets import TARGETS, InstructionSet
+from mnv2c.toolchain import find_qemu
+
+CAVEAT = "no cache is modelled, and no call (memset): a lower bound to compare schedules by, not a time"
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """``cycles`` are estimated; ``peak_share`` is the least they could be, at the core's peak, over them."""
+
+    name: str
+    macs: int
+    instructions: int
+    cycles: float
+    peak_share: float
+
+    @property
+    def macs_per_cycle(self) -> float:
+        return self.macs / self.cycles
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``model`` says whose opinion the cycles are; ``peak`` is the core's fp32 multiply-adds per cycle."""
+
+    directory: str
+    core: str
+    model: str
+    instruction_set: str
+    peak: float
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def total(self) -> LayerCost:
+        """All layers together."""
+        return _layer("sum", sum(x.macs for x in self.layers), self.peak, _sum(self.layers))
+
+
+def cost(
+    directory: Path,
+    *,
+    core: str | None = None,
+    instruction_set: str | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Cost:
+    """``core`` is one of ``cores()``, by default the one that the kernels in use are scheduled for.
+
+    LibraryError, TargetError or ToolError where the library, the core or a tool is not there.
+    """
+    interface = read_interface(directory)
+    name = instruction_set or interface.instruction_sets[0]
+    isa = _core(interface, name, core)
+    layers = _read_layers(directory)
+    kernels = {f"{interface.identifier}_{name}_{kernel}" for _, kernel, _ in layers}
+    qemu, model = find_qemu(interface.architecture, plugins=True), model_name(isa.mcpu)
+    with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
+        report(LINKING)
+        program = link_runner(interface, Path(scratch), static=True)
+        report("count the instructions of one inference")
+        blocks = count_blocks(qemu, [str(program), *arguments(1, name)], feed=one_request(interface))
+        report(f"estimate the cycles on {isa.mcpu}")
+        costs = function_costs(program, blocks, kernels, isa.mcpu, interface.triple)
+    calls = Counter(kernel for _, kernel, _ in layers)
+    peak = isa.fmas_per_cycle * isa.lanes
+    found = []
+    for layer, kernel, macs in layers:
+        all_calls = costs.get(f"{interface.identifier}_{name}_{kernel}")
+        if all_calls is None:
+            raise LibraryError(f"{directory}: {kernel} did not run: {name} is not what qemu's processor can do")
+        once = FunctionCost(all_calls.instructions // calls[kernel], all_calls.cycles / calls[kernel])
+        found.append(_layer(layer, macs, peak, once))
+    return Cost(str(directory), isa.mcpu, model, name, peak, tuple(found))
+
+
+def count_instructions(
+    directory: Path, *, instruction_set: str | None = None, report: Callable[[str], None] = lambda line: None
+) -> int:
+    """Instructions of one inference: those of two less those of one. qemu repeats itself to some parts in a million."""
+    interface = read_interface(directory)
+    qemu = find_qemu(interface.architecture, plugins=True)
+    with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
+        report(LINKING)
+        program = link_runner(interface, Path(scratch), static=True)
+        command = [str(program), *arguments(1, instruction_set)]
+        report("count the instructions of one inference")
+        once, twice = (count_blocks(qemu, command, feed=one_request(interface) * runs) for runs in (1, 2))
+    return _instructions(twice) - _instructions(once)
+
+
+def _instructions(blocks: list[Block]) -> int:
+    return sum(block.count * block.instructions for block in blocks)
+
+
+def cores() -> dict[str, InstructionSet]:
+    """The cores whose cost can be estimated, by LLVM's name: those that Arm targets are scheduled for."""
+    return {isa.mcpu: isa for target in TARGETS for isa in target.instruction_sets if target.architecture == "aarch64"}
+
+
+def _core(interface: Interface, instruction_set: str, core: str | None) -> InstructionSet:
+    """The core asked for, or the one that the kernels were scheduled for."""
+    known = cores()
+    if interface.architecture != "aarch64":
+        raise TargetError(
+            f"{interface.directory}: built for {interface.architecture}; there are models of {', '.join(known)}"
+        )
+    if instruction_set not in interface.instruction_sets:
+        names = ", ".join(interface.instruction_sets)
+        raise LibraryError(
+            f"{interface.directory}: no instruction set {instruction_set!r} in the library; it has {names}"
+        )
+    if core is None:
+        instruction_sets = next(target.instruction_sets for target in TARGETS if target.name == interface.target)
+        return next(isa for isa in instruction_sets if isa.name == instruction_set)
+    if core not in known:
+        close = did_you_mean(core, known)
+        hint = f"did you mean {close}?" if close else f"there are {', '.join(known)}"
+        raise TargetError(f"unknown core {core!r}: {hint}")
+    return known[core]
+
+
+def _read_layers(directory: Path) -> list[tuple[str, str, int]]:
+    """Name, kernel and multiply-adds of every layer."""
+    try:
+        layers = read_manifest(directory)["layers"]
+        return [(str(layer["name"]), str(layer["kernel"]), int(layer["macs"])) for layer in layers]
+    except (KeyError, TypeError, ValueError) as error:
+        raise LibraryError(f"{directory / MANIFEST}: damaged, or not mnv2c's; build the library again") from error
+
+
+def _layer(name: str, macs: int, peak: float, cost: FunctionCost) -> LayerCost:
+    return LayerCost(name, macs, cost.instructions, cost.cycles, macs / peak / cost.cycles)
+
+
+def _sum(layers: tuple[LayerCost, ...]) -> FunctionCost:
+    return FunctionCost(sum(layer.instructions for layer in layers), sum(layer.cycles for layer in layers))
+
+
+def to_json(result: Cost) -> dict[str, Any]:
+    """What ``cost --json`` prints."""
+    return {
+        "directory": result.directory,
+        "core": result.core,
+        "model": result.model,
+        "caveat": CAVEAT,
+        "instruction_set": result.instruction_set,
+        "peak_macs_per_cycle": result.peak,
+        "total": vars(result.total),
+        "layers": [vars(layer) for layer in result.layers],
+    }
+
+
+def format_text(result: Cost) -> str:
+    """What ``cost`` prints for people."""
+    lines = [
+        f"{result.directory} on {result.core}, estimated: instruction set {result.instruction_set}, one thread",
+        f"cycles by {result.model}; peak {result.peak:g} fp32 multiply-adds a cycle; {CAVEAT}",
+        "",
+        f"{'layer':16}  {'MACs':>11}  {'instructions':>12}  {'cycles':>11}  {'MACs/cycle':>10}  {'of peak':>7}",
+    ]
+    for one in (*result.layers, result.total):
+        counts = f"{one.macs:11,}  {one.instructions:12,}  {one.cycles:11,.0f}"
+        lines.append(f"{one.name:16}  {counts}  {one.macs_per_cycle:10.2f}  {one.peak_share:7.1%}")
+    return "\n".join(lines)

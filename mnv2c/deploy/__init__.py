@@ -1,0 +1,1 @@
+"""Built libraries: what one says of itself (``manifest``), and running it here, in qemu or over ssh (``opening``)."""

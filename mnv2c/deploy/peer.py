@@ -1,0 +1,231 @@
+"""The other side of ``deploy/runner.c``: asks a program that runs the library, through pipes.
+
+What comes in: the command that starts the program, here or far away. What goes out: ``RemoteNetwork``, which is used as
+``mnv2c.native.Network`` is. A program that dies is a LibraryError that says how.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2c.deploy.network import (
+    OK,
+    Interface,
+    LayerRun,
+    RunnableNetwork,
+    check_threads,
+    explain_create,
+    fitting,
+    must_exist,
+)
+from mnv2c.errors import LibraryError, ToolError
+from mnv2c.runtime import under_prefix
+from mnv2c.targets import TARGETS
+from mnv2c.toolchain import find_toolchain, link_program
+
+_REQUEST = struct.Struct("<II")  # as in runner.c
+_ANSWER = struct.Struct("<IiQQ")
+_LAYER = struct.Struct("<Q4q")
+_MAGIC, _LAYER_MAGIC = 0x4132766D, 0x4C32766D
+_PATIENCE = 10  # seconds for a program to end once its stdin has
+PROGRAM = "mnv2c-runner"
+LINKING = "link a program that runs the library (the first one for an architecture takes a minute)"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a program ended: its status as Python has it, below 0 for a signal; the last line of its stderr."""
+
+    status: int
+    last_line: str
+
+    def __str__(self) -> str:
+        signal_number = -self.status if self.status < 0 else self.status - 128  # a shell adds 128
+        try:
+            how = f"was killed by {signal.Signals(signal_number).name}"
+        except ValueError:
+            how = f"ended with status {self.status}"
+        return f"the program {how}{': ' if self.last_line else ''}{self.last_line}"
+
+
+class Peer:
+    """A started program: ``explain`` makes the message for when it has ended too early."""
+
+    def __init__(self, command: Sequence[str], explain: Callable[[Ending], str]) -> None:
+        self._explain = explain
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would block the program
+        try:
+            self._program = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+            )
+        except OSError as error:
+            raise ToolError(f"{command[0]} cannot be started: {error.strerror}") from error
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        self._input, self._output = self._program.stdin, self._program.stdout
+
+    def send(self, *parts: bytes | memoryview) -> None:
+        """All of it, at once."""
+        try:
+            for part in parts:
+                self._input.write(part)
+            self._input.flush()
+        except OSError:
+            raise self._ended() from None
+
+    def receive(self, size: int) -> bytes:
+        """Exactly ``size`` bytes."""
+        data = self._output.read(size)
+        if len(data) < size:
+            raise self._ended()
+        return data
+
+    def receive_line(self) -> bytes:
+        """Up to the end of the line."""
+        line = self._output.readline()
+        if not line.endswith(b"\n"):
+            raise self._ended()
+        return line
+
+    def close(self) -> None:
+        """Lets the program end; it has no more to say."""
+        for pipe in (self._input, self._output):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self._wait()
+        self._errors.close()
+
+    def _wait(self) -> int:
+        try:
+            return self._program.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._program.kill()
+            return self._program.wait()
+
+    def _ended(self) -> LibraryError:
+        with contextlib.suppress(OSError):
+            self._input.close()
+        status = self._wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return LibraryError(self._explain(Ending(status, lines[-1].strip() if lines else "")))
+
+
+class RemoteNetwork(RunnableNetwork):
+    """A library in a program that ``peer`` talks to."""
+
+    def __init__(
+        self, interface: Interface, peer: Peer, *, processor: str, threads: int, instruction_set: str | None
+    ) -> None:
+        """Takes ``peer``, whose program was started with these ``threads`` and ``instruction_set``, and closes it."""
+        super().__init__(interface)
+        self._peer, self._processor = peer, processor
+        try:
+            status, _, payload = self._answer()
+            text = payload.decode(errors="replace")
+            if status != OK:
+                raise explain_create(interface, status, text, threads=threads, instruction_set=instruction_set)
+            self._instruction_set, number = text.split()
+            self._threads = int(number)
+        except BaseException:
+            peer.close()
+            raise
+
+    @property
+    def processor(self) -> str:
+        return self._processor
+
+    @property
+    def instruction_set(self) -> str:
+        return self._instruction_set
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.time(x)[0]
+
+    def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._run(fitting(self._interface, image, np.uint8))[0]
+
+    def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+        return self._run(fitting(self._interface, x, np.float32))
+
+    def layers(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> list[LayerRun]:
+        rgb = np.asarray(x).dtype == np.uint8
+        seen: list[LayerRun] = []
+        self._run(fitting(self._interface, x, np.uint8 if rgb else np.float32), seen)
+        return seen
+
+    def close(self) -> None:
+        self._peer.close()
+
+    def _run(self, images: NDArray[Any], seen: list[LayerRun] | None = None) -> tuple[NDArray[np.float32], int]:
+        """Logits and nanoseconds; the layers are added to ``seen`` where there is one."""
+        self._peer.send(_REQUEST.pack(images.dtype == np.uint8, seen is not None), images.tobytes())
+        status, nanoseconds, payload = self._answer(seen)
+        if status != OK:
+            raise LibraryError(f"{self.directory}: {payload.decode(errors='replace')}")
+        return np.frombuffer(payload, "<f4").reshape(self.output_shape).copy(), nanoseconds
+
+    def _answer(self, seen: list[LayerRun] | None = None) -> tuple[int, int, bytes]:
+        """Status, nanoseconds and payload, after the answers of layers."""
+        while True:
+            header = self._peer.receive(_ANSWER.size)
+            magic, status, nanoseconds, size = _ANSWER.unpack(header)
+            if magic not in (_MAGIC, _LAYER_MAGIC):
+                raise LibraryError(
+                    f"{self.directory} on {self._processor}: something else than the program answers: {header!r}"
+                )
+            payload = self._peer.receive(size)
+            if magic == _MAGIC:
+                return status, nanoseconds, payload
+            if seen is not None:
+                seen.append(_layer(payload, nanoseconds))
+
+
+def _layer(payload: bytes, nanoseconds: int) -> LayerRun:
+    macs, *shape = _LAYER.unpack_from(payload)
+    count = int(np.prod(shape))
+    array = np.frombuffer(payload, "<f4", count, _LAYER.size).reshape(shape).copy()
+    return LayerRun(payload[_LAYER.size + 4 * count :].decode(), array, nanoseconds, macs)
+
+
+def one_request(interface: Interface) -> bytes:
+    """What asks the program to run floats, all zero, once."""
+    return _REQUEST.pack(0, 0) + bytes(4 * int(np.prod(interface.input_shape)))
+
+
+def arguments(threads: int, instruction_set: str | None) -> list[str]:
+    """What the program is told on its command line."""
+    check_threads(threads)
+    return [str(threads), *([] if instruction_set is None else [instruction_set])]
+
+
+def link_runner(interface: Interface, directory: Path, *, static: bool) -> Path:
+    """Makes the program in ``directory``, with the library inside or, not ``static``, to lie beside it; its path."""
+    same = [target for target in TARGETS if target.triple == interface.triple]
+    if not same:
+        raise LibraryError(f"{interface.directory}: this mnv2c knows no target {interface.target}; build it again")
+    target = next((target for target in same if target.name == interface.target), same[0])  # `native` is none of them
+    source = (resources.files("mnv2c.deploy") / "runner.c").read_text(encoding="utf-8")
+    (directory / "runner.c").write_text(under_prefix(source, interface.identifier), encoding="utf-8")
+    library = must_exist(interface.static_library if static else interface.shared_library)
+    include = must_exist(interface.header).parent.resolve()
+    flags = [f"-I{include}", *([] if static else ["-Wl,-rpath,$ORIGIN"])]
+    inputs = ("runner.c", str(library.resolve()))
+    link_program(find_toolchain(target), directory, inputs, output=PROGRAM, static=static, flags=flags)
+    return directory / PROGRAM

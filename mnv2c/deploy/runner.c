@@ -1,0 +1,117 @@
+/*
+ * Runs the library for somebody on another machine: runner THREADS [INSTRUCTION_SET]. Answers first whether a context
+ * could be created, then reads requests from stdin and writes answers to stdout until stdin ends. All numbers are
+ * little-endian; mnv2c/deploy/peer.py is the other side.
+ */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "mnv2c.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the protocol is little-endian, as every machine that libraries are built for"
+#endif
+
+struct request { /* the image follows: float or, where rgb is not 0, uint8_t */
+    uint32_t rgb;
+    uint32_t observe; /* not 0: an answer per layer comes before the run's own */
+};
+
+/* `payload` bytes follow. OK: instruction set and threads in use; the logits. Otherwise: the status in words. */
+struct answer {
+    uint32_t magic;
+    int32_t status;
+    uint64_t nanoseconds;
+    uint64_t payload;
+};
+
+/* Begins the payload of a layer's answer; its values without the border, then its name, follow. */
+struct layer {
+    uint64_t macs;
+    int64_t shape[4];
+};
+
+enum { ANSWER = 0x4132766d, LAYER = 0x4c32766d }; /* "mv2A", "mv2L" */
+
+static float image[MNV2C_HEIGHT * MNV2C_WIDTH * MNV2C_CHANNELS];
+static float logits[MNV2C_CLASSES];
+
+static void put(const void *data, size_t size)
+{
+    if (fwrite(data, 1, size, stdout) != size) exit(EXIT_FAILURE); /* nobody is there any more */
+}
+
+static void put_answer(int status, uint64_t nanoseconds, const void *payload, size_t size)
+{
+    struct answer answer = {ANSWER, status, nanoseconds, size};
+    put(&answer, sizeof answer);
+    put(payload, size);
+    if (fflush(stdout) != 0) exit(EXIT_FAILURE);
+}
+
+static void put_failure(int status) { put_answer(status, 0, mnv2c_message(status), strlen(mnv2c_message(status))); }
+
+static void put_layer(void *user, const mnv2c_layer *layer)
+{
+    (void)user;
+    const int64_t *shape = layer->shape, *strides = layer->strides;
+    struct layer about = {layer->macs, {shape[0], shape[1], shape[2], shape[3]}};
+    uint64_t values = (uint64_t)(shape[0] * shape[1] * shape[2] * shape[3]);
+    struct answer answer = {LAYER, MNV2C_OK, layer->nanoseconds, 0};
+    answer.payload = sizeof about + values * sizeof(float) + strlen(layer->name);
+    put(&answer, sizeof answer);
+    put(&about, sizeof about);
+    for (int64_t n = 0; n < shape[0]; n++)
+        for (int64_t h = 0; h < shape[1]; h++)
+            for (int64_t w = 0; w < shape[2]; w++)
+                for (int64_t c = 0; c < shape[3]; c++)
+                    put(&layer->data[n * strides[0] + h * strides[1] + w * strides[2] + c * strides[3]], sizeof(float));
+    put(layer->name, strlen(layer->name));
+}
+
+static uint64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static void serve(mnv2c_context *context)
+{
+    struct request request;
+    while (fread(&request, sizeof request, 1, stdin) == 1) {
+        size_t size = request.rgb ? sizeof image / sizeof(float) : sizeof image;
+        if (fread(image, 1, size, stdin) != size) return;
+        mnv2c_observe(context, request.observe ? put_layer : NULL, NULL);
+        uint64_t start = now();
+        int status = request.rgb ? mnv2c_run_rgb(context, (const uint8_t *)image, logits)
+                                 : mnv2c_run(context, image, logits);
+        uint64_t nanoseconds = now() - start;
+        if (status == MNV2C_OK)
+            put_answer(status, nanoseconds, logits, sizeof logits);
+        else
+            put_failure(status);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    mnv2c_options options = MNV2C_OPTIONS_INIT;
+    mnv2c_context *context;
+    char in_use[64];
+    options.threads = argc > 1 ? atoi(argv[1]) : 0;
+    options.instruction_set = argc > 2 ? argv[2] : NULL;
+    int status = mnv2c_create(&options, &context);
+    if (status != MNV2C_OK) {
+        put_failure(status);
+        return EXIT_SUCCESS;
+    }
+    snprintf(in_use, sizeof in_use, "%s %d", mnv2c_instruction_set(context), mnv2c_threads(context));
+    put_answer(status, 0, in_use, strlen(in_use));
+    serve(context);
+    mnv2c_destroy(context);
+    return EXIT_SUCCESS;
+}

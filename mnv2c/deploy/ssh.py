@@ -1,0 +1,119 @@
+"""Runs a library on another machine, over ssh: the very file ``lib/*.so`` that is deployed, and a program beside it.
+
+What comes in: a library and a host. What goes out: a ``RemoteNetwork``. One connection does it all: a shell over there
+makes a directory, unpacks what comes, runs it on the rest of its input, and removes the directory, also when the
+connection is lost.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnv2c.deploy.network import Interface
+from mnv2c.deploy.peer import LINKING, PROGRAM, Ending, Peer, RemoteNetwork, arguments, link_runner
+from mnv2c.errors import LibraryError, ToolError
+
+PACKAGE = "openssh-client"
+_GREETING = b"mnv2c-host "
+_OPTIONS = (
+    *("-o", "BatchMode=yes", "-o", "LogLevel=ERROR"),
+    *("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"),
+)
+_RUNS = {"x86_64": ("x86_64",), "aarch64": ("aarch64",), "armv7l": ("armv7l", "armv8l", "aarch64")}
+"""By the architecture of a library, what ``uname -m`` may say: a 32-bit system may have a 64-bit kernel."""
+
+_SCRIPT = """\
+directory=$(mktemp -d) || exit
+trap 'rm -rf "$directory"' EXIT
+model() { tr -d '\\0' </proc/device-tree/model || sed -n 's/^model name.*: //p' /proc/cpuinfo; }
+echo "mnv2c-host $(uname -m) $(model 2>/dev/null | head -n 1)"
+read size
+head -c "$size" | tar -x -f - -C "$directory" || exit
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where to connect; ``port`` is empty for what ssh's configuration says."""
+
+    name: str
+    port: str = ""
+
+    @staticmethod
+    def parse(text: str) -> Host:
+        """``[USER@]HOST[:PORT]``; LibraryError where it is something else."""
+        match = re.fullmatch(r"((?:[\w.-]+@)?(?:\w[\w.-]*|\[[0-9A-Fa-f:.]+\]))(?::([0-9]{1,5}))?", text, re.ASCII)
+        if match is None:
+            raise LibraryError(f"--runner ssh:{text}: give ssh:[USER@]HOST[:PORT], such as ssh:pi@raspberrypi.local")
+        return Host(re.sub(r"[][]", "", match[1]), match[2] or "")
+
+
+def open_ssh(
+    interface: Interface, host: Host, *, threads: int, instruction_set: str | None, report: Callable[[str], None]
+) -> RemoteNetwork:
+    """Copies the library there and starts it."""
+    told = arguments(threads, instruction_set)
+    ssh = shutil.which("ssh")
+    if ssh is None:
+        raise ToolError(f"ssh, which runs programs on {host.name}, is missing: apt install {PACKAGE}")
+    script = f'{_SCRIPT}"$directory/{PROGRAM}" {shlex.join(told)}\n'
+    port = ("-p", host.port) if host.port else ()
+    report(f"connect to {host.name}")
+    peer = Peer(
+        [ssh, *_OPTIONS, *port, "--", host.name, f"exec sh -c {shlex.quote(script)}"],
+        lambda ending: _explain(interface, host, ending),
+    )
+    try:
+        processor = _greet(interface, host, peer)
+        report(LINKING)
+        archive = _archive(interface)
+        peer.send(b"%d\n" % len(archive), archive)
+    except BaseException:
+        peer.close()
+        raise
+    return RemoteNetwork(interface, peer, processor=processor, threads=threads, instruction_set=instruction_set)
+
+
+def _greet(interface: Interface, host: Host, peer: Peer) -> str:
+    """The host's name and machine, for people; LibraryError where it cannot run the library."""
+    while not (line := peer.receive_line()).startswith(_GREETING):
+        pass  # what the user's shell says at its start
+    machine, _, name = line.removeprefix(_GREETING).decode(errors="replace").strip().partition(" ")
+    if machine not in _RUNS.get(interface.architecture, ()):
+        raise LibraryError(
+            f"{interface.directory}: built for {interface.architecture} ({interface.triple}), but {host.name} is "
+            f"{machine or 'unknown'}"
+        )
+    return f"{host.name} ({name or machine})"
+
+
+def _archive(interface: Interface) -> bytes:
+    """The program and the library it opens, as a tar."""
+    content = io.BytesIO()
+    with tempfile.TemporaryDirectory(prefix="mnv2c-") as name, tarfile.open(fileobj=content, mode="w") as archive:
+        archive.add(link_runner(interface, Path(name), static=False), PROGRAM)
+        archive.add(interface.shared_library, interface.shared_library.name)
+    return content.getvalue()
+
+
+def _explain(interface: Interface, host: Host, ending: Ending) -> str:
+    """ssh itself ends with 255; a shell with 126 or 127 where it cannot start the program."""
+    if ending.status == 255:
+        advice = ""
+        if "Permission denied" in ending.last_line or "verification failed" in ending.last_line:
+            advice = f"; `ssh {host.name}` must work without a question: try it once, then ssh-copy-id {host.name}"
+        return f"ssh to {host.name}: {ending.last_line or 'the connection was lost'}{advice}"
+    if ending.status in (126, 127):
+        return (
+            f"{interface.directory}: {host.name} cannot start programs for {interface.triple} ({ending.last_line}); "
+            "for a 32-bit system build with --target armv7"
+        )
+    return f"{interface.directory} on {host.name}: {ending}"

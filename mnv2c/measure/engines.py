@@ -1,0 +1,112 @@
+"""The engines that ``mnv2c bench`` times: the library itself, onnxruntime and openvino, each with threads set exactly.
+
+What comes in: a build directory and one normalised NHWC image. What goes out: ``Engine`` values whose ``run`` computes
+the logits and says how long that took. The others run the library's own ONNX reference, without its first
+transposition: they are given the image in the order of axes that they prefer (NCHW), so that the comparison is not won
+there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mnv2c import __version__
+from mnv2c.deploy.manifest import read_reference
+from mnv2c.deploy.network import RunnableNetwork
+from mnv2c.errors import LibraryError, ToolError
+from mnv2c.ir.graph import Array
+from mnv2c.reference.onnx_export import INPUT
+
+if TYPE_CHECKING:
+    import onnx
+
+OTHERS = ("onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """``run`` computes the logits of the one image that the engine was made for; with them, its nanoseconds."""
+
+    name: str
+    version: str
+    run: Callable[[], tuple[Array, int]]
+
+
+def library_engine(net: RunnableNetwork, x: Array) -> Engine:
+    """The library that is measured."""
+    return Engine("mnv2c", __version__, lambda: net.time(x))
+
+
+def other_engine(name: str, directory: Path, x: Array, *, threads: int) -> Engine:
+    """One of ``OTHERS``; ToolError where it is not installed."""
+    model = _without_transposition(read_reference(directory), directory)
+    pixels = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    make = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
+    try:
+        return make(model.SerializeToString(), pixels, threads)
+    except ImportError as error:
+        raise ToolError(
+            f"{name} is not installed: pip install {name}, or both that can be compared: pip install 'mnv2c[bench]'"
+        ) from error
+
+
+def _onnxruntime(model: bytes, pixels: Array, threads: int) -> Engine:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Its threads spin as ever while it runs; they must not go on spinning into the turn of the next engine.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    feeds = {session.get_inputs()[0].name: pixels}
+    return Engine("onnxruntime", onnxruntime.__version__, _timed(lambda: session.run(None, feeds)[0]))
+
+
+def _openvino(model: bytes, pixels: Array, threads: int) -> Engine:
+    import openvino
+
+    core = openvino.Core()
+    options = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(pixels))
+
+    def run() -> Array:
+        request.infer()
+        return np.array(request.get_output_tensor().data)
+
+    return Engine("openvino", openvino.__version__.split("-")[0], _timed(run))
+
+
+def _timed(run: Callable[[], Array]) -> Callable[[], tuple[Array, int]]:
+    def timed_run() -> tuple[Array, int]:
+        begin = time.perf_counter_ns()
+        logits = run()
+        return logits, time.perf_counter_ns() - begin
+
+    return timed_run
+
+
+def _without_transposition(model: onnx.ModelProto, directory: Path) -> onnx.ModelProto:
+    """The model from its NCHW edge on."""
+    transposition, image = model.graph.node[0], model.graph.input[0]
+    if transposition.op_type != "Transpose" or list(transposition.input) != [INPUT] or image.name != INPUT:
+        raise LibraryError(f"{directory}: model.onnx is not what this mnv2c writes; build the library again")
+    extents = [dimension.dim_value for dimension in image.type.tensor_type.shape.dim]
+    image.name = transposition.output[0]
+    for dimension, axis in zip(image.type.tensor_type.shape.dim, (0, 3, 1, 2), strict=True):
+        dimension.dim_value = extents[axis]
+    del model.graph.node[0]
+    return model

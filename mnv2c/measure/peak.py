@@ -1,0 +1,60 @@
+"""Measures how many fp32 operations a second the machine can do at most, in one instruction set: ``bench --layers``.
+
+What comes in: a target and its CPU. What goes out: GFLOP/s of independent multiply-adds (``runtime/peak.c``), which zig
+compiles when asked. Without FMA (v2) it is a multiplication and an addition, on units that x86-64-v2 machines have.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mnv2c.errors import ToolError
+from mnv2c.targets import InstructionSet
+from mnv2c.toolchain import compile_c, find_zig, link_shared
+
+_CHAINS = 12  # as in peak.c
+_STEPS = 1_000_000  # some milliseconds
+
+
+class PeakMeter:
+    """Call ``measure`` as often as wanted; threads compete for the machine, so the best is what counts."""
+
+    def __init__(self, zig_triple: str, isa: InstructionSet, *, threads: int) -> None:
+        self._operations = 2 * _CHAINS * isa.lanes * _STEPS * threads
+        self._function = _compile(zig_triple, isa)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads)
+
+    def measure(self) -> float:
+        """GFLOP/s of all threads together, once."""
+        begin = time.perf_counter_ns()
+        jobs = [self._pool.submit(self._function, _STEPS, 0.5, 0.25) for _ in range(self._threads)]
+        for job in jobs:
+            job.result()
+        return self._operations / (time.perf_counter_ns() - begin)
+
+
+def _compile(zig_triple: str, isa: InstructionSet) -> Any:
+    """``mnv2c_peak`` as a function; its file is gone once it is loaded."""
+    toolchain = find_zig(zig_triple)
+    text = (resources.files("mnv2c.measure") / "peak.c").read_text(encoding="utf-8")
+    flags = (f"-march={isa.mcpu.replace('-', '_')}", f"-DLANES={isa.lanes}", "-ffp-contract=fast")
+    try:
+        with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
+            directory = Path(name)
+            (directory / "peak.c").write_text(text, encoding="utf-8")
+            link_shared(
+                toolchain, directory, [compile_c(toolchain, directory, "peak.c", flags=flags)], output="peak.so"
+            )
+            function = ctypes.CDLL(str(directory / "peak.so")).mnv2c_peak
+    except OSError as error:
+        raise ToolError(f"cannot measure the machine's peak in {tempfile.gettempdir()}: {error}") from error
+    function.argtypes = (ctypes.c_long, ctypes.c_float, ctypes.c_float)
+    function.restype = ctypes.c_float
+    return function

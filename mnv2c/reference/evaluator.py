@@ -1,0 +1,52 @@
+"""Runs the ONNX reference: by onnxruntime where it is installed, else by the evaluator that comes with onnx.
+
+What comes in: the model of ``onnx_export`` and NHWC images. What goes out: every output of the model by name, NHWC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mnv2c.ir.graph import Array
+from mnv2c.reference.onnx_export import INPUT
+
+if TYPE_CHECKING:
+    import onnx
+
+Feeds = dict[str, Array]
+
+
+class Reference:
+    """``engine`` says what runs the model and which version of it, e.g. ``onnxruntime 1.20.0``."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.engine, self._run = _engine(model)
+        self._names = [output.name for output in model.graph.output]
+
+    def run(self, x: Array) -> dict[str, Array]:
+        """``x`` is the normalised image, N x H x W x C. Activations come back NHWC, as in the graph; ``logits`` NC."""
+        outputs = self._run({INPUT: np.ascontiguousarray(x, dtype=np.float32)})
+        return {name: _nhwc(output) for name, output in zip(self._names, outputs, strict=True)}
+
+
+def _engine(model: onnx.ModelProto) -> tuple[str, Callable[[Feeds], list[Array]]]:
+    """The engine's name and version, and what runs it: inputs by name to outputs in the model's order."""
+    try:
+        import onnxruntime
+    except ImportError:
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+
+        evaluator = ReferenceEvaluator(model)
+        return f"onnx.reference {onnx.__version__}", lambda feeds: evaluator.run(None, feeds)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return f"onnxruntime {onnxruntime.__version__}", lambda feeds: session.run(None, feeds)
+
+
+def _nhwc(output: Array) -> Array:
+    return np.ascontiguousarray(output.transpose(0, 2, 3, 1)) if output.ndim == 4 else output

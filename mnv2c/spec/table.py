@@ -1,0 +1,262 @@
+"""The spec: the paper's table (arXiv 1801.04381, Table 2) and nothing more.
+
+What comes in: a YAML file and ``--set`` overrides. What goes out: a frozen ``Spec`` in which every value is in range,
+or one ``SpecError`` with every mistake of file and overrides, each with file, line and column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Literal, cast
+
+from yaml.nodes import Node, SequenceNode
+
+from mnv2c.errors import SourceError, SpecError
+from mnv2c.ir.graph import Source
+from mnv2c.spec.yaml_reader import OVERRIDES, Reader, did_you_mean, place_of
+
+PaddingConvention = Literal["same", "symmetric"]
+PerChannel = tuple[float, float, float]
+
+_NOWHERE = Source(file="", line=0, row="")
+_LONGEST_FILE = 1 << 20
+
+_MOST_CHANNELS = 8192
+
+_KEYS = ("name", "width_multiplier", "classes", "input", "padding", "batchnorm_epsilon", "stem", "bottlenecks", "head")
+_INPUT_KEYS = ("resolution",)
+_INPUT_OPTIONAL = ("batch", "mean", "scale")
+_STEM_KEYS = ("c", "s")
+_ROW_KEYS = ("t", "c", "n", "s")
+_HEAD_KEYS = ("c",)
+_PATHS = (
+    *_KEYS,
+    *(f"input.{key}" for key in (*_INPUT_KEYS, *_INPUT_OPTIONAL)),
+    *(f"stem.{key}" for key in _STEM_KEYS),
+    "bottlenecks[]",
+    *(f"bottlenecks[].{key}" for key in _ROW_KEYS),
+    *(f"head.{key}" for key in _HEAD_KEYS),
+)
+"""Every field that ``--set`` can name; ``[]`` stands for the number of a row."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The image: square RGB, ``x = (pixel - mean) / scale``."""
+
+    resolution: int
+    batch: int = 1
+    mean: PerChannel = (127.5, 127.5, 127.5)
+    scale: PerChannel = (127.5, 127.5, 127.5)
+    source: Source = field(default=_NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The full 3x3 convolution: channels before scaling, and stride."""
+
+    c: int
+    s: int
+    source: Source = field(default=_NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """``n`` inverted residuals: expansion factor ``t``, channels ``c`` before scaling, stride ``s`` of the first."""
+
+    t: int
+    c: int
+    n: int
+    s: int
+    source: Source = field(default=_NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last 1x1 convolution: channels, which a width multiplier below 1.0 leaves alone."""
+
+    c: int
+    source: Source = field(default=_NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One network. Sources do not count in comparisons nor in ``repr``: the same table is the same spec anywhere."""
+
+    name: str
+    width_multiplier: float
+    classes: int
+    input: InputSpec
+    padding: PaddingConvention
+    batchnorm_epsilon: float
+    stem: Stem
+    bottlenecks: tuple[Row, ...]
+    head: Head
+    classes_source: Source = field(default=_NOWHERE, compare=False, repr=False)
+
+    def channels(self, c: int) -> int:
+        """``c`` of the stem or of a row, scaled by the width multiplier."""
+        return make_divisible(c * self.width_multiplier)
+
+    @property
+    def head_channels(self) -> int:
+        return make_divisible(self.head.c * max(1.0, self.width_multiplier))
+
+    @property
+    def total_stride(self) -> int:
+        """How many times smaller than the image the last map is: 32 for the paper's table."""
+        return self.stem.s * prod(row.s for row in self.bottlenecks)
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The multiple of ``divisor`` nearest to ``value``, never below ``divisor`` nor below 90 % of ``value``."""
+    nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return nearest if nearest >= 0.9 * value else nearest + divisor
+
+
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """Reads and checks a spec. Overrides are ``KEY=VALUE``: ``resolution=192``, ``bottlenecks[2].c=40``."""
+    file = str(path)
+    overrides = [" ".join(text.splitlines()) for text in overrides]
+    reader = Reader(file, _read_text(Path(path)), overrides)
+    for index, override in enumerate(overrides):
+        _override(reader, override, index)
+    if reader.root is not None:
+        spec = _read_spec(reader, reader.root)
+        if not reader.errors:
+            return spec
+    elif not any(error.file == file for error in reader.errors):
+        reader.report(file, 1, 1, "the spec is empty", "begin with `name: ...`; see specs/mnv2_1.0.yaml")
+    raise SpecError(sorted(reader.errors, key=lambda error: (error.file == OVERRIDES, error.line, error.column)))
+
+
+def _read_text(path: Path) -> str:
+    """The file's text, or a ``SpecError`` that says why there is none."""
+    hint, line, column = "", 1, 1
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_LONGEST_FILE + 1)
+        if len(data) <= _LONGEST_FILE:
+            return data.decode("utf-8-sig")
+        message = "larger than 1 MiB: this is no spec"
+    except UnicodeDecodeError as error:
+        message, hint = f"not UTF-8 text: byte 0x{error.object[error.start]:02x}", "save the file as UTF-8"
+        before = error.object[: error.start].decode("utf-8", "replace")
+        line, column = place_of(before, len(before))
+    except FileNotFoundError:
+        siblings = sorted(found.name for found in path.parent.glob("*.yaml"))
+        guess = did_you_mean(path.name, siblings)
+        message, hint = "no such file", f"did you mean {path.parent / guess}?" if guess else ""
+    except IsADirectoryError:
+        message, hint = "a directory, not a file", "name the YAML file in it"
+    except (OSError, ValueError) as error:
+        message = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    raise SpecError([SourceError(str(path), line, column, message, hint=hint)])
+
+
+def _override(reader: Reader, text: str, index: int) -> None:
+    """Finds out which value ``KEY=VALUE`` stands in for; a short name does where only one section has it."""
+    key, equals, _ = text.partition("=")
+    name = key.strip()
+    pattern = re.sub(r"\[(0|[1-9][0-9]{0,5})\]", "[]", name, count=1)
+    meant = [path for path in _PATHS if path.endswith(f".{name}")]
+    if not equals or not name:
+        reader.report(OVERRIDES, index + 1, 1, "not KEY=VALUE", "write for example resolution=192")
+    elif pattern in _PATHS and "[]" not in name:
+        reader.override(name, index, len(key) + 1)
+    elif len(meant) == 1 and "[]" not in meant[0]:
+        reader.override(meant[0], index, len(key) + 1)
+    elif meant:
+        hint = f"write {' or '.join(meant)}".replace("[]", "[0]")
+        reader.report(OVERRIDES, index + 1, 1, f"`{name}` could mean several fields", hint)
+    else:
+        short = [path.removeprefix("input.") for path in _PATHS]
+        guess = did_you_mean(pattern, (*_PATHS, *short)).replace("[]", "[0]")
+        hint = f"did you mean `{guess}`?" if guess else f"known: {', '.join(_KEYS)}"
+        reader.report(OVERRIDES, index + 1, 1, f"unknown key `{name}`", hint)
+
+
+def _read_spec(reader: Reader, root: Node) -> Spec:
+    """The whole table; where the reader has noted errors, not to be used."""
+    fields = reader.fields(root, "", required=_KEYS)
+    stem = _read_stem(reader, fields.get("stem"))
+    items = reader.items(fields.get("bottlenecks"), "bottlenecks", most=64)
+    rows = tuple(_read_row(reader, node, f"bottlenecks[{i}]") for i, node in enumerate(items))
+    stride = stem.s * prod(row.s for row in rows)
+    identifier = "a letter, then letters, digits, `.`, `_` or `-`, 64 at most"
+    classes = reader.integer(fields.get("classes"), "classes", least=1, most=100_000)
+    return Spec(
+        name=reader.word(fields.get("name"), "name", pattern=r"[A-Za-z][A-Za-z0-9._-]{0,63}", meaning=identifier),
+        width_multiplier=reader.number(fields.get("width_multiplier"), "width_multiplier", least=0.05, most=4.0),
+        classes=classes,
+        input=_read_input(reader, fields.get("input"), stride),
+        padding=cast(PaddingConvention, reader.choice(fields.get("padding"), "padding", ("same", "symmetric"))),
+        batchnorm_epsilon=reader.number(fields.get("batchnorm_epsilon"), "batchnorm_epsilon", least=1e-12, most=1.0),
+        stem=stem,
+        bottlenecks=rows,
+        head=_read_head(reader, fields.get("head")),
+        classes_source=Source(*reader.place(fields.get("classes")), f"classes: {classes}"),
+    )
+
+
+def _read_input(reader: Reader, node: Node | None, stride: int) -> InputSpec:
+    fields = reader.fields(node, "input", required=_INPUT_KEYS, optional=_INPUT_OPTIONAL)
+    reason = f"the strides of the table divide the image by {stride}"
+    resolution = fields.get("resolution")
+    batch = reader.integer(fields["batch"], "input.batch", least=1, most=1024) if "batch" in fields else 1
+    if batch != 1:
+        reader.error(fields["batch"], f"`input.batch` must be 1, not {batch}: larger batches are not supported yet")
+    values = InputSpec(
+        resolution=reader.integer(resolution, "input.resolution", least=stride, most=max(4096, stride), hint=reason),
+        batch=batch,
+        mean=_read_per_channel(reader, fields.get("mean"), "input.mean", -1e6),
+        scale=_read_per_channel(reader, fields.get("scale"), "input.scale", 1e-6),
+    )
+    channels = f"mean: {_text(values.mean)}, scale: {_text(values.scale)}"
+    row = f"input: {{batch: {batch}, resolution: {values.resolution}, {channels}}}"
+    return replace(values, source=Source(*reader.place(node), row))
+
+
+def _read_per_channel(reader: Reader, node: Node | None, path: str, least: float) -> PerChannel:
+    """One number for all three channels, or a list of three; 127.5 where nothing is given."""
+    if node is None:
+        return (127.5, 127.5, 127.5)
+    if not isinstance(node, SequenceNode):
+        value = reader.number(node, path, least=least, most=1e6)
+        return (value, value, value)
+    values = [reader.number(item, f"{path}[{i}]", least=least, most=1e6) for i, item in enumerate(node.value)]
+    if len(values) != 3:
+        reader.error(node, f"`{path}` must be one number or a list of 3, not of {len(values)}", "red, green, blue")
+        return (least, least, least)
+    return (values[0], values[1], values[2])
+
+
+def _text(values: PerChannel) -> str:
+    """As YAML: one number where all three are the same."""
+    return f"{values[0]:g}" if len(set(values)) == 1 else f"[{', '.join(f'{value:g}' for value in values)}]"
+
+
+def _read_stem(reader: Reader, node: Node | None) -> Stem:
+    fields = reader.fields(node, "stem", required=_STEM_KEYS)
+    c = reader.integer(fields.get("c"), "stem.c", least=1, most=_MOST_CHANNELS)
+    s = reader.integer(fields.get("s"), "stem.s", least=1, most=2)
+    return Stem(c, s, Source(*reader.place(node), f"stem: {{c: {c}, s: {s}}}"))
+
+
+def _read_row(reader: Reader, node: Node, path: str) -> Row:
+    fields = reader.fields(node, path, required=_ROW_KEYS)
+    t = reader.integer(fields.get("t"), f"{path}.t", least=1, most=64)
+    c = reader.integer(fields.get("c"), f"{path}.c", least=1, most=_MOST_CHANNELS)
+    n = reader.integer(fields.get("n"), f"{path}.n", least=1, most=64)
+    s = reader.integer(fields.get("s"), f"{path}.s", least=1, most=2)
+    return Row(t, c, n, s, Source(*reader.place(node), f"{{t: {t}, c: {c}, n: {n}, s: {s}}}"))
+
+
+def _read_head(reader: Reader, node: Node | None) -> Head:
+    fields = reader.fields(node, "head", required=_HEAD_KEYS)
+    c = reader.integer(fields.get("c"), "head.c", least=1, most=_MOST_CHANNELS)
+    return Head(c, Source(*reader.place(node), f"head: {{c: {c}}}"))

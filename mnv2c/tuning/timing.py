@@ -1,0 +1,92 @@
+"""Links candidates into a library that times them: ``measure.c``, the kernels, and a table of them.
+
+What comes in: compiled candidates of a workload. What goes out: a shared library for the target's machine,
+cross-linked here.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from mnv2c.errors import ToolError
+from mnv2c.kernels import Workload, computation
+from mnv2c.kernels.cpu.lower import OPERANDS
+from mnv2c.targets import InstructionSet, Target
+from mnv2c.toolchain import compile_c, find_toolchain, link_shared
+from mnv2c.tuning.candidates import Compiled
+
+_CACHES = 8  # times the core's L2 that displace a kernel's weights
+
+
+class MeasureLinker:
+    """Keeps a directory, and the part that is the same for all candidates."""
+
+    def __init__(self, target: Target, isa: InstructionSet) -> None:
+        self._cpu = isa
+        self._toolchain = find_toolchain(target)
+        self._scratch = tempfile.TemporaryDirectory(prefix="mnv2c-")
+        self._directory = Path(self._scratch.name)
+        self._batches = 0
+        source = (resources.files("mnv2c.tuning") / "timing.c").read_text(encoding="utf-8")
+        self._write("timing.c", source.encode())
+        self._measure = compile_c(self._toolchain, self._directory, "timing.c")
+
+    def link(self, workload: Workload, compiled: Compiled) -> Path:
+        """A library whose ``mnv2c_time(index)`` times ``compiled.candidates[index]``; the one before it is gone.
+
+        It has a name of its own: the system's loader gives the same library for the same name.
+        """
+        self._batches += 1
+        name = f"batch{self._batches}"
+        for old in self._directory.glob("batch*"):
+            old.unlink()
+        self._write(f"{name}.o", compiled.object)
+        self._write(f"{name}_table.c", self._table(workload, compiled).encode())
+        table = compile_c(self._toolchain, self._directory, f"{name}_table.c")
+        objects = [f"{name}.o", table, self._measure]
+        link_shared(self._toolchain, self._directory, objects, output=f"{name}.so")
+        return self._directory / f"{name}.so"
+
+    def close(self) -> None:
+        """Removes the directory."""
+        self._scratch.cleanup()
+
+    def _table(self, workload: Workload, compiled: Compiled) -> str:
+        sizes = operand_bytes(workload)
+        scratch = max(candidate.scratch_bytes for candidate in compiled.candidates)
+        blocks = [sizes.get(name, 0) for name in OPERANDS if name != "scratch"] + [
+            scratch,
+            _CACHES * self._cpu.l2_bytes,
+        ]
+        kernels = [f"int32_t {candidate.symbol}();" for candidate in compiled.candidates]
+        rows = [f"{{{candidate.symbol}, {candidate.tasks}}}," for candidate in compiled.candidates]
+        return "\n".join(
+            [
+                "#include <stddef.h>",
+                "#include <stdint.h>",
+                *kernels,
+                "const struct { int32_t (*kernel)(); int32_t tasks; } mnv2c_candidates[] = {",
+                *rows,
+                "};",
+                f"const int mnv2c_candidate_count = {len(rows)};",
+                f"const size_t mnv2c_block_bytes[] = {{{', '.join(map(str, blocks))}}};",
+            ]
+        )
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            (self._directory / name).write_bytes(content)
+        except OSError as error:
+            raise ToolError(f"cannot write candidates in {tempfile.gettempdir()}: {error.strerror}") from error
+
+
+def operand_bytes(workload: Workload) -> dict[str, int]:
+    """The size of each of the kernel's operands, by name."""
+    sizes = {}
+    for parameter in computation(workload).params:
+        extents = [int(extent) for extent in parameter.ty.shape]
+        sizes[str(parameter.name)] = math.prod(extents) * (1 if "uint8" in str(parameter.ty.dtype) else 4)
+    return sizes

@@ -1,0 +1,279 @@
+"""A Program becomes a Library: its symbols, its sources, the same bytes each time; written at once or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import REPOSITORY
+from tiny_program import baseline_target, extra_files, tiny_program
+
+from mnv2c.codegen.assemble import assemble
+from mnv2c.codegen.header import FUNCTIONS
+from mnv2c.codegen.library import Library
+from mnv2c.codegen.program import Program
+from mnv2c.errors import LibraryError, ToolError
+from mnv2c.toolchain import ZIG_PACKAGE, compile_c, find_cc, find_zig, link_shared
+
+OURS = {"manifest.json": b"{}", "lib/a": b"one", "include/b.h": b"two"}
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    return tiny_program(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture(scope="module")
+def library(program: Program) -> Library:
+    return assemble(program, extra=extra_files(program))
+
+
+@pytest.fixture(scope="module")
+def built(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("build") / "tiny"
+    library.write(directory)
+    return directory
+
+
+def output_of(*command: str | Path) -> str:
+    if shutil.which(str(command[0])) is None:
+        pytest.skip(f"{command[0]} is not on this machine")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_holds_what_a_person_deploys(library: Library) -> None:
+    assert set(library.files) == {
+        "manifest.json",
+        "include/tiny_1_0.h",
+        "lib/libtiny_1_0.so",
+        "lib/libtiny_1_0.a",
+        "lib/pkgconfig/tiny_1_0.pc",
+        "lib/cmake/tiny_1_0/tiny_1_0Config.cmake",
+        "lib/cmake/tiny_1_0/tiny_1_0ConfigVersion.cmake",
+        "src/tiny_1_0.c",
+        "src/context.c",
+        "src/threads.c",
+        "src/cpu.c",
+        "src/runtime.h",
+        "examples/main.c",
+        "examples/CMakeLists.txt",
+    }
+
+
+def test_the_same_inputs_give_the_same_bytes(program: Program, library: Library, tmp_path: Path) -> None:
+    again = assemble(tiny_program(tmp_path), extra=extra_files(program))
+    assert again.digest == library.digest
+    assert dict(again.files) == dict(library.files)
+    assert Library({**OURS, "lib/a": b"two"}).digest != Library(OURS).digest
+
+
+def test_nothing_says_where_it_was_built(library: Library) -> None:
+    for path, content in library.files.items():
+        for place in (b"/tmp", str(Path.cwd()).encode(), str(Path.home()).encode() + b"/", b"mnv2c_"):
+            assert place not in content, f"{path} holds {place!r}"
+
+
+def test_exports_only_the_documented_functions(built: Path) -> None:
+    lines = output_of("nm", "-D", "--defined-only", built / "lib/libtiny_1_0.so").splitlines()
+    assert {line.split()[-1] for line in lines} == {f"tiny_1_0_{name}" for name in FUNCTIONS}
+    text = (built / "include/tiny_1_0.h").read_text()
+    assert all(f"tiny_1_0_{name}(" in text for name in FUNCTIONS)
+
+
+def test_every_symbol_of_the_archive_has_the_prefix(built: Path) -> None:
+    lines = output_of("nm", "-g", "--defined-only", built / "lib/libtiny_1_0.a").splitlines()
+    names = [line.split()[-1] for line in lines if len(line.split()) == 3]
+    assert names
+    assert all(name.startswith("tiny_1_0_") for name in names)
+
+
+def test_needs_no_more_than_an_old_c_library(built: Path) -> None:
+    dynamic = output_of("readelf", "-dW", built / "lib/libtiny_1_0.so")
+    needed = {line.split("[")[1].rstrip("]") for line in dynamic.splitlines() if "(NEEDED)" in line}
+    assert needed <= {"libc.so.6", "libm.so.6", "libpthread.so.0"}
+    assert "Library soname: [libtiny_1_0.so]" in dynamic
+    versions = output_of("readelf", "-VW", built / "lib/libtiny_1_0.so")
+    minors = [
+        int(word.removeprefix("GLIBC_2.").split(".")[0]) for word in versions.split() if word.startswith("GLIBC_2.")
+    ]
+    assert max(minors) <= 28
+    stack = next(
+        line for line in output_of("readelf", "-lW", built / "lib/libtiny_1_0.so").splitlines() if "STACK" in line
+    )
+    assert "RWE" not in stack
+
+
+def test_weights_are_stored_once_and_read_only(program: Program, built: Path) -> None:
+    content = (built / "lib/libtiny_1_0.so").read_bytes()
+    assert content.count(program.weights) == 1
+    assert program.weights in content[: len(content)]
+    assert not (built / "weights.bin").exists()
+
+
+def test_the_driver_is_a_call_per_layer(library: Library) -> None:
+    text = library.files["src/tiny_1_0.c"].decode()
+    assert "/* block1.mirror: each row and its mirror image */\n    LAYER(1, KERNEL_mirror, A(0)" in text
+    assert "/* stem: scale and bias * / per channel */" in text
+
+
+def test_sources_compile_without_a_warning(built: Path) -> None:
+    strict = (find_cc(), "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", built / "include")
+    for source in sorted((built / "src").glob("*.c")):
+        for standard in ("c11", "gnu17"):
+            subprocess.run([*strict, f"-std={standard}", "-pedantic", source], check=True)
+    subprocess.run([*strict, built / "examples/main.c"], check=True)
+
+
+def test_a_program_that_breaks_its_contract(program: Program) -> None:
+    with pytest.raises(ValueError, match="lacks the prefix other_"):
+        assemble(dataclasses.replace(program, identifier="other"), extra={})
+    with pytest.raises(ValueError, match="not a C identifier"):
+        assemble(dataclasses.replace(program, identifier="1.0"), extra={})
+    with pytest.raises(ValueError, match="kernels for v4"):
+        assemble(dataclasses.replace(program, kernels=("stem",)), extra={})
+
+
+def test_zig_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ToolError, match=f"pip install {ZIG_PACKAGE}"):
+        find_zig("x86_64-linux-gnu")
+
+
+def test_zig_package_is_the_pinned_one() -> None:
+    assert f'"{ZIG_PACKAGE}"' in (REPOSITORY / "pyproject.toml").read_text()
+
+
+def test_compiler_errors_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "bad.c").write_text("int broken( {\n")
+    with pytest.raises(ToolError, match=r"zig failed: .*bad\.c:1"):
+        compile_c(find_zig(baseline_target().zig_triple), tmp_path, "bad.c")
+
+
+def test_no_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(ToolError, match="no C compiler: install one"):
+        find_cc()
+
+
+def files_in(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_write_makes_and_replaces(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "build"
+    Library({**OURS, "old": b""}).write(target)
+    Library(OURS).write(target)
+    assert files_in(target) == OURS
+    assert list(target.parent.iterdir()) == [target]
+    assert target.stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_write_replaces_where_names_cannot_be_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnv2c.codegen.library._exchange", lambda one, other: False)
+    Library({**OURS, "old": b""}).write(tmp_path / "build")
+    Library(OURS).write(tmp_path / "build")
+    assert files_in(tmp_path / "build") == OURS
+    assert list(tmp_path.iterdir()) == [tmp_path / "build"]
+
+
+def test_write_into_an_empty_directory_and_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    Library(OURS).write(tmp_path / "link")
+    assert files_in(tmp_path / "real") == OURS
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_write_spares_what_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(LibraryError, match=r"not empty and holds no manifest\.json"):
+        Library(OURS).write(tmp_path)
+    with pytest.raises(LibraryError, match="a file of that name is in the way"):
+        Library(OURS).write(tmp_path / "thesis.tex")
+    with pytest.raises(LibraryError, match=r"cannot write .*a file on that path"):
+        Library(OURS).write(tmp_path / "thesis.tex" / "build")
+    assert files_in(tmp_path) == {"thesis.tex": b"years of work"}
+
+
+@pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only")])
+def test_a_failed_write_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
+    Library(OURS).write(tmp_path / "build")
+
+    def fail(path: Path, content: bytes) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(LibraryError, match=words):
+        Library({**OURS, "lib/a": b"new"}).write(tmp_path / "build")
+    assert files_in(tmp_path / "build") == OURS
+    assert list(tmp_path.iterdir()) == [tmp_path / "build"]
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from mnv2c.codegen.library import Library
+print("ready", flush=True)
+for i in range(10**6):
+    files = {f"{k}/file": str(i).encode() * 1000 for k in range(40)}
+    Library({"manifest.json": b"{}", **files}).write(Path(sys.argv[1]))
+"""
+
+
+def test_killed_at_any_moment_it_is_the_old_or_the_new(tmp_path: Path) -> None:
+    target = tmp_path / "build"
+    moments = random.Random(1)
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, "-c", _WRITER, target], stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(0.1 + moments.random() / 10)
+            writer.send_signal(signal.SIGKILL)
+        contents = {content for path, content in files_in(target).items() if path != "manifest.json"}
+        assert len(contents) == 1
+        assert len(files_in(target)) == 41
+    Library(OURS).write(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["build"]
+
+
+def test_manifest_tells_the_interface(library: Library) -> None:
+    assert json.loads(library.files["manifest.json"])["interface"] == {
+        "identifier": "tiny_1_0",
+        "target": "x86",
+        "triple": "x86_64-linux-gnu",
+        "instruction_sets": ["v4", "v3", "v2"],
+        "input_shape": [1, 40, 6, 3],
+        "output_shape": [1, 7],
+    }
+
+
+def test_no_place_for_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "good.c").write_text("int good;\n")
+    with pytest.raises(ToolError, match=r"cannot make zig's cache .*; set XDG_CACHE_HOME to another place"):
+        compile_c(find_zig(baseline_target().zig_triple), tmp_path, "good.c")
+
+
+def test_a_symbol_that_is_nowhere(program: Program, tmp_path: Path) -> None:
+    name = "tiny_1_0.c"
+    (tmp_path / name).write_text("int nowhere(void);\nint somewhere(void) { return nowhere(); }\n")
+    zig = find_zig(program.target.zig_triple)
+    with pytest.raises(ToolError, match="undefined symbol: nowhere"):
+        link_shared(zig, tmp_path, [compile_c(zig, tmp_path, name)], output="lib.so")

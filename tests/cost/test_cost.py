@@ -1,0 +1,93 @@
+"""``cost`` and ``bench --count``: the same where it counts again, sane where it estimates."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import mnv2c, succeed, succeed_json
+from small_library import SMALL
+
+from mnv2c.cost.cycles import cycles
+from mnv2c.cost.kernels import kernel_cycles
+from mnv2c.errors import ToolError
+from mnv2c.kernels import Pointwise, space
+from mnv2c.targets import A53, A72, ARM, InstructionSet
+from mnv2c.tuning.candidates import compile_candidates
+
+needs_llvm = pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("llvm-mca", *(f"llvm-mca-{n}" for n in range(15, 31)))),
+    reason="llvm-mca is not here: apt install llvm-19",
+)
+needs_counting = pytest.mark.skipif(
+    not shutil.which("qemu-aarch64"), reason="qemu-aarch64 is not here: apt install qemu-user"
+)
+
+
+@needs_llvm
+def test_cycles_are_those_of_the_cores_units() -> None:
+    independent = [f"fmla v{n}.4s, v30.4s, v31.s[0]" for n in range(16)]
+    chained = ["fmla v0.4s, v30.4s, v31.s[0]"] * 16
+    a72 = cycles([independent, chained], "cortex-a72", ARM.triple)
+    (n1,) = cycles([independent], "cortex-a76", ARM.triple)
+    assert a72[0] == pytest.approx(16, rel=0.05), "one vector multiply-add a cycle"
+    assert n1 == pytest.approx(8, rel=0.1), "two of them"
+    assert a72[1] > 1.5 * a72[0], "a chain waits for itself"
+
+
+@needs_llvm
+def test_an_unknown_core_is_an_error() -> None:
+    with pytest.raises(ToolError, match="llvm-mca"):
+        cycles([["nop"]], "cortex-z99", ARM.triple)
+
+
+@needs_llvm
+@needs_counting
+def test_a_kernel_cannot_be_faster_than_the_peak() -> None:
+    workload = Pointwise(7, 7, 64, 32, relu6=False)
+    (kernel,) = compile_candidates(workload, [space(workload, A72)[0]], ARM, A72).candidates
+    compiled = compile_candidates(workload, [kernel.schedule], ARM, A72).object
+
+    def cost(cpu: InstructionSet, share: float = 1.0) -> float:
+        return kernel_cycles(compiled, {kernel.symbol: kernel.tasks}, ARM, cpu, share=share)[kernel.symbol]
+
+    assert workload.macs / 4 < cost(A72) < workload.macs / 4 / 0.85
+    assert cost(A72) == cost(A72), "the same every time"
+    assert cost(A53) > cost(A72), "an in-order core takes longer"
+    assert cost(A72, share=0.5) == pytest.approx(cost(A72), rel=0.05)
+
+
+@needs_llvm
+@needs_counting
+def test_every_layer_has_its_cost(small_arm_library: Path) -> None:
+    result = succeed_json("cost", small_arm_library)
+    assert result["core"] == "cortex-a72"
+    assert result["peak_macs_per_cycle"] == 4
+    assert "no cache" in result["caveat"]
+    shown = succeed_json("show", *SMALL)
+    assert result["total"]["macs"] == shown["totals"]["macs"]
+    assert [layer["name"] for layer in result["layers"]][-2:] == ["pool", "fc"]
+    for layer in result["layers"]:
+        assert layer["instructions"] > layer["macs"] / 4, "every four multiply-adds are an instruction at least"
+        assert 0 <= layer["peak_share"] <= 1
+    assert result["total"]["cycles"] == pytest.approx(sum(layer["cycles"] for layer in result["layers"]))
+
+
+@needs_llvm
+@needs_counting
+def test_the_core_can_be_named(small_arm_library: Path) -> None:
+    slow, fast = (succeed_json("cost", small_arm_library, "--core", f"cortex-{core}") for core in ("a53", "a76"))
+    assert slow["total"]["instructions"] == fast["total"]["instructions"]
+    assert slow["total"]["cycles"] > 2 * fast["total"]["cycles"]
+    assert "neoverse-n1" in fast["model"], "whose model it is, where LLVM has none of its own"
+    assert "no cache is modelled" in succeed("cost", small_arm_library)
+
+
+@needs_counting
+def test_counting_repeats(small_arm_library: Path) -> None:
+    first, second = (succeed_json("bench", small_arm_library, "--count", "--runner", "qemu") for _ in range(2))
+    assert first["instructions"] == pytest.approx(second["instructions"], rel=1e-4)
+    if mnv2c("cost", small_arm_library).returncode == 0:
+        kernels = succeed_json("cost", small_arm_library)["total"]["instructions"]
+        assert kernels < first["instructions"] < 1.03 * kernels, "beside them the driver, memset and reading the image"

@@ -1,0 +1,212 @@
+"""``mnv2c.load``: right numbers from Python, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_program import CLASSES, HEIGHT, WIDTH, baseline_target, extra_files, image, reference, tiny_program
+
+import mnv2c
+from mnv2c.codegen.assemble import assemble
+from mnv2c.errors import LibraryError
+from mnv2c.targets import V2, native_target
+
+SHAPE = (1, HEIGHT, WIDTH, 3)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tiny_program(tmp_path_factory.mktemp("kernels"))
+    directory = tmp_path_factory.mktemp("build") / "tiny"
+    assemble(program, extra=extra_files(program)).write(directory)
+    return directory
+
+
+def expected(x: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return reference(x)["classifier"]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_computes_what_the_kernels_compute(built: Path, threads: int) -> None:
+    with mnv2c.load(built, threads=threads) as net:
+        assert net.threads == threads
+        assert net.input_shape == SHAPE
+        for seed in range(20):
+            np.testing.assert_allclose(net.run(image(seed)), expected(image(seed)), atol=1e-6)
+
+
+def test_runs_on_bytes(built: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
+    x = (pixels.astype(np.float32) - 127.5) / 127.5
+    with mnv2c.load(str(built)) as net:
+        np.testing.assert_allclose(net.run_rgb(pixels), expected(x), atol=1e-6)
+        np.testing.assert_array_equal(net.run_rgb(pixels[0]), net.run_rgb(pixels))
+        assert net.layers(pixels)[0].array.shape == SHAPE
+
+
+def test_takes_arrays_that_are_not_contiguous(built: Path) -> None:
+    x = image(3)
+    with mnv2c.load(built) as net:
+        np.testing.assert_array_equal(net.run(np.asfortranarray(x)), net.run(x))
+        np.testing.assert_array_equal(net.run(np.repeat(x, 2, axis=2)[:, :, ::2]), net.run(x))
+
+
+def test_any_float_alignment(built: Path) -> None:
+    memory = np.zeros(image(0).size + 16, np.float32)
+    with mnv2c.load(built) as net:
+        for start in range(16):
+            x = memory[start : start + image(0).size].reshape(SHAPE)
+            x[:] = image(0)
+            np.testing.assert_array_equal(net.run(x), net.run(image(0)))
+
+
+def test_layers_inside_their_borders(built: Path) -> None:
+    with mnv2c.load(built, threads=2) as net:
+        layers = net.layers(image(1))
+    assert [layer.name for layer in layers] == list(reference(image(1)))
+    for layer in layers:
+        want = reference(image(1))[layer.name]
+        np.testing.assert_allclose(layer.array.reshape(want.shape), want, atol=1e-6)
+    assert layers[-1].array.shape == (1, 1, 1, CLASSES)
+    assert layers[0].macs == HEIGHT * WIDTH * 3
+    assert all(layer.nanoseconds > 0 for layer in layers)
+
+
+def test_chooses_the_best_instruction_set(built: Path) -> None:
+    with mnv2c.load(built) as net:
+        assert net.instruction_set == native_target().instruction_sets[0].name
+        assert net.instruction_sets == ("v4", "v3", "v2")
+
+
+@pytest.mark.parametrize("name", ["v2", "v3", "v4"])
+def test_each_instruction_set_forced(built: Path, name: str) -> None:
+    if name > native_target().instruction_sets[0].name:
+        with pytest.raises(LibraryError, match=f"this processor lacks the instruction set {name}"):
+            mnv2c.load(built, instruction_set=name)
+        return
+    with mnv2c.load(built, instruction_set=name) as net:
+        assert net.instruction_set == name
+        np.testing.assert_allclose(net.run(image(0)), expected(image(0)), atol=1e-6)
+
+
+def test_a_processor_with_none_of_the_instruction_sets(tmp_path: Path) -> None:
+    future = replace(baseline_target(), instruction_sets=(replace(V2, name="v9"),))
+    program = tiny_program(tmp_path, target=future)
+    assemble(program, extra=extra_files(program)).write(tmp_path / "build")
+    with pytest.raises(LibraryError, match="none of the library's instruction sets: v9"):
+        mnv2c.load(tmp_path / "build")
+
+
+def test_many_threads_at_once(built: Path) -> None:
+    with mnv2c.load(built, threads=2) as common, ThreadPoolExecutor(8) as threads:
+        sharer = mnv2c.Network(built, share_threads_with=common)
+        assert sharer.threads == 2
+        nets = [common, sharer, common, sharer, *(mnv2c.load(built) for _ in range(4))]
+
+        def workload(index: int) -> float:
+            x = image(index)
+            return max(float(np.abs(nets[index].run(x) - expected(x)).max()) for _ in range(100))
+
+        assert max(threads.map(workload, range(8))) < 1e-6
+
+
+def test_sharing_outlives_the_owner(built: Path) -> None:
+    owner = mnv2c.load(built, threads=2)
+    sharer = mnv2c.Network(built, share_threads_with=owner)
+    owner.close()
+    np.testing.assert_allclose(sharer.run(image(0)), expected(image(0)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros(SHAPE), "expected an array of float32, got float64"),
+        (np.zeros(SHAPE, np.uint8), "expected an array of float32, got uint8"),
+        (
+            np.zeros((1, 3, HEIGHT, WIDTH), np.float32),
+            r"expected an array of shape \(1, 40, 6, 3\), got \(1, 3, 40, 6\)",
+        ),
+        (np.zeros((2, HEIGHT, WIDTH, 3), np.float32), "expected an array of shape"),
+        ("a photograph", "expected an array of float32"),
+    ],
+)
+def test_wrong_input(built: Path, x: Any, words: str) -> None:
+    with mnv2c.load(built) as net, pytest.raises(LibraryError, match=words):
+        net.run(x)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 257, 1.5, "2", True])
+def test_wrong_threads(built: Path, threads: Any) -> None:
+    with pytest.raises(LibraryError, match="threads must be a whole number from 1 to 256"):
+        mnv2c.load(built, threads=threads)
+
+
+def test_unknown_instruction_set(built: Path) -> None:
+    with pytest.raises(LibraryError, match="no instruction set 'avx2' in the library; it has v4, v3, v2"):
+        mnv2c.load(built, instruction_set="avx2")
+
+
+def test_a_kernel_that_refuses(built: Path) -> None:
+    with mnv2c.load(built) as net, pytest.raises(LibraryError, match="a kernel refused to run"):
+        net.run(np.full(SHAPE, 1e9, np.float32))
+
+
+def test_closed(built: Path) -> None:
+    net = mnv2c.load(built)
+    net.close()
+    net.close()
+    with pytest.raises(LibraryError, match="the network is closed"):
+        net.run(image(0))
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(LibraryError, match="no such directory; `mnv2c build"):
+        mnv2c.load(tmp_path / "nowhere")
+    with pytest.raises(LibraryError, match=r"no manifest\.json in it"):
+        mnv2c.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"interface": {"identifier": "x"}}', '{"interface": 3}', "\x00\xff"])
+def test_damaged_manifest(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
+    with pytest.raises(LibraryError, match=r"manifest\.json: damaged"):
+        mnv2c.load(tmp_path)
+
+
+def test_wrong_architecture_and_damaged_library(built: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    library = copy / "lib" / "libtiny_1_0.so"
+    whole = library.read_bytes()
+    for size in (0, 63, 1000, len(whole) - 1):
+        library.write_bytes(whole[:size])
+        with pytest.raises(LibraryError, match="damaged or cut short"):
+            mnv2c.load(copy)
+    with pytest.raises(LibraryError, match="damaged or cut short"):
+        mnv2c.load(copy)
+    library.unlink()
+    with pytest.raises(LibraryError, match="missing; build the library again"):
+        mnv2c.load(copy)
+    library.touch()
+    manifest["interface"]["triple"] = "riscv64-linux-gnu"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(LibraryError, match="built for riscv64"):
+        mnv2c.load(copy)
+
+
+def test_imports_no_tvm(built: Path) -> None:
+    script = (
+        "import sys, mnv2c; assert 'numpy' not in sys.modules; mnv2c.load(sys.argv[1]).close(); "
+        "assert not {'tvm', 'tvm_ffi', 'onnx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(built)], check=True)

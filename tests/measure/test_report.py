@@ -1,0 +1,86 @@
+"""What ``show`` counts agrees with what the paper, its repository and torchvision publish."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from command_line import SPECS
+
+from mnv2c.ir.graph import Graph
+from mnv2c.measure.report import format_table, summarize, to_json
+from mnv2c.spec.frontend import build_graph
+from mnv2c.spec.table import load_spec
+from mnv2c.weights import load_weights
+
+# Width, resolution, and millions of MACs and weights: github.com/tensorflow/models, research/slim/nets/mobilenet.
+PUBLISHED = [
+    ("1.4", 224, 582, 6.06),
+    ("1.3", 224, 509, 5.34),
+    ("1.0", 224, 300, 3.47),
+    ("1.0", 192, 221, 3.47),
+    ("1.0", 160, 154, 3.47),
+    ("1.0", 128, 99, 3.47),
+    ("1.0", 96, 56, 3.47),
+    ("0.75", 224, 209, 2.61),
+    ("0.5", 224, 97, 1.95),
+    ("0.35", 224, 59, 1.66),
+]
+
+
+def graph_of(width: str, *overrides: str) -> Graph:
+    spec = load_spec(SPECS / f"mnv2_{width}.yaml", overrides)
+    return build_graph(spec, load_weights(None, spec, 0)[0])
+
+
+@pytest.mark.parametrize(("width", "resolution", "macs", "weights"), PUBLISHED)
+def test_published_counts(width: str, resolution: int, macs: int, weights: float) -> None:
+    """Published MACs are whole millions rounded down (1.0 at 224 has 300.78), weights are rounded to nearest."""
+    totals = summarize(graph_of(width, f"resolution={resolution}", "classes=1001")).totals
+    assert totals.macs // 1_000_000 == macs
+    assert round(totals.weights / 1e6, 2) == weights
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_parameters_of_torchvision(padding: str) -> None:
+    totals = summarize(graph_of("1.0", "classes=1000", f"padding={padding}")).totals
+    assert totals.parameters == 3_504_872
+    assert totals.macs == 300_774_272
+
+
+def test_layers() -> None:
+    summary = summarize(graph_of("1.0"))
+    layers = {layer.name: layer for layer in summary.layers}
+    assert len(layers) == 1 + 16 * 3 + 2 + 10 + 1 + 1 + 1  # stem, blocks, shortcuts, head, pool, fc
+    stem, expand, dw = layers["stem"], layers["block3.expand"], layers["block3.dw"]
+    assert (stem.op, stem.shape, stem.weights, stem.macs) == ("Conv", (1, 112, 112, 32), 864, 864 * 112 * 112)
+    assert (expand.op, expand.weights, expand.parameters) == ("Expand", 24 * 144, 24 * 144 + 2 * 144)
+    assert (dw.op, dw.shape, dw.macs) == ("Depthwise", (1, 28, 28, 144), 9 * 144 * 28 * 28)
+    assert dw.activation_bytes == 28 * 28 * 144 * 4
+    assert (dw.row, dw.repeat) == ("{t: 6, c: 32, n: 3, s: 2}", 0)
+    assert layers["block4.add"].repeat == 1
+    assert layers["block4.add"].parameters == 0
+    assert (layers["fc"].weights, layers["fc"].parameters) == (1_280_000, 1_281_000)
+    assert (layers["pool"].shape, layers["pool"].macs) == ((1, 1280), 0)
+
+
+def test_json_is_what_other_programs_read() -> None:
+    graph = graph_of("0.35")
+    read = json.loads(json.dumps(to_json(summarize(graph, arena_bytes=4096))))
+    assert read["totals"]["arena_bytes"] == 4096
+    for count in ("parameters", "weights", "macs"):
+        assert read["totals"][count] == sum(layer[count] for layer in read["layers"]) > 1e6
+    assert read["layers"][0]["shape"] == [1, 112, 112, 16]
+    assert to_json(summarize(graph))["totals"]["arena_bytes"] is None
+
+
+def test_table() -> None:
+    lines = format_table(summarize(graph_of("1.0", "classes=1001"), arena_bytes=7_225_344)).splitlines()
+    assert lines[0] == "mnv2_1.0: 3.47 M weights, 300.8 M multiply-adds, arena 7,225,344 bytes"
+    assert lines[4].split() == [
+        "stem", "Conv", "1x112x112x32", "928", "864", "10,838,016", "1,605,632", "stem:", "{c:", "32,", "s:", "2}",
+    ]  # fmt: skip
+    assert lines[-1].split() == ["total", "3,506,153", "3,471,040", "300,775,552"]
+    beside = [line for line in lines if "{t: 6, c: 24, n: 2, s: 2}" in line]
+    assert [line.split()[0] for line in beside] == ["block1.expand", "block2.expand"]
+    assert "arena" not in format_table(summarize(graph_of("0.35")))

@@ -1,0 +1,238 @@
+"""Readers of weights: everything wrong with a file in one message, and never a traceback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import SPECS
+from shared_data import TRAINED, needs_shared_data
+
+from mnv2c.errors import WeightsError
+from mnv2c.spec.table import load_spec
+from mnv2c.weights import load_weights
+from mnv2c.weights.npz import Trained, read_npz
+
+SHAPES = {
+    "stem.weight": (8, 3, 3, 3),
+    "stem.gamma": (8,),
+    "stem.var": (8,),
+    "fc.weight": (10, 8),
+    "fc.bias": (10,),
+}
+Tensors = dict[str, np.ndarray]
+
+
+def good() -> Tensors:
+    random_numbers = np.random.default_rng(0)
+    return {name: random_numbers.random(shape, dtype=np.float32) for name, shape in SHAPES.items()}
+
+
+def save_tensors(path: Path, tensors: Tensors, *, save: Callable[..., None] = np.savez) -> None:
+    save(path, **tensors)
+
+
+def saved(folder: Path, tensors: Tensors) -> Path:
+    path = folder / "weights.npz"
+    save_tensors(path, tensors)
+    return path
+
+
+def message(path: Path, spec: Trained | None = None) -> str:
+    with pytest.raises(WeightsError) as caught:
+        read_npz(path, SHAPES, spec=spec)
+    return str(caught.value)
+
+
+def test_reads_what_was_written(tmp_path: Path) -> None:
+    tensors = good()
+    tensors["stem.weight"] = np.asfortranarray(tensors["stem.weight"])
+    weights = read_npz(saved(tmp_path, tensors), SHAPES)
+    assert list(weights) == list(SHAPES)
+    for name, array in weights.items():
+        assert array.dtype == np.float32
+        assert array.flags.c_contiguous
+        np.testing.assert_array_equal(array, tensors[name])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])
+def test_converts_other_floats(tmp_path: Path, dtype: str) -> None:
+    tensors = {name: array.astype(dtype) for name, array in good().items()}
+    weights = read_npz(saved(tmp_path, tensors), SHAPES)
+    for name, array in weights.items():
+        assert array.dtype == np.dtype("=f4")
+        np.testing.assert_array_equal(array, tensors[name].astype(np.float32))
+
+
+def test_lists_every_fault_at_once(tmp_path: Path) -> None:
+    tensors = good()
+    tensors["stem.weight"][1, 2, 0, 1] = np.nan
+    tensors["stem.var"][3] = -1e-9
+    tensors["fc.weight"] = tensors["fc.weight"].astype(np.int8)
+    tensors["fc.bias"] = np.zeros(11, np.float32)
+    tensors["stem.gama"] = tensors.pop("stem.gamma")
+    lines = message(saved(tmp_path, tensors)).splitlines()
+    assert lines[0].endswith("6 faults:")
+    assert [line.strip() for line in lines[1:]] == [
+        "stem.gamma: missing, expected 8",
+        "stem.gama: extra, no layer of the spec has it; did you mean stem.gamma?",
+        "stem.weight: 1 of 216 values not finite in float32, the first at [1, 2, 0, 1]",
+        "stem.var: 1 of 8 variances below zero, the first at [3]",
+        "fc.weight: dtype int8, expected float32 (or float16 or float64, which are converted)",
+        "fc.bias: shape 11, expected 10",
+    ]
+
+
+def test_overflow_in_float32_is_not_finite(tmp_path: Path) -> None:
+    tensors = good()
+    tensors["fc.bias"] = np.full(10, 1e39)
+    assert "fc.bias: 10 of 10 values not finite in float32" in message(saved(tmp_path, tensors))
+
+
+def test_other_number_of_classes_gets_the_override(tmp_path: Path) -> None:
+    tensors = good() | {"fc.weight": np.zeros((11, 8), np.float32), "fc.bias": np.zeros(11, np.float32)}
+    assert "--set classes=11" in message(saved(tmp_path, tensors))
+
+
+def test_other_width_is_named(tmp_path: Path) -> None:
+    tensors = {name: np.ones((16, *array.shape[1:]), np.float32) for name, array in good().items()}
+    assert "another width multiplier" in message(saved(tmp_path, tensors))
+
+
+def test_foreign_names_are_one_line(tmp_path: Path) -> None:
+    text = message(saved(tmp_path, {"features.0.0.weight": np.zeros(3, np.float32)}))
+    assert "it holds features.0.0.weight, the spec needs stem.weight" in text
+    assert "\n" not in text
+
+
+def test_pickles_are_not_loaded(tmp_path: Path) -> None:
+    tensors = good() | {"fc.bias": np.array([None] * 10, dtype=object)}
+    assert "fc.bias: cannot be read (Object arrays cannot be loaded" in message(saved(tmp_path, tensors))
+
+
+META: list[tuple[object, str]] = [
+    ({"padding": "symmetric"}, "--set padding=symmetric"),
+    ({"padding": "valid"}, "padding is 'valid', expected one of tf_same, same, symmetric"),
+    ({"padding": ["same"]}, "padding is ['same'], expected one of"),
+    ({"bn_eps": 1e-5}, "--set batchnorm_epsilon=1e-05"),
+    ({"bn_eps": "small"}, "bn_eps is 'small', expected a number"),
+    ([1], "must be a JSON object"),
+]
+
+
+@pytest.mark.parametrize(("meta", "expected"), META)
+def test_meta_that_disagrees(tmp_path: Path, meta: object, expected: str) -> None:
+    path = saved(tmp_path, good() | {"__meta__": np.array(json.dumps(meta))})
+    text = message(path, Trained(padding="same", batchnorm_epsilon=1e-3))
+    assert expected in text
+    assert "1 fault:" in text
+
+
+@pytest.mark.parametrize(
+    ("meta", "expected"), [(np.array("{"), "not valid JSON"), (np.zeros(3), "must be one JSON text")]
+)
+def test_meta_that_is_no_json(tmp_path: Path, meta: np.ndarray, expected: str) -> None:
+    assert expected in message(saved(tmp_path, good() | {"__meta__": meta}))
+
+
+@pytest.mark.parametrize("meta", [{}, {"padding": "tf_same"}, {"padding": "same", "bn_eps": 0.0010000000475}])
+def test_meta_that_agrees(tmp_path: Path, meta: object) -> None:
+    path = saved(tmp_path, good() | {"__meta__": np.array(json.dumps(meta))})
+    assert read_npz(path, SHAPES, spec=Trained(padding="same", batchnorm_epsilon=1e-3)).keys() == SHAPES.keys()
+
+
+def write_text(path: Path) -> None:
+    path.write_text("not weights")
+
+
+def write_single_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def write_truncated(path: Path) -> None:
+    save_tensors(path, good())
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def write_empty_archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w"):
+        pass
+
+
+def write_nothing(path: Path) -> None:
+    pass
+
+
+UNREADABLE: list[tuple[Callable[[Path], object], str]] = [
+    (write_nothing, "no such file"),
+    (Path.touch, "empty (0 bytes)"),
+    (Path.mkdir, "not a file"),
+    (os.mkfifo, "not a file"),
+    (write_text, "not an .npz archive, or truncated"),
+    (write_single_array, "not an .npz archive"),
+    (write_truncated, "truncated"),
+    (write_empty_archive, "holds no tensors"),
+]
+
+
+@pytest.mark.parametrize(("write", "expected"), UNREADABLE, ids=[text for _, text in UNREADABLE])
+def test_unreadable_files_are_one_line(tmp_path: Path, write: Callable[[Path], object], expected: str) -> None:
+    path = tmp_path / "weights.npz"
+    write(path)
+    text = message(path)
+    assert expected in text
+    assert text.startswith(str(path))
+    assert "\n" not in text
+
+
+def test_names_no_file_can_have(tmp_path: Path) -> None:
+    assert "File name too long" in message(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damage_anywhere_is_an_error_or_harmless(tmp_path: Path, save: Callable[..., None]) -> None:
+    """Any one byte overwritten: a WeightsError, or (in padding and dates) the same weights; never another exception."""
+    path = tmp_path / "weights.npz"
+    save_tensors(path, good(), save=save)
+    whole = path.read_bytes()
+    numbers = random.Random(0)
+    for _ in range(300):
+        position = numbers.randrange(len(whole))
+        path.write_bytes(whole[:position] + bytes([numbers.randrange(256)]) + whole[position + 1 :])
+        try:
+            weights = read_npz(path, SHAPES)
+        except WeightsError:
+            continue
+        for name, array in good().items():
+            np.testing.assert_array_equal(weights[name], array)
+
+
+@needs_shared_data
+def test_trained_weights_say_where_they_come_from() -> None:
+    weights, origin = load_weights(TRAINED, load_spec(SPECS / "mnv2_1.0.yaml", ["classes=1001"]), 0)
+    assert weights["fc.weight"].shape == (1001, 1280)
+    digest = hashlib.sha256(TRAINED.read_bytes()).hexdigest()
+    assert str(origin) == f"mnv2_1.0_224_imagenet.npz, sha256 {digest}"
+
+
+@needs_shared_data
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("classes=1000", "--set classes=1001"),
+        ("padding=symmetric", "--set padding=same"),
+        ("width_multiplier=0.5", "width"),
+    ],
+)
+def test_trained_weights_for_another_spec(override: str, expected: str) -> None:
+    spec = load_spec(SPECS / "mnv2_1.0.yaml", ["classes=1001", override][override.startswith("classes") :])
+    with pytest.raises(WeightsError, match=expected):
+        load_weights(TRAINED, spec, 0)
