@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.kernels import Schedule, Workload, scheduled, space
-from mnv2c.kernels.isa.lower import LoweredKernel, build_object, lower
+from mnv2c.kernels.cpu.lower import LoweredKernel, build_object, lower
 from mnv2c.targets import X86, InstructionSet, native_target
 from mnv2c.toolchain import find_zig, link_shared
 
