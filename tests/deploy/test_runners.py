@@ -52,7 +52,7 @@ def test_the_program_compiles_without_a_warning(small_library: Path, tmp_path: P
     subprocess.run([*strict, "-I", small_library / "include", tmp_path / "runner.c"], check=True)
 
 
-@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a72", "cortex-a76"])
+@pytest.mark.parametrize("isa", ["cortex-a53", "cortex-a72", "cortex-a76"])
 def test_arm_runs_on_every_core(small_arm_library: Path, cpu: str) -> None:
     need_qemu()
     result = succeed_json("validate", small_arm_library, "--runner", f"qemu:{cpu}", "--inputs", "2")

@@ -60,7 +60,7 @@ def database(tmp_path: Path) -> Database:
 # The space
 
 
-@pytest.mark.parametrize("cpu", [V4, V3, V2, A72, A53], ids=lambda isa: isa.mcpu)
+@pytest.mark.parametrize("isa", [V4, V3, V2, A72, A53], ids=lambda isa: isa.mcpu)
 @pytest.mark.parametrize("workload", TRIED, ids=lambda workload: workload.name)
 def test_a_trace_says_how(workload: Workload, isa: InstructionSet) -> None:
     candidates = space(workload, isa)
