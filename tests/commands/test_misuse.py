@@ -21,25 +21,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import REPOSITORY, SPECS, Finished, mnv2c
+from mini_spec import MINI
+from photograph import photograph
 from small_library import CLASSES, copy_of
-from test_validate import photograph
 
 from mnv2c.spec.table import load_spec
 from mnv2c.weights import load_weights
 
 SPEC = SPECS / "mnv2_0.35.yaml"
-MINI = """\
-name: mini
-width_multiplier: 1.0
-classes: 16
-input: {resolution: 32}
-padding: same
-batchnorm_epsilon: 1.0e-3
-stem: {c: 16, s: 2}
-bottlenecks:
-  - {t: 1, c: 16, n: 1, s: 2}
-head: {c: 32}
-"""
 
 
 @dataclass(frozen=True)
