@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from command_line import REPOSITORY, SPECS, Finished, mnv2c
 from mini_spec import MINI
+from no_skips import WITHOUT_MOUNTS
 from photograph import photograph
 from small_library import CLASSES, copy_of
 
@@ -94,7 +95,7 @@ def _tiny_disk(place: Place) -> Iterator[Path]:
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False)
     if mounted.returncode != 0:
-        pytest.skip("may not mount a small file system here")
+        pytest.skip(WITHOUT_MOUNTS)
     try:
         yield disk
     finally:
