@@ -16,6 +16,7 @@ from mnv2c.backends.relax.emit import variable
 from mnv2c.backends.relax.legalize import Legalized
 from mnv2c.codegen.memory import plan_memory
 from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.forked import in_fork
 from mnv2c.ir.graph import Array, Convolution, Dense, Depthwise, Graph, Op, Padding, TensorType
 from mnv2c.kernels import Stem, WeightedWorkload, Workload, scheduled
 from mnv2c.kernels.cpu.lower import build_object, lower
@@ -184,4 +185,4 @@ def _compile_kernels(
                 schedule=str(choice.schedule),
             )
         )
-    return KernelObject(isa=isa, object=build_object(lowered, target, isa), kernels=tuple(compiled))
+    return KernelObject(isa=isa, object=in_fork(lambda: build_object(lowered, target, isa)), kernels=tuple(compiled))

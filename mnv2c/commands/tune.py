@@ -57,12 +57,20 @@ def _tune(
                 shown.batch(task, trials)
                 stop_if_interrupted()
 
-            tune(tasks, runner, database, limits=Limits(options.trials, seconds), show=show)
+            try:
+                tune(tasks, runner, database, limits=Limits(options.trials, seconds), show=show)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_what_is_kept(shown, database, options)) from None
         if not options.json:
             say(shown.summary())
         return to_json(tasks, runner)
     finally:
         runner.close()
+
+
+def _what_is_kept(shown: Progress, database: Database, options: argparse.Namespace) -> str:
+    again = "the same command without --fresh" if options.fresh else "the same command"
+    return f"{shown.new_trials} new trials are kept in {database.directory}; {again} goes on where this one stopped"
 
 
 def _directory(options: argparse.Namespace) -> Path:
