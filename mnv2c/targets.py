@@ -62,6 +62,11 @@ class Target:
         return self.zig_triple.split(".")[0]
 
     @property
+    def pointer_bits(self) -> int:
+        """32 or 64."""
+        return 32 if self.architecture.startswith("armv7") else 64
+
+    @property
     def architecture(self) -> str:
         """As ``uname -m`` and the first part of triples name it: ``x86_64``, ``aarch64``, ``armv7l``."""
         return self.triple.split("-")[0]
