@@ -1,7 +1,7 @@
 """Builds the graph that a spec describes, op by op as the paper draws it: BatchNorm and ReLU6 still on their own.
 
 What comes in: a ``Spec`` and weights by name. What goes out: a verified ``Graph`` from the normalised image
-(1 x resolution x resolution x 3) to the logits (1 x classes), without softmax. ``parameter_shapes`` says which weights
+(batch x height x width x 3) to the logits (batch x classes), without softmax. ``parameter_shapes`` says which weights
 it takes: ``<layer>.weight`` OIHW, ``<layer>.gamma/.beta/.mean/.var`` one per output channel, ``fc.weight`` classes x
 features, ``fc.bias``.
 """
@@ -84,7 +84,7 @@ class _Layers:
         self._padding = spec.padding
         self._epsilon = spec.batchnorm_epsilon
         self.shapes: dict[str, tuple[int, ...]] = {}
-        image_type = TensorType((image.batch, image.resolution, image.resolution, 3))
+        image_type = TensorType((image.batch, image.height, image.width, 3))
         self.ops: list[Op] = [
             Input(name="input", inputs=(), type=image_type, source=image.source, mean=image.mean, scale=image.scale)
         ]

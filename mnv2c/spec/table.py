@@ -46,9 +46,10 @@ _PATHS = (
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The image: square RGB, ``x = (pixel - mean) / scale``."""
+    """``batch`` RGB images of ``height`` x ``width`` pixels in one run; ``x = (pixel - mean) / scale`` per channel."""
 
-    resolution: int
+    height: int
+    width: int
     batch: int = 1
     mean: PerChannel = (127.5, 127.5, 127.5)
     scale: PerChannel = (127.5, 127.5, 127.5)
@@ -105,11 +106,6 @@ class Spec:
     @property
     def head_channels(self) -> int:
         return make_divisible(self.head.c * max(1.0, self.width_multiplier))
-
-    @property
-    def total_stride(self) -> int:
-        """How many times smaller than the image the last map is: 32 for the paper's table."""
-        return self.stem.s * prod(row.s for row in self.bottlenecks)
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -205,20 +201,37 @@ def _read_spec(reader: Reader, root: Node) -> Spec:
 
 def _read_input(reader: Reader, node: Node | None, stride: int) -> InputSpec:
     fields = reader.fields(node, "input", required=_INPUT_KEYS, optional=_INPUT_OPTIONAL)
-    reason = f"the strides of the table divide the image by {stride}"
-    resolution = fields.get("resolution")
+    height, width = _read_resolution(reader, fields.get("resolution"), stride)
     batch = reader.integer(fields["batch"], "input.batch", least=1, most=1024) if "batch" in fields else 1
-    if batch != 1:
-        reader.error(fields["batch"], f"`input.batch` must be 1, not {batch}: larger batches are not supported yet")
     values = InputSpec(
-        resolution=reader.integer(resolution, "input.resolution", least=stride, most=max(4096, stride), hint=reason),
+        height=height,
+        width=width,
         batch=batch,
         mean=_read_per_channel(reader, fields.get("mean"), "input.mean", -1e6),
         scale=_read_per_channel(reader, fields.get("scale"), "input.scale", 1e-6),
     )
     channels = f"mean: {_text(values.mean)}, scale: {_text(values.scale)}"
-    row = f"input: {{batch: {batch}, resolution: {values.resolution}, {channels}}}"
+    resolution = str(height) if height == width else f"[{height}, {width}]"
+    row = f"input: {{batch: {batch}, resolution: {resolution}, {channels}}}"
     return replace(values, source=Source(*reader.place(node), row))
+
+
+def _read_resolution(reader: Reader, node: Node | None, stride: int) -> tuple[int, int]:
+    """Height and width in pixels: one integer for both, or a list of two; each at least the stride of the table."""
+
+    def extent(node: Node | None, path: str) -> int:
+        reason = f"the strides of the table divide the image by {stride}"
+        return reader.integer(node, path, least=stride, most=max(4096, stride), hint=reason)
+
+    if not isinstance(node, SequenceNode):
+        side = extent(node, "input.resolution")
+        return side, side
+    sides = [extent(item, f"input.resolution[{i}]") for i, item in enumerate(node.value)]
+    if len(sides) != 2:
+        message = f"`input.resolution` must be one integer or a list of 2, not of {len(sides)}"
+        reader.error(node, message, "[height, width]")
+        return stride, stride
+    return sides[0], sides[1]
 
 
 def _read_per_channel(reader: Reader, node: Node | None, path: str, least: float) -> PerChannel:

@@ -64,6 +64,15 @@ def test_layers() -> None:
     assert (layers["pool"].shape, layers["pool"].macs) == ((1, 1280), 0)
 
 
+def test_a_batch_multiplies_the_work_and_a_rectangle_is_its_sides() -> None:
+    one, four = (summarize(graph_of("0.35", "resolution=[64, 96]", f"input.batch={batch}")) for batch in (1, 4))
+    assert four.totals.macs == 4 * one.totals.macs
+    assert (four.totals.weights, four.totals.parameters) == (one.totals.weights, one.totals.parameters)
+    stem, fc = four.layers[0], four.layers[-1]
+    assert (stem.shape, stem.macs) == ((4, 32, 48, 16), 4 * 32 * 48 * stem.weights)
+    assert (fc.shape, fc.macs, fc.activation_bytes) == ((4, 1000), 4 * 1_280_000, 4 * 4 * 1000)
+
+
 def test_json_is_what_other_programs_read() -> None:
     graph = graph_of("0.35")
     read = json.loads(json.dumps(to_json(summarize(graph, arena_bytes=4096))))

@@ -57,7 +57,7 @@ def test_a_random_spec_gives_a_verified_graph(spec: Spec, seed: int) -> None:
     graph = build_graph(spec, weights)
     verify(graph)
     assert {name: value.shape for name, value in weights.items()} == parameter_shapes(spec)
-    assert graph.op(graph.outputs["logits"]).type.shape == (1, spec.classes)
+    assert graph.op(graph.outputs["logits"]).type.shape == (spec.input.batch, spec.classes)
     convolutions = [op for op in graph.ops if isinstance(op, Convolution)]
     assert len(convolutions) == 2 + sum(row.n * (2 if row.t == 1 else 3) for row in spec.bottlenecks)
     for op in convolutions:

@@ -66,6 +66,7 @@ CASES = [
     ("padding=symmetric",),
     ("resolution=33",),
     ("resolution=45", "padding=symmetric"),
+    ("input.batch=3", "resolution=[32, 47]"),
 ]
 
 
