@@ -28,6 +28,7 @@ _LONGEST_FILE = 1 << 20
 _MOST_CHANNELS = 8192
 
 _KEYS = ("name", "width_multiplier", "classes", "input", "padding", "batchnorm_epsilon", "stem", "bottlenecks", "head")
+_OPTIONAL = ("channel_divisor",)
 _INPUT_KEYS = ("resolution",)
 _INPUT_OPTIONAL = ("batch", "mean", "scale")
 _STEM_KEYS = ("c", "s")
@@ -35,6 +36,7 @@ _ROW_KEYS = ("t", "c", "n", "s")
 _HEAD_KEYS = ("c",)
 _PATHS = (
     *_KEYS,
+    *_OPTIONAL,
     *(f"input.{key}" for key in (*_INPUT_KEYS, *_INPUT_OPTIONAL)),
     *(f"stem.{key}" for key in _STEM_KEYS),
     "bottlenecks[]",
@@ -90,6 +92,7 @@ class Spec:
 
     name: str
     width_multiplier: float
+    channel_divisor: int
     classes: int
     input: InputSpec
     padding: PaddingConvention
@@ -100,15 +103,16 @@ class Spec:
     classes_source: Source = field(default=_NOWHERE, compare=False, repr=False)
 
     def channels(self, c: int) -> int:
-        """``c`` of the stem or of a row, scaled by the width multiplier."""
-        return make_divisible(c * self.width_multiplier)
+        """``c`` of the stem or of a row, scaled by the width multiplier, as a multiple of ``channel_divisor``."""
+        return make_divisible(c * self.width_multiplier, self.channel_divisor)
 
     @property
     def head_channels(self) -> int:
-        return make_divisible(self.head.c * max(1.0, self.width_multiplier))
+        """The head's ``c``, scaled as those of the rows, but not below 1.0 (paper, section 4)."""
+        return make_divisible(self.head.c * max(1.0, self.width_multiplier), self.channel_divisor)
 
 
-def make_divisible(value: float, divisor: int = 8) -> int:
+def make_divisible(value: float, divisor: int) -> int:
     """The multiple of ``divisor`` nearest to ``value``, never below ``divisor`` nor below 90 % of ``value``."""
     nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return nearest if nearest >= 0.9 * value else nearest + divisor
@@ -178,16 +182,18 @@ def _override(reader: Reader, text: str, index: int) -> None:
 
 def _read_spec(reader: Reader, root: Node) -> Spec:
     """The whole table; where the reader has noted errors, not to be used."""
-    fields = reader.fields(root, "", required=_KEYS)
+    fields = reader.fields(root, "", required=_KEYS, optional=_OPTIONAL)
     stem = _read_stem(reader, fields.get("stem"))
     items = reader.items(fields.get("bottlenecks"), "bottlenecks", most=64)
     rows = tuple(_read_row(reader, node, f"bottlenecks[{i}]") for i, node in enumerate(items))
     stride = stem.s * prod(row.s for row in rows)
     identifier = "a letter, then letters, digits, `.`, `_` or `-`, 64 at most"
     classes = reader.integer(fields.get("classes"), "classes", least=1, most=100_000)
+    divisor = fields.get("channel_divisor")
     return Spec(
         name=reader.word(fields.get("name"), "name", pattern=r"[A-Za-z][A-Za-z0-9._-]{0,63}", meaning=identifier),
         width_multiplier=reader.number(fields.get("width_multiplier"), "width_multiplier", least=0.05, most=4.0),
+        channel_divisor=reader.integer(divisor, "channel_divisor", least=1, most=64) if divisor else 8,
         classes=classes,
         input=_read_input(reader, fields.get("input"), stride),
         padding=cast(PaddingConvention, reader.choice(fields.get("padding"), "padding", ("same", "symmetric"))),

@@ -25,6 +25,7 @@ def specs(draw: st.DrawFn, largest_batch: int = 3) -> Spec:
     return Spec(
         name="random",
         width_multiplier=draw(st.sampled_from([0.35, 0.5, 0.75, 1.0, 1.3, 1.4])),
+        channel_divisor=draw(st.sampled_from([1, 2, 8])),
         classes=draw(st.integers(1, 20)),
         input=InputSpec(
             height=draw(side),
@@ -46,7 +47,8 @@ def yaml_of(spec: Spec) -> str:
     image = spec.input
     table = "".join(f"  - {{t: {row.t}, c: {row.c}, n: {row.n}, s: {row.s}}}\n" for row in spec.bottlenecks)
     return (
-        f"name: {spec.name}\nwidth_multiplier: {spec.width_multiplier}\nclasses: {spec.classes}\n"
+        f"name: {spec.name}\nwidth_multiplier: {spec.width_multiplier}\n"
+        f"channel_divisor: {spec.channel_divisor}\nclasses: {spec.classes}\n"
         f"input: {{batch: {image.batch}, resolution: [{image.height}, {image.width}], "
         f"mean: {list(image.mean)}, scale: {list(image.scale)}}}\n"
         f"padding: {spec.padding}\nbatchnorm_epsilon: {spec.batchnorm_epsilon}\n"

@@ -54,7 +54,23 @@ def test_shipped_specs_are_the_paper_s_table(width: float) -> None:
     [(32, 32), (11.2, 16), (5.6, 8), (1, 8), (8.4, 8), (24 * 0.75, 24), (24 * 0.35, 8), (32 * 1.3, 40), (35.9, 40)],
 )
 def test_make_divisible_keeps_at_least_nine_tenths(value: float, expected: int) -> None:
-    assert make_divisible(value) == expected
+    assert make_divisible(value, 8) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "divisor", "expected"), [(20, 1, 20), (7.4, 1, 7), (7.5, 1, 8), (0.2, 1, 1), (20, 4, 20), (22, 4, 24)]
+)
+def test_make_divisible_by_another_divisor(value: float, divisor: int, expected: int) -> None:
+    assert make_divisible(value, divisor) == expected
+
+
+def test_channels_are_multiples_of_the_divisor() -> None:
+    """8 where the spec says nothing; 1 keeps the channels of a table that was trained as it stands."""
+    odd = ["bottlenecks[1].c=20", "head.c=1001", "stem.c=33"]
+    paper, kept = load_spec(PAPER, odd), load_spec(PAPER, [*odd, "channel_divisor=1"])
+    assert (paper.channel_divisor, kept.channel_divisor) == (8, 1)
+    for spec, channels in ((paper, (24, 1000, 32)), (kept, (20, 1001, 33))):
+        assert (spec.channels(spec.bottlenecks[1].c), spec.head_channels, spec.channels(spec.stem.c)) == channels
 
 
 @pytest.mark.parametrize(
@@ -138,6 +154,8 @@ WRONG_IN_FILE = [
     ("multiplier: 1.0", "multiplier: .nan", "`width_multiplier` must be a finite number, not .nan", ""),
     ("multiplier: 1.0", "multiplier: 1e999", "`width_multiplier` must be from 0.05 to 4", ""),
     ("multiplier: 1.0", "multiplier: yes", "`width_multiplier` must be a finite number, not yes", ""),
+    ("classes: 1000", "classes: 1000\nchannel_divisor: 0", "`channel_divisor` must be from 1 to 64, not 0", ""),
+    ("classes: 1000", "classes: 1000\nchannel_divisor: 65", "`channel_divisor` must be from 1 to 64, not 65", ""),
     ("epsilon: 1.0e-3", "epsilon: 0.0", "`batchnorm_epsilon` must be from 1e-12 to 1, not 0.0", ""),
     ("padding: same", "padding: smae", "`padding` must be same or symmetric", "did you mean `same`?"),
     ("batch: 1", "batch: 0", "`input.batch` must be from 1 to 1024, not 0", ""),
