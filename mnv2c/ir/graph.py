@@ -148,10 +148,10 @@ class GlobalAvgPool(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Op):
-    """``y = x W^T + b``; ``weight`` (classes x features) and ``bias`` name constants."""
+    """``y = x W^T + b``; ``weight`` (classes x features) and ``bias`` (classes), where there is one, name constants."""
 
     weight: str
-    bias: str
+    bias: str | None = None
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
         case GlobalAvgPool():
             return np.asarray(x.mean(axis=(1, 2)))
         case Dense():
-            return x @ _wide(graph, op.weight).T + _wide(graph, op.bias)
+            y = x @ _wide(graph, op.weight).T
+            return y if op.bias is None else y + _wide(graph, op.bias)
     raise TypeError(f"the interpreter does not know {type(op).__name__}")
 
 

@@ -45,12 +45,10 @@ def verify(graph: Graph) -> None:
 def constant_names(op: Op) -> tuple[str, ...]:
     """The constants that ``op`` reads."""
     match op:
-        case Convolution(weight=weight, bias=bias):
+        case Convolution(weight=weight, bias=bias) | Dense(weight=weight, bias=bias):
             return (weight,) if bias is None else (weight, bias)
         case BatchNorm():
             return (op.gamma, op.beta, op.mean, op.var)
-        case Dense():
-            return (op.weight, op.bias)
     return ()
 
 
@@ -167,7 +165,8 @@ def _check_type(op: Op, graph: Graph) -> Iterator[str]:
                 yield f"residual {op.inputs[1]} is {inputs[1].shape}, the output {op.type.shape}"
         case Dense():
             yield from _expect("weight", shapes[op.weight], (op.type.shape[-1], x[-1]))
-            yield from _expect("bias", shapes[op.bias], op.type.shape[-1:])
+            if op.bias is not None:
+                yield from _expect("bias", shapes[op.bias], op.type.shape[-1:])
             yield from _expect("output", op.type.shape, (*x[:-1], op.type.shape[-1]))
         case Pad() if len(x) != 4:
             yield f"pads {x}, which has no height and width"
