@@ -148,20 +148,24 @@ class GlobalAvgPool(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Op):
-    """``y = x W^T + b``; ``weight`` (classes x features) and ``bias`` name constants."""
+    """``y = x W^T + b``; ``weight`` (classes x features) and ``bias`` (classes), where there is one, name constants."""
 
     weight: str
-    bias: str
+    bias: str | None = None
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Ops in an order that defines each edge before its use, the ``Input`` first, the op that makes ``output`` last."""
+    """Ops in an order that defines each edge before its use, the ``Input`` first.
+
+    ``outputs`` says what the caller gets, in order: the output's name, as C and ONNX show it, and the edge that it is.
+    Such an edge may be read by ops too. Passes may rename edges; the names of the outputs never change.
+    """
 
     name: str
     ops: tuple[Op, ...]
     constants: Mapping[str, Array]
-    output: str
+    outputs: Mapping[str, str]
 
     def op(self, name: str) -> Op:
         """The op that defines edge ``name``; KeyError where there is none."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mnv2c.ir.graph import Graph
 from mnv2c.ir.verifier import verify
+from mnv2c.passes.add_bias import add_bias
 from mnv2c.passes.fold_batchnorm import fold_batchnorm
 from mnv2c.passes.fuse_activation import fuse_activation
 from mnv2c.passes.fuse_add import fuse_add
@@ -15,6 +16,7 @@ from mnv2c.passes.pad_depthwise import pad_depthwise
 __all__ = [
     "PIPELINE",
     "Pass",
+    "add_bias",
     "fold_batchnorm",
     "fuse_activation",
     "fuse_add",
@@ -25,7 +27,7 @@ __all__ = [
 
 Pass = Callable[[Graph], Graph]
 
-PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise, fuse_pad)
+PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise, fuse_pad, add_bias)
 
 
 def run_pipeline(
