@@ -29,7 +29,7 @@ def interface(program: Program) -> dict[str, object]:
         "triple": program.target.triple,
         "instruction_sets": [kernels.isa.name for kernels in program.kernel_objects],
         "input_shape": list(program.input.shape),
-        "output_shape": list(program.output.shape),
+        "outputs": [{"name": name, "shape": list(type_.shape)} for name, type_ in program.outputs.items()],
     }
 
 
@@ -42,7 +42,9 @@ def assemble(program: Program, *, extra: Mapping[str, bytes]) -> Library:
     identifier = program.identifier
     sources = runtime_sources(identifier) | {f"{identifier}.c": driver(program)}
     texts = {f"src/{name}": text for name, text in sources.items()} | package_files(identifier)
-    texts |= {f"include/{identifier}.h": header(program), "examples/main.c": example(identifier)}
+    texts[f"include/{identifier}.h"] = header(program)
+    if (text := example(program)) is not None:
+        texts["examples/main.c"] = text
     files = {path: text.encode() for path, text in texts.items()} | _compile(program, texts) | dict(extra)
     return Library({path: files[path] for path in sorted(files)})
 
