@@ -48,12 +48,30 @@ class Source:
 
 @dataclass(frozen=True)
 class Padding:
-    """Zeros around the spatial extents, in pixels."""
+    """Zeros around the spatial extents of a map, in pixels; false where there are none."""
 
     top: int = 0
     left: int = 0
     bottom: int = 0
     right: int = 0
+
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """Top, left, bottom, right: the order in which they are printed, and in which ONNX and TVM have them."""
+        return self.top, self.left, self.bottom, self.right
+
+    def __bool__(self) -> bool:
+        return any(self.sides)
+
+    def around(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The NHWC shape of a map of ``shape`` with these zeros around it."""
+        batch, height, width, channels = shape
+        return batch, self.top + height + self.bottom, self.left + width + self.right, channels
+
+    def inside(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The NHWC shape of the map within one of ``shape`` that counts these zeros: the inverse of ``around``."""
+        batch, height, width, channels = shape
+        return batch, height - self.top - self.bottom, width - self.left - self.right, channels
 
 
 Activation = Literal["relu6"] | None
