@@ -43,7 +43,7 @@ def verify(graph: Graph) -> None:
 
 
 def constant_names(op: Op) -> tuple[str, ...]:
-    """The constants that ``op`` reads."""
+    """The names of the constants that ``op`` reads, in the order in which it is printed: the weight, then the bias."""
     match op:
         case Convolution(weight=weight, bias=bias) | Dense(weight=weight, bias=bias):
             return (weight,) if bias is None else (weight, bias)
