@@ -26,14 +26,16 @@ __all__ = [
 ]
 
 Pass = Callable[[Graph], Graph]
+"""A rewrite: it returns a new graph, or an equal one where there is nothing to do, and leaves its argument as it is."""
 
 PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise, fuse_pad, add_bias)
+"""What every build runs. BatchNorm is folded first: it stands between a convolution and what may be fused into that."""
 
 
 def run_pipeline(
     graph: Graph, passes: tuple[Pass, ...] = PIPELINE, observe: Callable[[str, Graph], None] | None = None
 ) -> Graph:
-    """Runs ``passes`` in order and verifies after each.
+    """The graph after all ``passes``, in order; ``GraphError`` from the verifier, which runs before and after each.
 
     ``observe`` sees every stage: ``("00-frontend", graph)``, ``("01-fold_batchnorm", graph)`` and so on.
     """

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Add, BatchNorm, Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Padding, ReLU6
+from mnv2c.ir.graph import Add, BatchNorm, Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, ReLU6
 from mnv2c.ir.verifier import constant_names
 
 if TYPE_CHECKING:
@@ -79,10 +79,9 @@ def _output(name: str, op: Op) -> onnx.NodeProto:
 
 
 def _convolution(op: Convolution, inputs: list[str], graph: Graph) -> onnx.NodeProto:
-    if op.activation is not None or len(inputs) != 1 or op.border != Padding():
+    if op.activation is not None or len(inputs) != 1 or op.border:
         raise GraphError(f"{op.name}: something is fused into it; the reference is exported before any pass")
     out_channels, _, height, width = graph.constants[op.weight].shape
-    pad = op.padding
     return _node(
         "Conv",
         [*inputs, *constant_names(op)],
@@ -91,7 +90,7 @@ def _convolution(op: Convolution, inputs: list[str], graph: Graph) -> onnx.NodeP
         attributes={
             "kernel_shape": [height, width],
             "strides": [op.stride, op.stride],
-            "pads": [pad.top, pad.left, pad.bottom, pad.right],
+            "pads": list(op.padding.sides),
             "group": out_channels if isinstance(op, Depthwise) else 1,
         },
     )

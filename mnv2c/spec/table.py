@@ -60,7 +60,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Stem:
-    """The full 3x3 convolution: channels before scaling, and stride."""
+    """The full 3x3 convolution: channels ``c`` before scaling, and stride ``s`` (paper, Table 2)."""
 
     c: int
     s: int
@@ -69,7 +69,10 @@ class Stem:
 
 @dataclass(frozen=True)
 class Row:
-    """``n`` inverted residuals: expansion factor ``t``, channels ``c`` before scaling, stride ``s`` of the first."""
+    """``n`` inverted residuals: expansion factor ``t``, channels ``c`` before scaling, stride ``s`` of the first.
+
+    Paper, Table 2 for the rows, Table 1 and section 3.3 for what one block is.
+    """
 
     t: int
     c: int
@@ -80,7 +83,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Head:
-    """The last 1x1 convolution: channels, which a width multiplier below 1.0 leaves alone."""
+    """The last 1x1 convolution: channels ``c``, which a width multiplier below 1.0 leaves alone (paper, section 4)."""
 
     c: int
     source: Source = field(default=_NOWHERE, compare=False, repr=False)
@@ -88,7 +91,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Spec:
-    """One network. Sources do not count in comparisons nor in ``repr``: the same table is the same spec anywhere."""
+    """One network: the paper's table and its trade-offs, width multiplier and resolution (section 4).
+
+    Sources do not count in comparisons nor in ``repr``: the same table is the same spec anywhere.
+    """
 
     name: str
     width_multiplier: float
@@ -119,7 +125,11 @@ def make_divisible(value: float, divisor: int) -> int:
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
-    """Reads and checks a spec. Overrides are ``KEY=VALUE``: ``resolution=192``, ``bottlenecks[2].c=40``."""
+    """The spec in file ``path``, every value in range. Overrides are ``KEY=VALUE``: ``resolution=192``,
+    ``bottlenecks[2].c=40``; the last one for a key wins.
+
+    ``SpecError`` where the file cannot be read, and with every mistake of file and overrides.
+    """
     file = str(path)
     overrides = [" ".join(text.splitlines()) for text in overrides]
     reader = Reader(file, _read_text(Path(path)), overrides)

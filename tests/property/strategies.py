@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ def rows() -> st.SearchStrategy[Row]:
 
 
 @st.composite
-def specs(draw: st.DrawFn, largest_batch: int = 3) -> Spec:
+def specs(draw: st.DrawFn, *, largest_batch: int = 3, divisors: Sequence[int] = (1, 2, 8)) -> Spec:
     """A valid spec of one to four rows, whose maps are odd and even, square and not, down to one pixel."""
     stem = draw(st.builds(Stem, c=st.integers(1, 24), s=st.integers(1, 2)))
     table = tuple(draw(st.lists(rows(), min_size=1, max_size=4)))
@@ -25,7 +26,7 @@ def specs(draw: st.DrawFn, largest_batch: int = 3) -> Spec:
     return Spec(
         name="random",
         width_multiplier=draw(st.sampled_from([0.35, 0.5, 0.75, 1.0, 1.3, 1.4])),
-        channel_divisor=draw(st.sampled_from([1, 2, 8])),
+        channel_divisor=draw(st.sampled_from(divisors)),
         classes=draw(st.integers(1, 20)),
         input=InputSpec(
             height=draw(side),
