@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{count} mistakes:\n{error}" if count > 1 else str(error))
     except Mnv2cError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted", status=130)
+    except KeyboardInterrupt as error:
+        return _fail(": ".join(["interrupted", *map(str, error.args)]), status=130)
     except BrokenPipeError:  # whoever read our output has seen enough
         discard_stdout()
         return 141

@@ -17,6 +17,7 @@ from mnv2c.ir.graph import Graph
 from mnv2c.ir.printer import format_graph
 from mnv2c.passes import run_pipeline
 from mnv2c.reference.onnx_export import export_onnx
+from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec
 from mnv2c.targets import Target
@@ -25,10 +26,6 @@ from mnv2c.weights import WeightsOrigin, load_weights
 
 if TYPE_CHECKING:
     from mnv2c.kernels import Workload
-
-
-SCHEDULES = Path(__file__).parents[1] / "schedules"
-"""The records that come with mnv2c."""
 
 
 def build(

@@ -15,7 +15,7 @@ import pytest
 from command_line import mnv2c
 from compiled_kernels import NATIVE
 from loopback import free_port
-from test_misuse import MINI
+from mini_spec import MINI
 
 from mnv2c.errors import ToolError
 from mnv2c.kernels import Dense, Pointwise, space

@@ -13,7 +13,6 @@ pointers, the nest of tasks runs from ``begin`` to ``end``, and a buffer too lar
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,6 +22,7 @@ from tvm import s_tir, tirx
 from tvm.tirx.build import codegen_build
 from tvm_ffi import structural_map, structural_walk
 
+from mnv2c.kernels.cpu.object_file import object_file
 from mnv2c.targets import InstructionSet, Target
 
 Part = TypeVar("Part")
@@ -327,10 +327,7 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target, isa: Inst
     """The ELF object with all ``kernels``, by symbol, for ``isa``."""
     llvm = tvm_target(target, isa)
     functions = {symbol: kernel.func.with_attr("target", llvm) for symbol, kernel in kernels.items()}
-    module = codegen_build(tirx.transform.LowerIntrin()(tvm.IRModule(functions)), llvm)
-    with os.fdopen(os.memfd_create("kernels.o"), "rb") as memory:  # LLVM aborts where it cannot write a file
-        module.write_to_file(f"/proc/self/fd/{memory.fileno()}", "o")
-        return memory.read()
+    return object_file(codegen_build(tirx.transform.LowerIntrin()(tvm.IRModule(functions)), llvm))
 
 
 def tvm_target(target: Target, isa: InstructionSet, *, model: str = "") -> tvm.target.Target:
