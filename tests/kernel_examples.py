@@ -1,59 +1,121 @@
-"""Workloads of every family, at sizes that divide badly, and what numpy says of each."""
+"""Workloads of every family, and numpy's word for what they compute."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from compiled_kernels import Operand
 from numpy.typing import NDArray
 
-from mnv2c.ir.graph import Padding
-from mnv2c.kernels import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.ir.graph import Activation, Padding
+from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 NONE, ALL, AFTER = Padding(), Padding(1, 1, 1, 1), Padding(0, 0, 1, 1)
 
+
+def pointwise(height: int, width: int, k: int, n: int, **options: Any) -> Pointwise:
+    return Pointwise(height=height, width=width, k=k, n=n, **options)
+
+
+def depthwise(height: int, width: int, channels: int, stride: int, **options: Any) -> Depthwise:
+    rows, columns = (height - 1) * stride + 3, (width - 1) * stride + 3
+    return Depthwise(
+        height=height, width=width, channels=channels, stride=stride, rows=rows, columns=columns, **options
+    )
+
+
+def stem(height: int, width: int, n: int, stride: int, rows: int, columns: int, **options: Any) -> Stem:
+    return Stem(
+        height=height, width=width, n=n, stride=stride, rows=rows, columns=columns, activation="relu6", **options
+    )
+
+
+def of_bytes(mean: tuple[float, float, float], scale: tuple[float, float, float]) -> dict[str, Any]:
+    return {"image": "uint8", "mean": mean, "scale": scale}
+
+
 TRIED: tuple[Workload, ...] = (
-    Stem(6, 5, 16, 2, rows=12, columns=10, padding=AFTER, border=ALL, relu6=True),
-    Stem(5, 7, 24, 2, rows=9, columns=13, padding=ALL, border=NONE, relu6=True),
-    Stem(7, 6, 8, 1, rows=7, columns=6, padding=ALL, border=AFTER, relu6=True),
-    Stem(6, 6, 32, 2, rows=12, columns=12, padding=ALL, border=ALL, relu6=True, mean=(127.5,) * 3, scale=(127.5,) * 3),
-    Stem(
-        6,
-        6,
-        8,
-        2,
-        rows=12,
-        columns=12,
-        padding=AFTER,
-        border=ALL,
-        relu6=True,
-        mean=(1.0, 2.0, 3.0),
-        scale=(4.0, 5.0, 6.0),
-    ),
-    Pointwise(7, 7, 40, 64, relu6=True),
-    Pointwise(7, 7, 40, 64, relu6=False, residual=True),
-    Pointwise(14, 14, 24, 144, relu6=True, border=ALL),
-    Pointwise(7, 7, 160, 960, relu6=True, border=ALL),
-    Pointwise(6, 8, 16, 56, relu6=True, border=AFTER),
-    Pointwise(3, 3, 336, 112, relu6=False),
-    Pointwise(13, 13, 48, 40, relu6=False),
-    Pointwise(12, 12, 96, 8, relu6=False, residual=True),
-    Pointwise(1, 1, 320, 1280, relu6=True),
-    Pointwise(28, 28, 144, 32, relu6=False),
-    Depthwise(14, 14, 24, 1, rows=16, columns=16, relu6=True),
-    Depthwise(7, 7, 40, 1, rows=9, columns=9, relu6=True),
-    Depthwise(7, 5, 8, 2, rows=15, columns=11, relu6=True),
-    Depthwise(6, 10, 16, 2, rows=14, columns=22, relu6=False),
-    Depthwise(3, 3, 336, 1, rows=5, columns=5, relu6=True),
-    Depthwise(1, 1, 48, 1, rows=3, columns=3, relu6=True),
-    Pad(5, 4, 24, ALL),
-    Pad(4, 6, 16, AFTER),
-    Pool(7, 7, 1280),
-    Pool(1, 1, 40),
-    Dense(1280, 1001),
-    Dense(24, 3),
-    Dense(112, 16),
+    stem(6, 5, 16, 2, 12, 10, padding=AFTER, border=ALL),
+    stem(5, 7, 24, 2, 9, 13, padding=ALL, border=NONE),
+    stem(7, 6, 8, 1, 7, 6, padding=ALL, border=AFTER),
+    stem(6, 6, 32, 2, 12, 12, padding=ALL, border=ALL, **of_bytes((127.5,) * 3, (127.5,) * 3)),
+    stem(6, 6, 8, 2, 12, 12, padding=AFTER, border=ALL, **of_bytes((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))),
+    stem(4, 6, 8, 2, 8, 12, padding=AFTER, border=ALL, batch=3, **of_bytes((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))),
+    stem(6, 5, 16, 2, 12, 10, padding=AFTER, border=ALL, batch=2),
+    stem(6, 5, 21, 2, 12, 10, padding=AFTER, border=ALL),
+    pointwise(7, 7, 40, 64, activation="relu6"),
+    pointwise(7, 7, 40, 64, residual=True),
+    pointwise(14, 14, 24, 144, activation="relu6", border=ALL),
+    pointwise(7, 7, 160, 960, activation="relu6", border=ALL),
+    pointwise(6, 8, 16, 56, activation="relu6", border=AFTER),
+    pointwise(3, 3, 336, 112),
+    pointwise(13, 13, 48, 40),
+    pointwise(12, 12, 96, 8, residual=True),
+    pointwise(1, 1, 320, 1280, activation="relu6"),
+    pointwise(28, 28, 144, 32),
+    pointwise(5, 3, 24, 40, batch=4, residual=True),
+    pointwise(5, 3, 24, 72, batch=3, activation="relu6", border=ALL),
+    pointwise(7, 7, 960, 160, batch=2),
+    pointwise(9, 9, 21, 35, activation="relu6", border=ALL),
+    pointwise(9, 9, 126, 21, residual=True),
+    pointwise(4, 4, 6, 1),
+    depthwise(14, 14, 24, 1, activation="relu6"),
+    depthwise(7, 7, 40, 1, activation="relu6"),
+    depthwise(7, 5, 8, 2, activation="relu6"),
+    Depthwise(height=6, width=10, channels=16, stride=2, rows=14, columns=22),
+    depthwise(3, 3, 336, 1, activation="relu6"),
+    depthwise(1, 1, 48, 1, activation="relu6"),
+    depthwise(6, 5, 24, 2, batch=3, activation="relu6"),
+    depthwise(6, 5, 126, 1, activation="relu6"),
+    Pad(height=5, width=4, channels=24, border=ALL),
+    Pad(height=4, width=6, channels=16, border=AFTER, batch=2),
+    Pad(height=4, width=6, channels=7, border=ALL),
+    Pool(height=7, width=7, channels=1280),
+    Pool(height=1, width=1, channels=40),
+    Pool(height=3, width=5, channels=50, batch=2),
+    Dense(k=1280, n=1001),
+    Dense(k=24, n=3),
+    Dense(k=112, n=16),
+    Dense(k=112, n=50, batch=4),
 )
+
+
+def example(workload: Workload) -> tuple[list[Array], list[Array], Array]:
+    """Inputs, constants as the graph has them, and what must come out."""
+    constants = [_random(*type_.shape) for type_ in workload.constants]
+    if constants:
+        constants[0] = constants[0] / np.float32(np.prod(constants[0].shape[1:])) ** np.float32(0.5)
+    inputs = [_bytes(*t.shape) if t.dtype == "uint8" else _random(*t.shape) for t in workload.inputs]
+    return inputs, constants, _expected(workload, inputs, constants)
+
+
+def _expected(workload: Workload, inputs: list[Array], constants: list[Array]) -> Array:
+    x = inputs[0]
+    match workload:
+        case Stem():
+            if workload.image == "uint8":
+                x = (x.astype(np.float32) - np.float32(workload.mean)) / np.float32(workload.scale)
+            shifts = _shifts(_around(x, workload.padding), workload.height, workload.width, workload.stride)
+            y = sum(view @ constants[0][:, :, i, j].T for i, j, view in shifts) + constants[1]
+            return _around(_activated(y, workload.activation), workload.border)
+        case Pointwise():
+            y = _activated(x @ constants[0][:, :, 0, 0].T + constants[1], workload.activation)
+            return _around(y + inputs[1] if workload.residual else y, workload.border)
+        case Depthwise():
+            shifts = _shifts(x, workload.height, workload.width, workload.stride)
+            return _activated(
+                sum(v * constants[0][:, 0, i, j] for i, j, v in shifts) + constants[1], workload.activation
+            )
+        case Pad():
+            return _around(x, workload.border)
+        case Pool():
+            mean: Array = x.mean(axis=(1, 2))
+            return mean
+        case Dense():
+            product: Array = x @ constants[0].T + constants[1]
+            return product
+    raise AssertionError(f"no example for {workload}")
 
 
 def _random(*shape: int) -> Array:
@@ -61,67 +123,19 @@ def _random(*shape: int) -> Array:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def _clip(x: Array, on: bool) -> Array:
-    return np.clip(x, 0, 6) if on else x
+def _bytes(*shape: int) -> Array:
+    return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
 
 
-def _border(x: Array, zeros: Padding) -> Array:
-    return np.pad(x, ((zeros.top, zeros.bottom), (zeros.left, zeros.right), (0, 0)))
+def _activated(x: Array, activation: Activation) -> Array:
+    return np.clip(x, 0, 6) if activation else x
+
+
+def _around(x: Array, zeros: Padding) -> Array:
+    return np.pad(x, ((0, 0), (zeros.top, zeros.bottom), (zeros.left, zeros.right), (0, 0)))
 
 
 def _shifts(x: Array, height: int, width: int, stride: int) -> list[tuple[int, int, Array]]:
-    """The nine views of a bordered map that a 3x3 convolution weighs."""
+    """The nine views of bordered maps that a 3x3 convolution weighs."""
     rows, columns = (height - 1) * stride + 1, (width - 1) * stride + 1
-    return [(i, j, x[i : i + rows : stride, j : j + columns : stride]) for i in range(3) for j in range(3)]
-
-
-def example(workload: Workload) -> tuple[list[Operand], Array]:
-    """Operands in the kernel's layouts, and what must come out."""
-    match workload:
-        case Stem():
-            return _stem(workload)
-        case Pointwise():
-            x, weight, bias = (
-                _random(workload.height, workload.width, workload.k),
-                _random(workload.n, workload.k, 1, 1),
-                _random(workload.n),
-            )
-            weight = weight / np.float32(workload.k) ** np.float32(0.5)
-            y = _clip(x @ weight[:, :, 0, 0].T + bias, workload.relu6)
-            residual = _random(workload.height, workload.width, workload.n) if workload.residual else None
-            y = y if residual is None else y + residual
-            return [x, workload.pack(weight), bias, residual], _border(y, workload.border)
-        case Depthwise():
-            x, weight = _random(workload.rows, workload.columns, workload.channels), _random(workload.channels, 1, 3, 3)
-            bias = _random(workload.channels)
-            y = (
-                sum(v * weight[:, 0, i, j] for i, j, v in _shifts(x, workload.height, workload.width, workload.stride))
-                + bias
-            )
-            return [x, workload.pack(weight), bias], _clip(y, workload.relu6)
-        case Pad():
-            x = _random(workload.height, workload.width, workload.channels)
-            return [x], _border(x, workload.border)
-        case Pool():
-            x = _random(workload.height, workload.width, workload.channels)
-            return [x], x.mean(axis=(0, 1))
-        case Dense():
-            x, weight, bias = (
-                _random(workload.k),
-                _random(workload.n, workload.k) / np.float32(workload.k**0.5),
-                _random(workload.n),
-            )
-            return [x, workload.pack(weight), bias], weight @ x + bias
-
-
-def _stem(workload: Stem) -> tuple[list[Operand], Array]:
-    weight, bias = _random(workload.n, 3, 3, 3) * np.float32(0.3), _random(workload.n)
-    image: Operand
-    if workload.dtype == "uint8":
-        image = np.random.default_rng(1).integers(0, 256, (workload.rows, workload.columns, 3), np.uint8)
-        x = (image.astype(np.float32) - np.float32(workload.mean)) / np.float32(workload.scale)
-    else:
-        image = x = _random(workload.rows, workload.columns, 3)
-    shifts = _shifts(_border(x, workload.padding), workload.height, workload.width, workload.stride)
-    y = sum(view @ weight[:, :, i, j].T for i, j, view in shifts) + bias
-    return [image, workload.pack(weight), bias], _border(_clip(y, workload.relu6), workload.border)
+    return [(i, j, x[:, i : i + rows : stride, j : j + columns : stride]) for i in range(3) for j in range(3)]

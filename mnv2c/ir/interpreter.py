@@ -1,6 +1,6 @@
 """The executable definition of every op, in numpy: short before fast, and it shares no code with the compiler.
 
-What comes in: a ``Graph`` and the normalised image (NHWC). What goes out: the output, or every edge by name. Sums are
+What comes in: a ``Graph`` and the normalised image (NHWC). What goes out: the outputs, or every edge, by name. Sums are
 accumulated in float64; each edge is rounded to float32.
 """
 
@@ -27,13 +27,17 @@ from mnv2c.ir.graph import (
 Wide = NDArray[np.float64]
 
 
-def interpret(graph: Graph, x: Array) -> Array:
-    """The graph's output for the input ``x``."""
-    return interpret_all(graph, x)[graph.output]
+def interpret(graph: Graph, x: Array) -> dict[str, Array]:
+    """The graph's outputs by name (float32, NHWC or NC) for the normalised image ``x``, in the graph's input shape.
+
+    ``ValueError`` where ``x`` has another shape.
+    """
+    edges = interpret_all(graph, x)
+    return {name: edges[edge] for name, edge in graph.outputs.items()}
 
 
 def interpret_all(graph: Graph, x: Array) -> dict[str, Array]:
-    """Every edge by name, the input first."""
+    """Every edge by name (float32, NHWC or NC), the input first. ``ValueError`` where ``x`` has another shape."""
     if x.shape != graph.input.type.shape:
         raise ValueError(f"{graph.name} takes {graph.input.type.shape}, not {x.shape}")
     edges: dict[str, Array] = {graph.input.name: x.astype(np.float32)}
@@ -61,7 +65,8 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
         case GlobalAvgPool():
             return np.asarray(x.mean(axis=(1, 2)))
         case Dense():
-            return x @ _wide(graph, op.weight).T + _wide(graph, op.bias)
+            y = x @ _wide(graph, op.weight).T
+            return y if op.bias is None else y + _wide(graph, op.bias)
     raise TypeError(f"the interpreter does not know {type(op).__name__}")
 
 
@@ -69,10 +74,9 @@ def _convolution(op: Convolution, inputs: list[Wide], graph: Graph) -> Wide:
     """``y = activation(conv(x) + bias) + residual``, and the border around it."""
     x = _pad(inputs[0], op.padding)
     weight = _wide(graph, op.weight)
-    batch, height, width, channels = op.type.shape
-    height -= op.border.top + op.border.bottom
-    width -= op.border.left + op.border.right
-    y = np.zeros((batch, height, width, channels))
+    shape = op.border.inside(op.type.shape)
+    _, height, width, _ = shape
+    y = np.zeros(shape)
     for row in range(weight.shape[2]):
         for column in range(weight.shape[3]):
             shifted = x[:, row :: op.stride, column :: op.stride][:, :height, :width]

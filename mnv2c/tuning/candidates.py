@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnv2c.forked import CrashError, in_fork
-from mnv2c.kernels import Schedule, Workload, scheduled
+from mnv2c.kernels.abi import KernelCode, Schedule
+from mnv2c.kernels.cpu.device import scheduled
 from mnv2c.kernels.cpu.lower import LoweredKernel, build_object, lower
 from mnv2c.targets import InstructionSet, Target
+from mnv2c.workloads import Workload
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _lower(
     for number, schedule in enumerate(schedules):
         symbol = f"candidate{number}"
         try:
-            lowered[symbol] = lower(scheduled(workload, schedule), symbol)
+            lowered[symbol] = lower(scheduled(workload, schedule), symbol, pointer_bits=target.pointer_bits)
         except Exception as error:  # TVM raises whatever it likes
             failures[schedule] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         else:

@@ -11,12 +11,13 @@ import numpy as np
 import onnx
 import pytest
 from command_line import SPECS
+from folded_weights import fold
 from PIL import Image
 from shared_data import GOLDEN, PHOTOGRAPHS, TRAINED, needs_shared_data
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Array, Convolution, Graph
-from mnv2c.ir.interpreter import interpret_all
+from mnv2c.ir.graph import Array, Convolution, Graph, Padding
+from mnv2c.ir.interpreter import interpret, interpret_all
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.spec.frontend import build_graph
@@ -42,16 +43,22 @@ def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_every_edge(graph: Graph, engine: str) -> None:
     """All edges within 1e-4 of the interpreter, and in the graph's own shapes."""
-    reference = Reference(export_onnx(graph, observe=True))
+    reference = Reference(export_onnx(graph), observe=True)
     assert reference.engine.startswith(engine)
     x = image_for(graph)
     measured, expected = reference.run(x), interpret_all(graph, x)
-    assert measured.keys() == {op.name for op in graph.ops[1:]} | {"logits"}
+    assert measured.keys() == {op.name for op in graph.ops[1:]} | {"input.nchw", "pool.nchw", *graph.outputs}
     for op in graph.ops[1:]:
         assert measured[op.name].shape == op.type.shape
         assert measured[op.name].dtype == np.float32
         np.testing.assert_allclose(measured[op.name], expected[op.name], atol=1e-4, rtol=1e-4, err_msg=op.name)
-    np.testing.assert_array_equal(measured["logits"], measured[graph.output])
+    for name, edge in graph.outputs.items():
+        np.testing.assert_array_equal(measured[name], measured[edge])
+
+
+def with_features(graph: Graph) -> Graph:
+    """The map before the pool is an output too."""
+    return replace(graph, outputs={**graph.outputs, "features": "head.relu6"})
 
 
 # Odd sizes: `same` pads both sides of them, and one side of the even ones.
@@ -60,6 +67,7 @@ CASES = [
     ("padding=symmetric",),
     ("resolution=33",),
     ("resolution=45", "padding=symmetric"),
+    ("input.batch=3", "resolution=[32, 47]"),
 ]
 
 
@@ -73,6 +81,27 @@ def test_onnxruntime_agrees_with_the_interpreter(overrides: tuple[str, ...]) -> 
 @pytest.mark.usefixtures("without_onnxruntime")
 def test_the_evaluator_of_onnx_agrees_with_the_interpreter(overrides: tuple[str, ...]) -> None:
     check_every_edge(graph_of(*SMALL, *overrides), "onnx.reference ")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime ", "onnx.reference "])
+def test_several_outputs_are_the_graph_s(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, under their names, in the graph's own layout: with and without the edges between."""
+    if engine == "onnx.reference ":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        pytest.importorskip("onnxruntime")
+    graph = with_features(graph_of(*SMALL, "resolution=64"))
+    check_every_edge(graph, engine)
+    model = export_onnx(graph)
+    assert [(value.name, extents(value)) for value in model.graph.output] == [
+        ("logits", [1, 10]),
+        ("features", [1, 2, 2, 1280]),
+    ]
+    x = image_for(graph)
+    measured, expected = Reference(model).run(x), interpret(graph, x)
+    assert list(measured) == list(expected) == ["logits", "features"]
+    for name, values in expected.items():
+        np.testing.assert_allclose(measured[name], values, atol=1e-4, rtol=1e-4, err_msg=name)
 
 
 def test_paddings_differ() -> None:
@@ -113,8 +142,23 @@ def test_equal_graphs_give_equal_bytes() -> None:
     assert str(SPECS).encode() not in first
 
 
-def fused_bias(op: Convolution) -> Convolution:
-    return replace(op, bias=op.weight.replace("weight", "beta"))
+@pytest.mark.parametrize("engine", ["onnxruntime ", "onnx.reference "])
+def test_folded_layers_and_a_classifier_without_bias(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine == "onnx.reference ":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        pytest.importorskip("onnxruntime")
+    spec = load_spec(SPECS / "mnv2_1.0.yaml", SMALL)
+    weights = fold(load_weights(None, spec, 0)[0], spec.batchnorm_epsilon, layers=lambda layer: layer != "head")
+    del weights["fc.bias"]
+    graph = build_graph(spec, weights)
+    kinds = [node.op_type for node in export_onnx(graph).graph.node]
+    assert (kinds.count("Conv"), kinds.count("BatchNormalization")) == (52, 1)
+    check_every_edge(graph, engine)
+
+
+def fused_border(op: Convolution) -> Convolution:
+    return replace(op, border=Padding(1, 1, 1, 1))
 
 
 def fused_activation(op: Convolution) -> Convolution:
@@ -125,7 +169,7 @@ def fused_add(op: Convolution) -> Convolution:
     return replace(op, inputs=(*op.inputs, "block1.project.bn"))
 
 
-@pytest.mark.parametrize("fuse", [fused_bias, fused_activation, fused_add])
+@pytest.mark.parametrize("fuse", [fused_border, fused_activation, fused_add])
 def test_an_optimised_graph_is_refused(fuse: Callable[[Convolution], Convolution]) -> None:
     graph = graph_of(*SMALL)
     ops = [fuse(op) if isinstance(op, Convolution) and op.name == "block2.project" else op for op in graph.ops]
