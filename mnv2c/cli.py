@@ -7,7 +7,6 @@ failure, told in one line; 2 for a mistake in the arguments; 130 after ^C. Only 
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ from typing import NoReturn
 from mnv2c import __version__
 from mnv2c.commands import UsageError, discard_stdout, on_interrupt
 from mnv2c.errors import Mnv2cError, SpecError
+from mnv2c.spelling import did_you_mean
 
 _DEBUG = "MNV2C_DEBUG"
 _MOST_THREADS = 256
@@ -102,8 +102,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _meant(word: str, choices: Sequence[str] | dict[str, _Parser]) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(choices))}"
+    close = did_you_mean(word, choices)
+    return f"did you mean {close}?" if close else f"there are {', '.join(dict.fromkeys(choices))}"
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
