@@ -128,7 +128,9 @@ def _tolerance(text: str) -> float:
 
 
 def _spec(parser: _Parser) -> None:
-    parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML layer table, e.g. specs/mnv2_1.0.yaml")
+    parser.add_argument(
+        "spec", type=Path, metavar="SPEC", help="YAML layer table, or the name of one of mnv2c's own: mnv2_1.0"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="K=V", help="override a field, e.g. resolution=192"
     )
@@ -208,7 +210,9 @@ def _declare_cost(parser: _Parser) -> None:
 
 
 def _declare_tune(parser: _Parser) -> None:
-    parser.add_argument("specs", nargs="+", type=Path, metavar="SPEC", help="YAML layer tables")
+    parser.add_argument(
+        "specs", nargs="+", type=Path, metavar="SPEC", help="YAML layer tables, or names of mnv2c's own"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="K=V", help="override a field of each, e.g. resolution=192"
     )
