@@ -80,9 +80,7 @@ def _without_ziglang(place: Place, *arguments: str | Path) -> Finished:
     """A command of an installation in which everything is there but zig."""
     packages = place.folder / "packages"
     packages.mkdir()
-    for folder in filter(
-        Path.is_dir, map(Path, site.getsitepackages())
-    ):  # Debian names some that are not there
+    for folder in filter(Path.is_dir, map(Path, site.getsitepackages())):  # Debian names some that are not there
         for path in folder.iterdir():
             if not path.name.startswith("ziglang"):
                 (packages / path.name).symlink_to(path)
