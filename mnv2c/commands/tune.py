@@ -12,7 +12,6 @@ from typing import Any
 from mnv2c.commands import UsageError, progress, say, say_json, stop_if_interrupted
 from mnv2c.driver import workloads
 from mnv2c.errors import RecordError
-from mnv2c.kernels import Workload
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import InstructionSet, Target, target_named
@@ -20,6 +19,7 @@ from mnv2c.tuning.progress import Progress, to_json
 from mnv2c.tuning.records import Database
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.tune import Limits, Task, make_tasks, tune
+from mnv2c.workloads import Workload
 
 
 def command(options: argparse.Namespace) -> int:

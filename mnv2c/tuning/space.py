@@ -14,8 +14,10 @@ from typing import Any
 import tvm
 from tvm import s_tir
 
-from mnv2c.kernels import Schedule, Workload, apply, computation, space
+from mnv2c.kernels.abi import Schedule
+from mnv2c.kernels.cpu.device import apply, computation, space
 from mnv2c.targets import InstructionSet
+from mnv2c.workloads import Workload
 
 
 def schedule_fn(workload: Workload, isa: InstructionSet) -> Callable[[s_tir.Schedule], None]:

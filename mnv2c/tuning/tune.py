@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
-from mnv2c.kernels import Schedule, Workload, space
+from mnv2c.kernels.abi import Schedule
+from mnv2c.kernels.cpu.device import space
 from mnv2c.tuning.records import Database, Record, by_workload, record_json
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.search import propose
+from mnv2c.workloads import Workload
 
 BATCH = 8
 _PATIENCE = 24  # trials without a gain after which a workload is left alone

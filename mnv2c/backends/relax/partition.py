@@ -1,9 +1,9 @@
 """Kernel calls from a Relax module: TVM's pattern language finds what one kernel computes.
 
-What comes in: a module in the ops of ``emit`` whose ``main`` returns a tuple of the edges to be computed. What goes out: a
-``KernelCall`` for each. ``relax.transform.FuseOpsByPattern`` makes a composite function of every match in ``PATTERNS``,
-whose name says the kernel family; a workload is read from the composite's attributes and shapes. What matches no pattern,
-or has an attribute that the kernel does not implement, is refused with the layer's name.
+What comes in: a module in the ops of ``emit`` whose ``main`` returns a tuple of the edges to be computed. What goes
+out: a ``KernelCall`` for each. ``relax.transform.FuseOpsByPattern`` makes a composite function of every match in
+``PATTERNS``, whose name says the kernel family; a workload is read from the composite's attributes and shapes. What
+matches no pattern, or has an attribute that the kernel does not implement, is refused with the layer's name.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def _is_depthwise(call: relax.Call) -> bool:
 
 def _is_stem(call: relax.Call) -> bool:
     (*_, channels), weight = (_shape(arg) for arg in call.args)
-    return _is_plain(call) and channels == Stem.CHANNELS and weight[1:] == (channels, 3, 3) and int(call.attrs.groups) == 1
+    return (
+        _is_plain(call) and channels == Stem.CHANNELS and weight[1:] == (channels, 3, 3) and int(call.attrs.groups) == 1
+    )
 
 
 def _dense_pattern() -> Pattern:

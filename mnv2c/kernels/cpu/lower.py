@@ -1,8 +1,8 @@
 """Scheduled PrimFuncs to an object file of kernels with the C signature of ``kernels.abi``.
 
-In: PrimFuncs whose parameters are the operands in the order of the signature, and whose top level has one nest of loops
-annotated ``TASK``, each directly inside the one before. Out: one ELF object; no undefined TVM symbol, no global state, no
-allocation.
+In: PrimFuncs whose parameters are the operands in the order of the signature, and whose top level has one nest of
+loops annotated ``TASK``, each directly inside the one before. Out: one ELF object; no undefined TVM symbol, no global
+state, no allocation.
 
 TVM's own pipeline (``tvm.s_tir.pipeline``) ends in packed functions that check types, launch TVM's threads and allocate
 workspaces through its runtime. This one keeps its order of passes and replaces that end: operands come from a table of
