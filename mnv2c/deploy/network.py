@@ -129,7 +129,8 @@ class RunnableNetwork(ABC):
         ``x`` is float32 NHWC, or HWC where the batch is 1. LibraryError where it is of another shape or type, a kernel
         refuses, or there are several ``outputs``.
         """
-        return self.time(x)[0]
+        self._check_one_output("run")
+        return self._run(x, np.float32)[0][0]
 
     def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The same of raw RGB bytes: uint8 NHWC, or HWC where the batch is 1."""
@@ -138,7 +139,7 @@ class RunnableNetwork(ABC):
 
     def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
         """``run``, and the nanoseconds that it took where it ran."""
-        self._check_one_output("run")
+        self._check_one_output("time")
         (output,), nanoseconds = self._run(x, np.float32)
         return output, nanoseconds
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from command_line import REPOSITORY, SPECS, mnv2c
+from command_line import SPECS, mnv2c
 from programs import call
 from tiny_program import baseline_target, tiny_manifest, tiny_program
 
