@@ -37,13 +37,8 @@ def build(
 ) -> Library:
     """The library of ``spec`` for ``target``, tuned as the records in ``schedules`` say; by rule where that is None.
 
-<<<<<<< HEAD
     ``report`` is told what is being done, a line per stage. WeightsError, GraphError, TargetError, ToolError,
     RecordError: as the stages raise them.
-=======
-    ``report`` is told what is being done, a line per stage. WeightsError, TargetError, ToolError, RecordError: as the
-    stages raise them.
->>>>>>> deploy
     """
     report("read the weights")
     weights, origin = load_weights(weights_path, spec, seed)
