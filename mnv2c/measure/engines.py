@@ -1,9 +1,9 @@
-"""The engines that ``mnv2c bench`` times: the library itself, onnxruntime and openvino, each with threads set exactly.
+"""The engines that ``mnv2c bench`` times: the library itself and others, each with threads set exactly.
 
 What comes in: a build directory and one normalised NHWC image. What goes out: ``Engine`` values whose ``run`` computes
-the logits and says how long that took. The others run the library's own ONNX reference, without its first
-transposition: they are given the image in the order of axes that they prefer (NCHW), so that the comparison is not won
-there.
+the logits and says how long that took. The others run the library's own ONNX reference, and are given the image in the
+order of axes that they prefer, so that the comparison is not won there: onnxruntime and openvino NCHW, without the
+model's first transposition, LiteRT NHWC.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from mnv2c.deploy.manifest import read_reference
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.ir.graph import Array
+from mnv2c.measure.tflite_model import write_tflite
 from mnv2c.reference.onnx_export import INPUT
 
 if TYPE_CHECKING:
     import onnx
 
-OTHERS = ("onnxruntime", "openvino")
+OTHERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert"}
+"""What a library can be compared with, and the package that brings it."""
 
 
 @dataclass(frozen=True)
@@ -44,35 +46,36 @@ def library_engine(net: RunnableNetwork, x: Array) -> Engine:
 
 
 def other_engine(name: str, directory: Path, x: Array, *, threads: int) -> Engine:
-    """One of ``OTHERS``; ToolError where it is not installed."""
-    model = _without_transposition(read_reference(directory), directory)
-    pixels = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    make = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
+    """One of ``OTHERS``. ToolError where it is not installed; LibraryError where the reference is damaged."""
+    make = {"onnxruntime": _onnxruntime, "openvino": _openvino, "litert": _litert}[name]
     try:
-        return make(model.SerializeToString(), pixels, threads)
+        return make(read_reference(directory), x, threads)
     except ImportError as error:
         raise ToolError(
-            f"{name} is not installed: pip install {name}, or both that can be compared: pip install 'mnv2c[bench]'"
+            f"{name} is not installed: pip install {OTHERS[name]}, or all that can be compared: "
+            "pip install 'mnv2c[bench]'"
         ) from error
 
 
-def _onnxruntime(model: bytes, pixels: Array, threads: int) -> Engine:
+def _onnxruntime(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
     import onnxruntime
 
+    content, pixels = _without_transposition(model, x)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Its threads spin as ever while it runs; they must not go on spinning into the turn of the next engine.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: pixels}
     return Engine("onnxruntime", onnxruntime.__version__, _timed(lambda: session.run(None, feeds)[0]))
 
 
-def _openvino(model: bytes, pixels: Array, threads: int) -> Engine:
+def _openvino(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
     import openvino
 
+    content, pixels = _without_transposition(model, x)
     core = openvino.Core()
     options = {
         "INFERENCE_NUM_THREADS": threads,
@@ -80,7 +83,7 @@ def _openvino(model: bytes, pixels: Array, threads: int) -> Engine:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()
+    request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
     request.set_input_tensor(openvino.Tensor(pixels))
 
     def run() -> Array:
@@ -88,6 +91,23 @@ def _openvino(model: bytes, pixels: Array, threads: int) -> Engine:
         return np.array(request.get_output_tensor().data)
 
     return Engine("openvino", openvino.__version__.split("-")[0], _timed(run))
+
+
+def _litert(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
+    """LiteRT with what it does by default: every operator in XNNPACK."""
+    import ai_edge_litert
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=write_tflite(model), num_threads=threads)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    logits = interpreter.get_output_details()[0]["index"]
+
+    def run() -> Array:
+        interpreter.invoke()
+        return np.array(interpreter.get_tensor(logits))
+
+    return Engine("litert", ai_edge_litert.__version__, _timed(run))
 
 
 def _timed(run: Callable[[], Array]) -> Callable[[], tuple[Array, int]]:
@@ -99,14 +119,14 @@ def _timed(run: Callable[[], Array]) -> Callable[[], tuple[Array, int]]:
     return timed_run
 
 
-def _without_transposition(model: onnx.ModelProto, directory: Path) -> onnx.ModelProto:
-    """The model from its NCHW edge on."""
+def _without_transposition(model: onnx.ModelProto, x: Array) -> tuple[bytes, Array]:
+    """The model from its NCHW edge on, and ``x`` for it."""
     transposition, image = model.graph.node[0], model.graph.input[0]
     if transposition.op_type != "Transpose" or list(transposition.input) != [INPUT] or image.name != INPUT:
-        raise LibraryError(f"{directory}: model.onnx is not what this mnv2c writes; build the library again")
-    extents = [dimension.dim_value for dimension in image.type.tensor_type.shape.dim]
+        raise LibraryError("model.onnx is not what this mnv2c writes; build the library again")
+    pixels = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     image.name = transposition.output[0]
-    for dimension, axis in zip(image.type.tensor_type.shape.dim, (0, 3, 1, 2), strict=True):
-        dimension.dim_value = extents[axis]
+    for dimension, extent in zip(image.type.tensor_type.shape.dim, pixels.shape, strict=True):
+        dimension.dim_value = extent
     del model.graph.node[0]
-    return model
+    return model.SerializeToString(), pixels
