@@ -44,6 +44,7 @@ def compile_program(
 ) -> Program:
     """``identifier`` prefixes every symbol; ``choose`` finds the schedules; ``report`` hears a line per CPU."""
     calls = _kernel_calls(graph, legalized)
+    (output,) = graph.outputs.values()
     stem = _reads_bytes(graph, calls[0].workload)
     workloads = list(dict.fromkeys([*(call.workload for call in calls), *([stem] if stem else [])]))
     packer = _Packer()
@@ -60,7 +61,7 @@ def compile_program(
         identifier=identifier,
         target=target,
         input=graph.input.type,
-        output=graph.op(graph.output).type,
+        output=graph.op(output).type,
         kernels=tuple(workload.name for workload in workloads),
         kernel_objects=tuple(sets),
         calls=tuple(program_calls),
@@ -125,7 +126,7 @@ def _call(graph: Graph, call: _KernelCall, packer: _Packer, offsets: Mapping[str
         comment=_comment(graph, op),
         kernel=workload.name,
         input=edges[0],
-        output=Operand("output") if op.name == graph.output else Operand("arena", offsets[op.name]),
+        output=Operand("output") if op.name in graph.outputs.values() else Operand("arena", offsets[op.name]),
         type=_without_border(op.type, border),
         weight=weight,
         bias=bias,

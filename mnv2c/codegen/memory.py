@@ -1,7 +1,7 @@
 """The static memory plan: where in the arena each edge of the graph lies.
 
 What comes in: a graph after ``passes``, whose ops run in order. What goes out: a byte offset for every edge but the
-input and the output, which are the caller's memory. Two edges overlap only where their lives do not.
+input and the outputs, which are the caller's memory. Two edges overlap only where their lives do not.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _lives(graph: Graph) -> list[_Life]:
     numbers = {op.name: number for number, op in enumerate(graph.ops)}
     lives = []
     for op in graph.ops[1:]:
-        if op.name != graph.output:
+        if op.name not in graph.outputs.values():
             last = max(numbers[user.name] for user in graph.users(op.name))
             lives.append(_Life(op.name, -(-op.type.nbytes // ALIGNMENT) * ALIGNMENT, numbers[op.name], last))
     return lives

@@ -156,12 +156,16 @@ class Dense(Op):
 
 @dataclass(frozen=True)
 class Graph:
-    """Ops in an order that defines each edge before its use, the ``Input`` first, the op that makes ``output`` last."""
+    """Ops in an order that defines each edge before its use, the ``Input`` first.
+
+    ``outputs`` says what the caller gets, in order: the output's name, as C and ONNX show it, and the edge that it is.
+    Such an edge may be read by ops too. Passes may rename edges; the names of the outputs never change.
+    """
 
     name: str
     ops: tuple[Op, ...]
     constants: Mapping[str, Array]
-    output: str
+    outputs: Mapping[str, str]
 
     def op(self, name: str) -> Op:
         """The op that defines edge ``name``; KeyError where there is none."""

@@ -1,6 +1,6 @@
 """The executable definition of every op, in numpy: short before fast, and it shares no code with the compiler.
 
-What comes in: a ``Graph`` and the normalised image (NHWC). What goes out: the output, or every edge by name. Sums are
+What comes in: a ``Graph`` and the normalised image (NHWC). What goes out: the outputs, or every edge, by name. Sums are
 accumulated in float64; each edge is rounded to float32.
 """
 
@@ -27,13 +27,17 @@ from mnv2c.ir.graph import (
 Wide = NDArray[np.float64]
 
 
-def interpret(graph: Graph, x: Array) -> Array:
-    """The graph's output for the input ``x``."""
-    return interpret_all(graph, x)[graph.output]
+def interpret(graph: Graph, x: Array) -> dict[str, Array]:
+    """The graph's outputs by name (float32, NHWC or NC) for the normalised image ``x``, in the graph's input shape.
+
+    ``ValueError`` where ``x`` has another shape.
+    """
+    edges = interpret_all(graph, x)
+    return {name: edges[edge] for name, edge in graph.outputs.items()}
 
 
 def interpret_all(graph: Graph, x: Array) -> dict[str, Array]:
-    """Every edge by name, the input first."""
+    """Every edge by name (float32, NHWC or NC), the input first. ``ValueError`` where ``x`` has another shape."""
     if x.shape != graph.input.type.shape:
         raise ValueError(f"{graph.name} takes {graph.input.type.shape}, not {x.shape}")
     edges: dict[str, Array] = {graph.input.name: x.astype(np.float32)}

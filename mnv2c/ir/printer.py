@@ -1,10 +1,11 @@
 """Prints a graph as text: the golden format, and what ``mnv2c show --emit ir`` shows.
 
 What comes in: a ``Graph``. What goes out: one op a line, with its constants by name and shape, its attributes and its
-type, under the YAML row that it came from (``#1`` is the second block of the row)::
+type, under the YAML row that it came from (``#1`` is the second block of the row); last, each output with its edge::
 
     # mnv2_1.0.yaml:18 {t: 6, c: 24, n: 2, s: 2} #1
     block2.dw = Depthwise(block2.expand.relu6, block2.dw.weight[144x1x3x3]) padding=1,1,1,1 : float32[1x56x56x144]
+    return logits=fc
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def format_graph(graph: Graph) -> str:
     for source, ops in groupby(graph.ops, key=_source):
         lines += [f"  # {source}"] if source else []
         lines += [f"  {_operation(op, graph)}" for op in ops]
-    return "\n".join([f"graph {graph.name} {{", *lines, f"  return {graph.output}", "}", ""])
+    outputs = ", ".join(f"{name}={edge}" for name, edge in graph.outputs.items())
+    return "\n".join([f"graph {graph.name} {{", *lines, f"  return {outputs}", "}", ""])
 
 
 def _operation(op: Op, graph: Graph) -> str:

@@ -6,6 +6,7 @@ from inputs, weights, stride and padding alone, independently of how the fronten
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -29,10 +30,12 @@ from mnv2c.ir.graph import (
 
 Shape = tuple[int, ...]
 
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 
 def verify(graph: Graph) -> None:
     """Returns where every invariant holds; else raises ``GraphError`` with a line for each that does not."""
-    violations = [*_check_order(graph), *_check_uses(graph), *_check_constants(graph)]
+    violations = [*_check_order(graph), *_check_outputs(graph), *_check_uses(graph), *_check_constants(graph)]
     for op in graph.ops:
         violations += [f"{op.name}: {message}" for message in (*_check_attributes(op), *_check_type(op, graph))]
     if violations:
@@ -52,14 +55,12 @@ def constant_names(op: Op) -> tuple[str, ...]:
 
 
 def _check_order(graph: Graph) -> Iterator[str]:
-    """The Input first and only there, the output last, names unique, edges defined before use."""
+    """The Input first and only there, names unique, edges defined before use."""
     if not graph.ops:
         yield "no ops"
         return
     if not isinstance(graph.ops[0], Input):
         yield f"the first op, {graph.ops[0].name}, is no Input"
-    if graph.ops[-1].name != graph.output:
-        yield f"the last op makes {graph.ops[-1].name}, not the output {graph.output}"
     defined: set[str] = set()
     for op in graph.ops:
         for edge in op.inputs:
@@ -72,11 +73,33 @@ def _check_order(graph: Graph) -> Iterator[str]:
         defined.add(op.name)
 
 
+def _check_outputs(graph: Graph) -> Iterator[str]:
+    """At least one; names that C can take and that no edge has; edges that some op makes, each once, without border."""
+    ops = {op.name: op for op in graph.ops}
+    if not graph.outputs:
+        yield "no outputs"
+    for name, edge in graph.outputs.items():
+        op = ops.get(edge)
+        if not _IDENTIFIER.fullmatch(name):
+            yield f"output {name!r}: not a C identifier"
+        if name in ops:
+            yield f"output {name}: an edge has that name"
+        if op is None:
+            yield f"output {name}: no op makes {edge}"
+        if isinstance(op, Input):
+            yield f"output {name}: {edge} is the input"
+        if isinstance(op, Convolution) and op.border != Padding():
+            yield f"output {name}: {edge} has a border, which its caller does not want"
+    for edge, count in Counter(graph.outputs.values()).items():
+        if count > 1:
+            yield f"{edge}: {count} outputs are this edge"
+
+
 def _check_uses(graph: Graph) -> Iterator[str]:
-    """No op that nobody reads; each constant read by exactly one op."""
-    read = {edge for op in graph.ops for edge in op.inputs}
+    """No op that nobody reads and that is no output; each constant read by exactly one op."""
+    used = {edge for op in graph.ops for edge in op.inputs} | set(graph.outputs.values())
     for op in graph.ops:
-        if op.name not in read and op.name != graph.output:
+        if op.name not in used:
             yield f"{op.name}: nobody reads it"
     uses = Counter(name for op in graph.ops for name in constant_names(op))
     for name in graph.constants:

@@ -171,7 +171,7 @@ def _compare_layers(
     directory: Path, images: Sequence[Rgb], *, net: RunnableNetwork, model: onnx.ModelProto
 ) -> tuple[LayerComparison, ...]:
     """Each layer's error over all images; the layers' order is the library's."""
-    observed = Reference(_observe_all(model))
+    observed = Reference(model, observe=True)
     found: dict[str, LayerComparison] = {}
     for image in images:
         x = normalise(directory, image[np.newaxis])
@@ -185,20 +185,6 @@ def _compare_layers(
             largest = _largest((before.largest, float(np.abs(wanted).max())))
             found[layer.name] = LayerComparison(layer.name, edge, _largest((before.error, error)), largest)
     return tuple(found.values())
-
-
-def _observe_all(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every edge as an output."""
-    import onnx
-
-    observed = onnx.ModelProto()
-    observed.CopyFrom(model)
-    outputs = {output.name for output in model.graph.output}
-    for node in model.graph.node:
-        for edge in node.output:
-            if edge not in outputs:
-                observed.graph.output.append(onnx.helper.make_tensor_value_info(edge, onnx.TensorProto.FLOAT, None))
-    return observed
 
 
 def _edge_of(layer: str, edges: Mapping[str, Array]) -> str:

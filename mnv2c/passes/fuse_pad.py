@@ -9,14 +9,15 @@ from mnv2c.passes.rewrite import has_one_reader, merge
 
 
 def fuse_pad(graph: Graph) -> Graph:
-    """One convolution with a border for a convolution and its Pad; only where nobody reads the map without it::
+    """One convolution with a border for a convolution and its Pad; only where nobody else reads either of them, and
+    neither is an output: the caller gets maps without borders::
 
     b.expand = Expand(x, ...) : [1x14x14xC]  ->  b.expand = Expand(x, ...) border=1,1,1,1 : [1x16x16xC]
     b.dw.pad = Pad(b.expand) border=1,1,1,1
     """
     merged: dict[str, Op] = {}
     for pad in graph.ops:
-        producer = _fusable(graph, pad) if isinstance(pad, Pad) else None
+        producer = _fusable(graph, pad) if isinstance(pad, Pad) and pad.name not in graph.outputs.values() else None
         if isinstance(pad, Pad) and producer is not None:
             merged[pad.name] = replace(producer, border=pad.border, type=pad.type)
     return merge(graph, merged, graph.constants)

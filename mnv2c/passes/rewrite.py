@@ -9,15 +9,15 @@ from mnv2c.ir.graph import Array, Graph, Op
 
 
 def has_one_reader(graph: Graph, edge: str) -> bool:
-    """Whether ``edge`` is read once in all and is not the output: only then may an op be merged into its reader."""
-    return graph.output != edge and sum(op.inputs.count(edge) for op in graph.ops) == 1
+    """Whether ``edge`` is read once in all and is no output: only then may an op be merged into its reader."""
+    return edge not in graph.outputs.values() and sum(op.inputs.count(edge) for op in graph.ops) == 1
 
 
 def merge(graph: Graph, merged: Mapping[str, Op], constants: Mapping[str, Array]) -> Graph:
     """The graph in which each op named by a key of ``merged``, and its producer, give way to the value.
 
     The value keeps the producer's name and stands where the key's op stood, where all its inputs are defined. Readers
-    of the key read the value::
+    of the key read the value; an output that was the key becomes the value, under its old name::
 
         a = P(x)                          a = Q(x, y)
         b = R(a, y)    merged {b: Q}  ->  c = S(a)
@@ -27,4 +27,5 @@ def merge(graph: Graph, merged: Mapping[str, Op], constants: Mapping[str, Array]
     gone = set(new_name.values())
     ops = (merged.get(op.name, op) for op in graph.ops if op.name not in gone)
     renamed = (replace(op, inputs=tuple(new_name.get(edge, edge) for edge in op.inputs)) for op in ops)
-    return replace(graph, ops=tuple(renamed), constants=constants, output=new_name.get(graph.output, graph.output))
+    outputs = {name: new_name.get(edge, edge) for name, edge in graph.outputs.items()}
+    return replace(graph, ops=tuple(renamed), constants=constants, outputs=outputs)

@@ -1,6 +1,7 @@
 """Runs the ONNX reference: by onnxruntime where it is installed, else by the evaluator that comes with onnx.
 
-What comes in: the model of ``onnx_export`` and NHWC images. What goes out: every output of the model by name, NHWC.
+What comes in: the model of ``onnx_export`` and NHWC images. What goes out: the model's outputs by name, and where asked
+every other edge.
 """
 
 from __future__ import annotations
@@ -20,16 +21,39 @@ Feeds = dict[str, Array]
 
 
 class Reference:
-    """``engine`` says what runs the model and which version of it, e.g. ``onnxruntime 1.20.0``."""
+    """``engine`` says what runs the model and which version of it, e.g. ``onnxruntime 1.20.0``.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.engine, self._run = _engine(model)
+    With ``observe`` each ``run`` gives every edge too, for validation layer by layer.
+    """
+
+    def __init__(self, model: onnx.ModelProto, *, observe: bool = False) -> None:
+        self._declared = {output.name for output in model.graph.output}
+        model = _with_every_edge(model) if observe else model
         self._names = [output.name for output in model.graph.output]
+        self.engine, self._run = _engine(model)
 
     def run(self, x: Array) -> dict[str, Array]:
-        """``x`` is the normalised image, N x H x W x C. Activations come back NHWC, as in the graph; ``logits`` NC."""
+        """``x`` is the normalised image, N x H x W x 3. What comes back is float32, NHWC or NC, as in the graph.
+
+        The model gives its outputs in that layout; the edges that ``observe`` adds to them are NCHW inside it.
+        """
         outputs = self._run({INPUT: np.ascontiguousarray(x, dtype=np.float32)})
-        return {name: _nhwc(output) for name, output in zip(self._names, outputs, strict=True)}
+        named = zip(self._names, outputs, strict=True)
+        return {name: output if name in self._declared else _nhwc(output) for name, output in named}
+
+
+def _with_every_edge(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every edge is an output."""
+    import onnx
+
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    declared = {output.name for output in model.graph.output}
+    edges = (edge for node in model.graph.node for edge in node.output if edge not in declared)
+    observed.graph.output.extend(
+        onnx.helper.make_tensor_value_info(edge, onnx.TensorProto.FLOAT, None) for edge in edges
+    )
+    return observed
 
 
 def _engine(model: onnx.ModelProto) -> tuple[str, Callable[[Feeds], list[Array]]]:

@@ -1,11 +1,13 @@
 """The reference: an ONNX model of the graph as the paper states it, before any pass.
 
 What comes in: the *unoptimised* ``Graph`` (BatchNorm and ReLU6 still ops of their own). What goes out: a float32
-``ModelProto`` that takes the NHWC image as ``input`` and gives ``logits``, exactly what the library takes and gives. It
-shares no code with the passes and backends, so that it can contradict them.
+``ModelProto`` that takes the NHWC image as ``input`` and gives each output of the graph under its name, maps as NHWC:
+exactly what the library takes and gives. It shares no code with the passes and backends, so that it can contradict
+them.
 
-ONNX convolutions are NCHW: the model transposes its input once and keeps every activation NCHW. Edges, nodes and
-initializers have the graph's names; ``input.nchw``, ``<pool>.nchw``, ``relu6.min`` and ``relu6.max`` are added to them.
+ONNX convolutions are NCHW: the model transposes its input once, keeps every activation NCHW, and transposes the maps
+among its outputs. Edges, nodes and initializers have the graph's names; ``input.nchw``, ``<pool>.nchw``, ``relu6.min``
+and ``relu6.max`` are added to them.
 """
 
 from __future__ import annotations
@@ -26,11 +28,10 @@ OPSET = 17
 IR_VERSION = 8  # with opset 17: what onnxruntime reads from 1.12 on
 
 
-def export_onnx(graph: Graph, *, observe: bool = False) -> onnx.ModelProto:
+def export_onnx(graph: Graph) -> onnx.ModelProto:
     """The model, checked by ``onnx.checker``; equal graphs give equal bytes.
 
-    With ``observe`` every activation is an output too, under the name of its edge (NCHW where it has four extents),
-    for validation layer by layer. Raises ``GraphError`` for an op or a field that only passes make.
+    Raises ``GraphError`` for an op or a field that only passes make.
     """
     import onnx
     from onnx import helper
@@ -38,11 +39,8 @@ def export_onnx(graph: Graph, *, observe: bool = False) -> onnx.ModelProto:
     nodes = [_node("Transpose", [INPUT], f"{INPUT}.nchw", attributes={"perm": [0, 3, 1, 2]})]
     for op in graph.ops[1:]:
         nodes += _nodes(op, graph)
-    if graph.output != LOGITS:
-        nodes.append(_node("Identity", [graph.output], LOGITS))
-    outputs = [_value(LOGITS, graph.op(graph.output).type.shape)]
-    if observe:
-        outputs += [_value(op.name, _nchw(op)) for op in graph.ops[1:] if op.name != LOGITS]
+    nodes += [_output(name, graph.op(edge)) for name, edge in graph.outputs.items()]
+    outputs = [_value(name, graph.op(edge).type.shape) for name, edge in graph.outputs.items()]
     body = helper.make_graph(nodes, graph.name, [_value(INPUT, graph.input.type.shape)], outputs, _initializers(graph))
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(body, producer_name="mnv2c", ir_version=IR_VERSION, opset_imports=[opset])
@@ -70,6 +68,13 @@ def _nodes(op: Op, graph: Graph) -> list[onnx.NodeProto]:
         case Dense():
             return [_node("Gemm", [*inputs, op.weight, op.bias], op.name, row, attributes={"transB": 1})]
     raise GraphError(f"{op.name}: {type(op).__name__} has no place in the reference; export the graph before any pass")
+
+
+def _output(name: str, op: Op) -> onnx.NodeProto:
+    """The edge of ``op`` as the caller gets it."""
+    if len(op.type.shape) == 4:
+        return _node("Transpose", [op.name], name, attributes={"perm": [0, 2, 3, 1]})
+    return _node("Identity", [op.name], name)
 
 
 def _convolution(op: Convolution, inputs: list[str], graph: Graph) -> onnx.NodeProto:
@@ -109,11 +114,6 @@ def _value(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
     from onnx import TensorProto, helper
 
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-
-def _nchw(op: Op) -> tuple[int, ...]:
-    shape = op.type.shape
-    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
 
 
 def _initializers(graph: Graph) -> list[onnx.TensorProto]:

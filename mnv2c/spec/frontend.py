@@ -38,7 +38,7 @@ def build_graph(spec: Spec, weights: Mapping[str, Array]) -> Graph:
     """The graph of ``spec``; ``GraphError`` where ``weights`` lacks a tensor or has it in another shape."""
     layers = _network(spec)
     constants = {name: weights[name] for name in layers.shapes if name in weights}
-    graph = Graph(name=spec.name, ops=tuple(layers.ops), constants=constants, output=layers.last.name)
+    graph = Graph(name=spec.name, ops=tuple(layers.ops), constants=constants, outputs={"logits": layers.last.name})
     verify(graph)
     return graph
 

@@ -30,7 +30,7 @@ def _alive(graph: Graph, edge: str) -> range:
 
 
 def _check(graph: Graph, plan: MemoryPlan) -> None:
-    assert set(plan.offsets) == {op.name for op in graph.ops} - {graph.input.name, graph.output}
+    assert set(plan.offsets) == {op.name for op in graph.ops} - {graph.input.name, *graph.outputs.values()}
     for edge, offset in plan.offsets.items():
         assert offset % ALIGNMENT == 0
         assert 0 <= offset <= plan.arena_bytes - graph.op(edge).type.nbytes

@@ -112,7 +112,7 @@ def test_a_pad_puts_zeros_on_each_side() -> None:
     first, border = graph.input, Padding(top=1, left=2, bottom=3, right=4)
     pad = Pad(name="pad", inputs=(first.name,), type=TensorType((1, 15, 17, 3)), source=first.source, border=border)
     x = image(graph)
-    y = interpret(replace(graph, ops=(first, pad), constants={}, output="pad"), x)
+    y = interpret(replace(graph, ops=(first, pad), constants={}, outputs={"y": "pad"}), x)["y"]
     np.testing.assert_array_equal(y[:, 1:-3, 2:-4], x)
     assert np.count_nonzero(y) == np.count_nonzero(x)
 
@@ -160,4 +160,4 @@ def test_the_trained_network_gives_its_published_logits() -> None:
     pixels = Image.open(PHOTOGRAPHS / f"{Path(str(names[0])).stem}.png").convert("RGB")
     x = (np.asarray(pixels, np.float32)[None] - graph.input.mean) / graph.input.scale
     for stage in (graph, run_pipeline(graph)):
-        np.testing.assert_allclose(interpret(stage, x.astype(np.float32))[0], logits[0], atol=1e-4)
+        np.testing.assert_allclose(interpret(stage, x.astype(np.float32))["logits"][0], logits[0], atol=1e-4)

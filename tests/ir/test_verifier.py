@@ -84,7 +84,24 @@ BROKEN: dict[str, tuple[Callable[[], Graph], str]] = {
         lambda: replace(tiny(), ops=(tiny().ops[0], replace(tiny().ops[0], name="input2"), *tiny().ops[1:])),
         "input2: a second Input",
     ),
-    "output not last": (lambda: replace(tiny(), output="pool"), "the last op makes fc, not the output pool"),
+    "no output": (lambda: replace(tiny(), outputs={}), "no outputs"),
+    "output that is not there": (lambda: replace(tiny(), outputs={"y": "tail"}), "output y: no op makes tail"),
+    "output that is the input": (lambda: replace(tiny(), outputs={"y": "input"}), "output y: input is the input"),
+    "output that C cannot name": (
+        lambda: replace(tiny(), outputs={"head.map": "head.relu6"}),
+        "output 'head.map': not a C identifier",
+    ),
+    "output with a digit first": (lambda: replace(tiny(), outputs={"2nd": "fc"}), "output '2nd': not a C identifier"),
+    "output named as an edge": (lambda: replace(tiny(), outputs={"pool": "fc"}), "output pool: an edge has that name"),
+    "one edge for two outputs": (
+        lambda: replace(tiny(), outputs={"y": "fc", "z": "fc"}),
+        "fc: 2 outputs are this edge",
+    ),
+    "output with a border": (
+        lambda: replace(bordered(), outputs={"logits": "fc", "map": "stem"}),
+        "output map: stem has a border, which its caller does not want",
+    ),
+    "op after the output": (lambda: replace(tiny(), outputs={"y": "pool"}), "fc: nobody reads it"),
     "use before definition": (
         lambda: replace(tiny(), ops=(tiny().ops[0], tiny().ops[2], tiny().ops[1], *tiny().ops[3:])),
         "stem.bn: reads stem before it is defined",
@@ -257,12 +274,15 @@ def test_a_valid_graph_passes(graph: Graph) -> None:
     verify(graph)
 
 
+def test_an_output_may_be_read_too() -> None:
+    verify(replace(tiny(), outputs={"features": "head.relu6", "logits": "fc"}))
+
+
 def test_all_violations_are_named_at_once() -> None:
     graph = constants(constants(tiny(), "stem.var", None), "stray", np.ones(1, np.float32))
     with pytest.raises(GraphError) as caught:
-        verify(replace(typed(graph, "pool", 1, 8), output="pool"))
+        verify(replace(typed(graph, "pool", 1, 8), outputs={"y": "pool"}))
     assert str(caught.value).splitlines() == [
-        "mnv2_0.35: the last op makes fc, not the output pool",
         "mnv2_0.35: fc: nobody reads it",
         "mnv2_0.35: constant stray: nobody reads it",
         "mnv2_0.35: stem.bn: constant stem.var is not there",

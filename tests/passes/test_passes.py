@@ -34,7 +34,7 @@ def cut(graph: Graph, output: str) -> Graph:
     ops = graph.ops[: [op.name for op in graph.ops].index(output) + 1]
     read = {name for op in ops for name in constant_names(op)}
     constants = {name: value for name, value in graph.constants.items() if name in read}
-    part = replace(graph, ops=ops, output=output, constants=constants)
+    part = replace(graph, ops=ops, outputs={"y": output}, constants=constants)
     verify(part)
     return part
 
@@ -43,7 +43,7 @@ def with_second_reader(graph: Graph, edge: str, last: str) -> Graph:
     """The graph up to ``last``, whose output is then added to ``edge``, which so has one reader more."""
     part = cut(graph, last)
     sum_ = Add(name="sum", inputs=(last, edge), type=part.op(last).type, source=part.op(last).source)
-    both = replace(part, ops=(*part.ops, sum_), output="sum")
+    both = replace(part, ops=(*part.ops, sum_), outputs={"y": "sum"})
     verify(both)
     return both
 
@@ -51,9 +51,11 @@ def with_second_reader(graph: Graph, edge: str, last: str) -> Graph:
 def assert_same_numbers(before: Graph, after: Graph) -> None:
     verify(after)
     x = np.random.default_rng(1).uniform(-1, 1, before.input.type.shape).astype(np.float32)
-    expected = interpret(before, x)
-    assert np.ptp(expected) > 1e-2, "dead: this tests nothing"
-    np.testing.assert_allclose(interpret(after, x), expected, rtol=1e-4, atol=1e-5)
+    expected, measured = interpret(before, x), interpret(after, x)
+    assert list(measured) == list(expected)
+    for name, values in expected.items():
+        assert np.ptp(values) > 1e-2, "dead: this tests nothing"
+        np.testing.assert_allclose(measured[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_fold_batchnorm_leaves_weight_and_bias() -> None:
@@ -97,7 +99,7 @@ def test_fuse_activation_leaves_a_projection_linear() -> None:
     folded = cut(fold_batchnorm(tiny()), "block0.project")
     last = folded.ops[-1]
     relu6 = ReLU6(name="clipped", inputs=(last.name,), type=last.type, source=last.source)
-    clipped = replace(folded, ops=(*folded.ops, relu6), output="clipped")
+    clipped = replace(folded, ops=(*folded.ops, relu6), outputs={"y": "clipped"})
     assert names(fuse_activation(clipped), ReLU6) == ["clipped"]
     assert_same_numbers(clipped, fuse_activation(clipped))
 
@@ -135,10 +137,10 @@ def test_fuse_add_of_two_projections_fuses_one() -> None:
         "twin.weight": 2 * graph.constants["block0.project.weight"],
         "twin.bias": graph.constants["block0.project.bias"],
     }
-    both = replace(graph, ops=(*graph.ops, twin, add), constants=constants, output="sum")
+    both = replace(graph, ops=(*graph.ops, twin, add), constants=constants, outputs={"y": "sum"})
     fused = fuse_add(both)
     assert [op.name for op in fused.ops[-2:]] == ["twin", "block0.project"]
-    assert fused.output == "block0.project"
+    assert fused.outputs == {"y": "block0.project"}
     assert_same_numbers(both, fused)
 
 
@@ -146,7 +148,7 @@ def test_fuse_add_leaves_a_doubled_projection_alone() -> None:
     graph = cut(fold_batchnorm(tiny()), "block0.project")
     last = graph.ops[-1]
     add = Add(name="sum", inputs=(last.name, last.name), type=last.type, source=last.source)
-    doubled = replace(graph, ops=(*graph.ops, add), output="sum")
+    doubled = replace(graph, ops=(*graph.ops, add), outputs={"y": "sum"})
     assert names(fuse_add(doubled), Add) == ["sum"]
     assert_same_numbers(doubled, fuse_add(doubled))
 
@@ -183,7 +185,7 @@ def test_fuse_add_gives_a_projection_one_residual() -> None:
     fused = cut(run_pipeline(tiny()), "block2.project")
     last = fused.ops[-1]
     add = Add(name="sum", inputs=(last.name, "block1.project"), type=last.type, source=last.source)
-    twice = replace(fused, ops=(*fused.ops, add), output="sum")
+    twice = replace(fused, ops=(*fused.ops, add), outputs={"y": "sum"})
     assert fuse_add(twice).ops == twice.ops
 
 
@@ -198,17 +200,41 @@ def test_fuse_add_gives_a_projection_one_residual() -> None:
     ids=["fold_batchnorm", "fuse_activation", "fuse_add", "fuse_pad"],
 )
 def test_an_edge_that_is_the_output_stays(rewrite: Pass, before: tuple[Pass, ...], edge: str) -> None:
-    graph = replace(run_pipeline(tiny(), before), output=edge)
+    graph = replace(run_pipeline(tiny(), before), outputs={"y": edge})
     after = rewrite(graph)
-    assert after.output == edge
+    assert after.outputs == {"y": edge}
     assert after.op(edge) == graph.op(edge)
 
 
 def test_an_op_that_makes_the_output_may_be_merged() -> None:
     graph = cut(tiny(), "stem.relu6")
     merged = run_pipeline(graph)
-    assert merged.output == "stem"
+    assert merged.outputs == {"y": "stem"}
     assert_same_numbers(graph, merged)
+
+
+def test_two_outputs_pass_through_the_pipeline() -> None:
+    """The map before the pool is what the caller gets, and what the pool reads."""
+    graph = replace(tiny(), outputs={"logits": "fc", "features": "head.relu6"})
+    final = run_pipeline(graph)
+    assert final.outputs == {"logits": "fc", "features": "head"}
+    assert final.op("pool").inputs == ("head",)
+    assert_same_numbers(graph, final)
+
+
+def test_fuse_pad_leaves_a_map_that_is_an_output() -> None:
+    """The depthwise convolution reads it with a border, the caller without."""
+    graph = replace(tiny(), outputs={"logits": "fc", "expanded": "block1.expand.relu6"})
+    final = run_pipeline(graph)
+    assert names(final, Pad) == ["block1.dw.pad"]
+    assert final.outputs["expanded"] == "block1.expand"
+    assert_same_numbers(graph, final)
+
+
+def test_fuse_pad_leaves_a_pad_that_is_an_output() -> None:
+    """No output has a border: its kernel writes what the caller gets as it is."""
+    before = cut(run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise)), "block0.dw.pad")
+    assert fuse_pad(before) == before
 
 
 def test_passes_do_nothing_the_second_time_and_never_change_their_input() -> None:
@@ -294,7 +320,7 @@ def test_fuse_pad_leaves_a_depthwise_convolution() -> None:
     pad = Pad(
         name="pad", inputs=("block0.dw",), type=padded, source=graph.op("block0.dw").source, border=Padding(0, 0, 1, 1)
     )
-    before = replace(graph, ops=(*graph.ops, pad), output="pad")
+    before = replace(graph, ops=(*graph.ops, pad), outputs={"y": "pad"})
     verify(before)
     assert fuse_pad(before) == before
 
@@ -304,7 +330,7 @@ def test_fuse_pad_leaves_the_input() -> None:
     image = tiny().input
     padded = replace(image.type, shape=(1, 14, 14, 3))
     pad = Pad(name="pad", inputs=(image.name,), type=padded, source=image.source, border=Padding(1, 1, 1, 1))
-    before = replace(tiny(), ops=(image, pad), constants={}, output="pad")
+    before = replace(tiny(), ops=(image, pad), constants={}, outputs={"y": "pad"})
     verify(before)
     assert fuse_pad(before) == before
 
@@ -316,7 +342,7 @@ def test_fuse_pad_leaves_a_convolution_that_has_a_border() -> None:
     last = before.op("block0.dw.pad")
     type_ = replace(last.type, shape=(1, last.type.shape[1] + 2, last.type.shape[2] + 2, last.type.shape[3]))
     again = Pad(name="pad", inputs=(last.name,), type=type_, source=last.source, border=Padding(1, 1, 1, 1))
-    twice = replace(before, ops=(*before.ops, again), output="pad")
+    twice = replace(before, ops=(*before.ops, again), outputs={"y": "pad"})
     once = fuse_pad(twice)
     assert names(once, Pad) == ["pad"]
     assert fuse_pad(once) == once

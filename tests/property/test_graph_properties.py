@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_a_random_spec_gives_a_verified_graph(spec: Spec, seed: int) -> None:
     graph = build_graph(spec, weights)
     verify(graph)
     assert {name: value.shape for name, value in weights.items()} == parameter_shapes(spec)
-    assert graph.op(graph.output).type.shape == (1, spec.classes)
+    assert graph.op(graph.outputs["logits"]).type.shape == (1, spec.classes)
     convolutions = [op for op in graph.ops if isinstance(op, Convolution)]
     assert len(convolutions) == 2 + sum(row.n * (2 if row.t == 1 else 3) for row in spec.bottlenecks)
     for op in convolutions:
@@ -69,9 +70,11 @@ def test_a_random_spec_gives_a_verified_graph(spec: Spec, seed: int) -> None:
 def test_every_pass_preserves_the_logits(spec: Spec, seed: int) -> None:
     graph = build_graph(spec, seeded_weights(spec, seed))
     x = image(graph, seed)
-    before = interpret(graph, x)
+    before = interpret(graph, x)["logits"]
     stages: dict[str, Array] = {}
-    final = run_pipeline(graph, observe=lambda stage, observed: stages.update({stage: interpret(observed, x)}))
+    final = run_pipeline(
+        graph, observe=lambda stage, observed: stages.update({stage: interpret(observed, x)["logits"]})
+    )
     assert list(stages) == [
         "00-frontend",
         "01-fold_batchnorm",
@@ -87,6 +90,21 @@ def test_every_pass_preserves_the_logits(spec: Spec, seed: int) -> None:
     for pad in (op for op in final.ops if isinstance(op, Pad)):
         producer = final.op(pad.inputs[0])
         assert len(producer.inputs) == 2 or len(final.users(producer.name)) > 1, f"{pad.name} could be fused"
+
+
+@settings(max_examples=40, deadline=None)
+@given(spec=specs(), data=st.data())
+def test_every_pass_preserves_an_edge_that_is_an_output(spec: Spec, data: st.DataObject) -> None:
+    graph = build_graph(spec, seeded_weights(spec, 0))
+    edge = data.draw(st.sampled_from([op.name for op in graph.ops[1:-1]]))
+    graph = replace(graph, outputs={"logits": "fc", "edge": edge})
+    x = image(graph, 0)
+    before = interpret(graph, x)
+    stages: dict[str, dict[str, Array]] = {}
+    run_pipeline(graph, observe=lambda stage, observed: stages.update({stage: interpret(observed, x)}))
+    for stage, outputs in stages.items():
+        for name, values in before.items():
+            np.testing.assert_allclose(outputs[name], values, rtol=1e-4, atol=1e-4, err_msg=f"{stage}: {name}")
 
 
 @settings(max_examples=200, deadline=None)

@@ -16,7 +16,7 @@ from shared_data import GOLDEN, PHOTOGRAPHS, TRAINED, needs_shared_data
 
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Array, Convolution, Graph
-from mnv2c.ir.interpreter import interpret_all
+from mnv2c.ir.interpreter import interpret, interpret_all
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.spec.frontend import build_graph
@@ -42,16 +42,22 @@ def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_every_edge(graph: Graph, engine: str) -> None:
     """All edges within 1e-4 of the interpreter, and in the graph's own shapes."""
-    reference = Reference(export_onnx(graph, observe=True))
+    reference = Reference(export_onnx(graph), observe=True)
     assert reference.engine.startswith(engine)
     x = image_for(graph)
     measured, expected = reference.run(x), interpret_all(graph, x)
-    assert measured.keys() == {op.name for op in graph.ops[1:]} | {"logits"}
+    assert measured.keys() == {op.name for op in graph.ops[1:]} | {"input.nchw", "pool.nchw", *graph.outputs}
     for op in graph.ops[1:]:
         assert measured[op.name].shape == op.type.shape
         assert measured[op.name].dtype == np.float32
         np.testing.assert_allclose(measured[op.name], expected[op.name], atol=1e-4, rtol=1e-4, err_msg=op.name)
-    np.testing.assert_array_equal(measured["logits"], measured[graph.output])
+    for name, edge in graph.outputs.items():
+        np.testing.assert_array_equal(measured[name], measured[edge])
+
+
+def with_features(graph: Graph) -> Graph:
+    """The map before the pool is an output too."""
+    return replace(graph, outputs={**graph.outputs, "features": "head.relu6"})
 
 
 # Odd sizes: `same` pads both sides of them, and one side of the even ones.
@@ -73,6 +79,27 @@ def test_onnxruntime_agrees_with_the_interpreter(overrides: tuple[str, ...]) -> 
 @pytest.mark.usefixtures("without_onnxruntime")
 def test_the_evaluator_of_onnx_agrees_with_the_interpreter(overrides: tuple[str, ...]) -> None:
     check_every_edge(graph_of(*SMALL, *overrides), "onnx.reference ")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime ", "onnx.reference "])
+def test_several_outputs_are_the_graph_s(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, under their names, in the graph's own layout: with and without the edges between."""
+    if engine == "onnx.reference ":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        pytest.importorskip("onnxruntime")
+    graph = with_features(graph_of(*SMALL, "resolution=64"))
+    check_every_edge(graph, engine)
+    model = export_onnx(graph)
+    assert [(value.name, extents(value)) for value in model.graph.output] == [
+        ("logits", [1, 10]),
+        ("features", [1, 2, 2, 1280]),
+    ]
+    x = image_for(graph)
+    measured, expected = Reference(model).run(x), interpret(graph, x)
+    assert list(measured) == list(expected) == ["logits", "features"]
+    for name, values in expected.items():
+        np.testing.assert_allclose(measured[name], values, atol=1e-4, rtol=1e-4, err_msg=name)
 
 
 def test_paddings_differ() -> None:

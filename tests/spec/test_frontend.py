@@ -76,7 +76,7 @@ def test_shapes_at_224() -> None:
     assert shapes["block16.project"] == (1, 7, 7, 320)
     assert shapes["pool"] == (1, 1280)
     assert shapes["fc"] == (1, 1001)
-    assert graph.output == "fc"
+    assert graph.outputs == {"logits": "fc"}
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_seeded_weights_keep_activations_alive(width: str, padding: str) -> None
     weights, origin = load_weights(None, spec, 0)
     assert str(origin) == "seeded initialisation, seed 0"
     graph = build_graph(spec, weights)
-    edges = Reference(export_onnx(graph, observe=True)).run(seeded_image(96))
+    edges = Reference(export_onnx(graph), observe=True).run(seeded_image(96))
     for op in graph.ops:
         if isinstance(op, ReLU6):
             assert 0.1 < float((edges[op.name] <= 0).mean()) < 0.5, op.name

@@ -26,7 +26,8 @@ def emit(graph: Graph) -> tvm.IRModule:
         with builder.dataflow():
             for op in graph.ops[1:]:
                 edges[op.name] = _emit_op(builder, op, edges)
-            output = builder.emit_output(edges[graph.output], "output")
+            (edge,) = graph.outputs.values()
+            output = builder.emit_output(edges[edge], "output")
         builder.emit_func_output(output)
     return builder.finalize()
 
