@@ -6,24 +6,20 @@ whether the best classes are the same, over every image given both as floats and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mnv2c.deploy.manifest import normalise, read_reference
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
-from mnv2c.errors import LibraryError
-from mnv2c.ir.graph import Array
 from mnv2c.measure.images import Rgb
+from mnv2c.measure.layers import LayerComparer, LayerComparison
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import LOGITS
-
-if TYPE_CHECKING:
-    import onnx
 
 TOLERANCE = 1e-4
 TIE = 1e-4
@@ -40,21 +36,6 @@ class Comparison:
     cosine: float
     top1: bool
     top5: bool
-
-
-@dataclass(frozen=True)
-class LayerComparison:
-    """One layer against the edge of the reference; ``error`` is absolute, over all inputs, ``largest`` the edge's
-    largest absolute value."""
-
-    name: str
-    edge: str
-    error: float
-    largest: float
-
-    def diverges(self, tolerance: float) -> bool:
-        """Errors count in units of the largest value where that is above 1."""
-        return not self.error <= tolerance * max(1.0, self.largest)
 
 
 @dataclass(frozen=True)
@@ -118,10 +99,12 @@ def validate(
         for name, image in images.items():
             report(f"compare {name}")
             comparisons.append(_compare(directory, name, image, net=net, reference=reference))
-        observed: tuple[LayerComparison, ...] = ()
+        comparer = LayerComparer(model)
         if layers:
             report("compare layer by layer")
-            observed = _compare_layers(directory, list(images.values()), net=net, model=model)
+            for image in images.values():
+                x = normalise(directory, image[np.newaxis])
+                comparer.add(x, net.layers(x))
         return Validation(
             directory=str(directory),
             runner=runner,
@@ -131,7 +114,7 @@ def validate(
             threads=net.threads,
             tolerance=tolerance,
             comparisons=tuple(comparisons),
-            layers=observed,
+            layers=comparer.compared,
         )
 
 
@@ -165,40 +148,6 @@ def same_best(logits: Any, wanted: Any, *, count: int) -> bool:
 def _cosine(one: Any, other: Any) -> float:
     lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / lengths if lengths else float(np.array_equal(one, other))
-
-
-def _compare_layers(
-    directory: Path, images: Sequence[Rgb], *, net: RunnableNetwork, model: onnx.ModelProto
-) -> tuple[LayerComparison, ...]:
-    """Each layer's error over all images; the layers' order is the library's."""
-    observed = Reference(model, observe=True)
-    found: dict[str, LayerComparison] = {}
-    for image in images:
-        x = normalise(directory, image[np.newaxis])
-        edges = observed.run(x)
-        for layer in net.layers(x):
-            edge = _edge_of(layer.name, edges)
-            wanted = edges[edge]
-            ours = layer.array.reshape(wanted.shape) if layer.array.size == wanted.size else None
-            error = float("inf") if ours is None else float(np.abs(ours.astype(np.float64) - wanted).max())
-            before = found.get(layer.name, LayerComparison(layer.name, edge, 0.0, 0.0))
-            largest = _largest((before.largest, float(np.abs(wanted).max())))
-            found[layer.name] = LayerComparison(layer.name, edge, _largest((before.error, error)), largest)
-    return tuple(found.values())
-
-
-def _edge_of(layer: str, edges: Mapping[str, Array]) -> str:
-    """The reference's edge that a layer of the library equals, with what the passes have fused into it.
-
-    ``block3.expand`` is ``block3.expand.relu6``; ``block3.project`` is ``block3.add`` where the block has a shortcut,
-    ``block3.project.bn`` where it has none.
-    """
-    block, _, kind = layer.rpartition(".")
-    fused = [f"{block}.add"] if kind == "project" else []
-    for edge in (*fused, f"{layer}.relu6", f"{layer}.bn", layer):
-        if edge in edges:
-            return edge
-    raise LibraryError(f"the reference has no edge for layer {layer}; build the library again")
 
 
 def _largest(values: Any) -> float:
