@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -19,26 +20,29 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TensorType:
-    """Shape (NHWC or NC) and element type of an edge."""
+    """Shape (NHWC or NC) and element type, by NumPy's name, of an edge."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
 
     @property
     def elements(self) -> int:
-        product = 1
-        for extent in self.shape:
-            product *= extent
-        return product
+        """How many values, over the whole batch."""
+        return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """The bytes that the values take, without any alignment."""
         return self.elements * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
 class Source:
-    """The YAML row an op came from: ``row`` is its text, ``{t: 6, c: 24, n: 2, s: 2}``; ``repeat`` counts from 0."""
+    """The YAML row that an op came from.
+
+    ``line`` counts from 1; ``row`` is the row's text, ``{t: 6, c: 24, n: 2, s: 2}``; ``repeat`` says which of its ``n``
+    blocks, from 0.
+    """
 
     file: str
     line: int
@@ -48,15 +52,34 @@ class Source:
 
 @dataclass(frozen=True)
 class Padding:
-    """Zeros around the spatial extents, in pixels."""
+    """Zeros around the spatial extents of a map, in pixels; false where there are none."""
 
     top: int = 0
     left: int = 0
     bottom: int = 0
     right: int = 0
 
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """Top, left, bottom, right: the order in which they are printed, and in which ONNX and TVM have them."""
+        return self.top, self.left, self.bottom, self.right
+
+    def __bool__(self) -> bool:
+        return any(self.sides)
+
+    def around(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The NHWC shape of a map of ``shape`` with these zeros around it."""
+        batch, height, width, channels = shape
+        return batch, self.top + height + self.bottom, self.left + width + self.right, channels
+
+    def inside(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The NHWC shape of the map within one of ``shape`` that counts these zeros: the inverse of ``around``."""
+        batch, height, width, channels = shape
+        return batch, height - self.top - self.bottom, width - self.left - self.right, channels
+
 
 Activation = Literal["relu6"] | None
+"""What a convolution does to its sums before it stores them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +94,7 @@ class Op:
 
 @dataclass(frozen=True, kw_only=True)
 class Input(Op):
-    """The normalised image: ``x = (pixel - mean) / scale``, one value per channel."""
+    """The normalised images, N x H x W x 3: ``x = (pixel - mean) / scale``, one mean and scale per channel."""
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]
@@ -79,7 +102,10 @@ class Input(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution(Op):
-    """What the four convolutions share. ``weight`` and ``bias`` name constants; the kernel size is the weight's.
+    """What the four convolutions share: NHWC to NHWC, ``padding`` and ``stride``, the same along both sides, in pixels.
+
+    ``weight`` (OIHW; Depthwise C x 1 x 3 x 3) and ``bias`` (one per output channel) name constants; the kernel size is
+    the weight's.
 
     ``inputs`` is ``(x,)``; after ``fuse_add`` a Project has ``(x, residual)``: ``y = activation(conv(x) + bias) +
     residual``. After ``fuse_pad`` the output has a ``border`` of zeros around it, which ``type`` counts.
@@ -95,17 +121,17 @@ class Convolution(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Convolution):
-    """A full convolution: the 3x3 stem and the 1x1 head."""
+    """A full convolution: the 3x3 stem and the 1x1 head (paper, Table 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expand(Convolution):
-    """The 1x1 convolution that opens an inverted residual (paper, section 3.3)."""
+    """The 1x1 convolution that opens an inverted residual, to t times the channels (paper, section 3.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Depthwise(Convolution):
-    """The 3x3 convolution of each channel with itself; carries the block's stride."""
+    """The 3x3 filter of each channel by itself, with the block's stride (paper, section 3.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,32 +152,35 @@ class BatchNorm(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class ReLU6(Op):
-    """``min(max(x, 0), 6)``."""
+    """``min(max(x, 0), 6)`` (paper, section 4)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Add(Op):
-    """The shortcut: the sum of two edges of one type."""
+    """The shortcut: the sum of two edges of one type (paper, section 3.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pad(Op):
-    """A ``border`` of zeros around a map."""
+    """A ``border`` of zeros around a map, NHWC; ``type`` counts it. Only ``pad_depthwise`` makes one."""
 
     border: Padding
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalAvgPool(Op):
-    """The mean over height and width: NHWC to NC."""
+    """The mean over height and width: N x H x W x C to N x C (paper, Table 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Op):
-    """``y = x W^T + b``; ``weight`` (classes x features) and ``bias`` name constants."""
+    """``y = x W^T + b``, N x features to N x classes.
+
+    ``weight`` (classes x features) and ``bias`` (classes), where there is one, name constants.
+    """
 
     weight: str
-    bias: str
+    bias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +188,8 @@ class Graph:
     """Ops in an order that defines each edge before its use, the ``Input`` first.
 
     ``outputs`` says what the caller gets, in order: the output's name, as C and ONNX show it, and the edge that it is.
-    Such an edge may be read by ops too. Passes may rename edges; the names of the outputs never change.
+    Such an edge may be read by ops too. Passes may rename edges; the names of the outputs never change. ``constants``
+    are float32, each read by one op. ``verifier`` lists all that must hold.
     """
 
     name: str
@@ -175,11 +205,12 @@ class Graph:
         raise KeyError(name)
 
     def users(self, name: str) -> tuple[Op, ...]:
-        """The ops that read edge ``name``."""
+        """The ops that read edge ``name``, in their order; the caller, who reads outputs, is not among them."""
         return tuple(op for op in self.ops if name in op.inputs)
 
     @property
     def input(self) -> Input:
+        """The op that is the caller's image."""
         first = self.ops[0]
         assert isinstance(first, Input), "the verifier keeps the Input first"
         return first

@@ -65,7 +65,8 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
         case GlobalAvgPool():
             return np.asarray(x.mean(axis=(1, 2)))
         case Dense():
-            return x @ _wide(graph, op.weight).T + _wide(graph, op.bias)
+            y = x @ _wide(graph, op.weight).T
+            return y if op.bias is None else y + _wide(graph, op.bias)
     raise TypeError(f"the interpreter does not know {type(op).__name__}")
 
 
@@ -73,10 +74,9 @@ def _convolution(op: Convolution, inputs: list[Wide], graph: Graph) -> Wide:
     """``y = activation(conv(x) + bias) + residual``, and the border around it."""
     x = _pad(inputs[0], op.padding)
     weight = _wide(graph, op.weight)
-    batch, height, width, channels = op.type.shape
-    height -= op.border.top + op.border.bottom
-    width -= op.border.left + op.border.right
-    y = np.zeros((batch, height, width, channels))
+    shape = op.border.inside(op.type.shape)
+    _, height, width, _ = shape
+    y = np.zeros(shape)
     for row in range(weight.shape[2]):
         for column in range(weight.shape[3]):
             shifted = x[:, row :: op.stride, column :: op.stride][:, :height, :width]

@@ -51,8 +51,7 @@ def _attributes(op: Op) -> list[str]:
 
 
 def _sides(name: str, zeros: Padding) -> list[str]:
-    sides = (zeros.top, zeros.left, zeros.bottom, zeros.right)
-    return [f"{name}={_numbers(sides)}"] if any(sides) else []
+    return [f"{name}={_numbers(zeros.sides)}"] if zeros else []
 
 
 def _type(type_: TensorType) -> str:

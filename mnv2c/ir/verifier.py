@@ -43,14 +43,12 @@ def verify(graph: Graph) -> None:
 
 
 def constant_names(op: Op) -> tuple[str, ...]:
-    """The constants that ``op`` reads."""
+    """The names of the constants that ``op`` reads, in the order in which it is printed: the weight, then the bias."""
     match op:
-        case Convolution(weight=weight, bias=bias):
+        case Convolution(weight=weight, bias=bias) | Dense(weight=weight, bias=bias):
             return (weight,) if bias is None else (weight, bias)
         case BatchNorm():
             return (op.gamma, op.beta, op.mean, op.var)
-        case Dense():
-            return (op.weight, op.bias)
     return ()
 
 
@@ -88,7 +86,7 @@ def _check_outputs(graph: Graph) -> Iterator[str]:
             yield f"output {name}: no op makes {edge}"
         if isinstance(op, Input):
             yield f"output {name}: {edge} is the input"
-        if isinstance(op, Convolution) and op.border != Padding():
+        if isinstance(op, Convolution) and op.border:
             yield f"output {name}: {edge} has a border, which its caller does not want"
     for edge, count in Counter(graph.outputs.values()).items():
         if count > 1:
@@ -131,7 +129,7 @@ def _check_attributes(op: Op) -> Iterator[str]:
     if isinstance(op, Convolution):
         if op.stride < 1:
             yield f"stride {op.stride}"
-        if len(op.inputs) > 1 and op.border != Padding():
+        if len(op.inputs) > 1 and op.border:
             yield "a border around a map with a shortcut"
         yield from _check_sides("padding", op.padding)
     if isinstance(op, Convolution | Pad):
@@ -145,9 +143,8 @@ def _check_attributes(op: Op) -> Iterator[str]:
 
 
 def _check_sides(name: str, zeros: Padding) -> Iterator[str]:
-    sides = (zeros.top, zeros.left, zeros.bottom, zeros.right)
-    if min(sides) < 0:
-        yield f"negative {name} {','.join(map(str, sides))}"
+    if min(zeros.sides) < 0:
+        yield f"negative {name} {','.join(map(str, zeros.sides))}"
 
 
 def _check_type(op: Op, graph: Graph) -> Iterator[str]:
@@ -167,12 +164,13 @@ def _check_type(op: Op, graph: Graph) -> Iterator[str]:
                 yield f"residual {op.inputs[1]} is {inputs[1].shape}, the output {op.type.shape}"
         case Dense():
             yield from _expect("weight", shapes[op.weight], (op.type.shape[-1], x[-1]))
-            yield from _expect("bias", shapes[op.bias], op.type.shape[-1:])
+            if op.bias is not None:
+                yield from _expect("bias", shapes[op.bias], op.type.shape[-1:])
             yield from _expect("output", op.type.shape, (*x[:-1], op.type.shape[-1]))
         case Pad() if len(x) != 4:
             yield f"pads {x}, which has no height and width"
         case Pad():
-            yield from _expect("output", op.type.shape, _padded(x, op.border))
+            yield from _expect("output", op.type.shape, op.border.around(x))
         case GlobalAvgPool():
             yield from _expect("output", op.type.shape, (x[0], x[-1]))
         case BatchNorm():
@@ -195,15 +193,10 @@ def _check_convolution(op: Convolution, x: Shape, shapes: dict[str, Shape]) -> I
         yield from _expect(op.weight, weight, (out_channels, x[3], *kernel))
     if op.bias is not None:
         yield from _expect(op.bias, shapes[op.bias], (out_channels,))
-    padded = _padded(x, op.padding)
+    padded = op.padding.around(x)
     height = (padded[1] - kernel[0]) // op.stride + 1
     width = (padded[2] - kernel[1]) // op.stride + 1
-    yield from _expect("output", op.type.shape, _padded((x[0], height, width, out_channels), op.border))
-
-
-def _padded(shape: Shape, zeros: Padding) -> Shape:
-    batch, height, width, channels = shape
-    return (batch, zeros.top + height + zeros.bottom, zeros.left + width + zeros.right, channels)
+    yield from _expect("output", op.type.shape, op.border.around((x[0], height, width, out_channels)))
 
 
 def _expect(name: str, shape: Shape, wanted: Shape) -> Iterator[str]:

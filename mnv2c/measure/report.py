@@ -3,8 +3,8 @@
 What comes in: the unoptimised ``Graph``. What goes out: a ``Summary``, as a table for people or as JSON for programs.
 
 A layer is a convolution, a shortcut, the pool or the classifier; a BatchNorm counts to the convolution before it. The
-published numbers of MobileNetV2 are ``weights`` (convolutions and classifier alone) and ``macs``; those of torchvision
-are ``parameters`` (with BatchNorm's gamma and beta and with biases).
+published numbers of MobileNetV2 are ``weights`` (convolutions and classifier alone) and, for a batch of one, ``macs``;
+those of torchvision are ``parameters`` (with BatchNorm's gamma and beta and with biases; a folded layer has its bias).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mnv2c.ir.graph import BatchNorm, Convolution, Dense, Graph, Input, Op, ReLU
 
 @dataclass(frozen=True)
 class Layer:
-    """One row: counts of values, multiply-adds of one run (the whole batch), and bytes of the activation it makes.
+    """One row: counts of values, and the multiply-adds and the bytes of the activation of one run, the whole batch.
 
     ``row`` is the text of the YAML row it came from, ``line`` where that stands, ``repeat`` which of its ``n`` blocks
     it belongs to (from 0).

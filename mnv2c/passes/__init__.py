@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mnv2c.ir.graph import Graph
 from mnv2c.ir.verifier import verify
+from mnv2c.passes.add_bias import add_bias
 from mnv2c.passes.fold_batchnorm import fold_batchnorm
 from mnv2c.passes.fuse_activation import fuse_activation
 from mnv2c.passes.fuse_add import fuse_add
@@ -15,6 +16,7 @@ from mnv2c.passes.pad_depthwise import pad_depthwise
 __all__ = [
     "PIPELINE",
     "Pass",
+    "add_bias",
     "fold_batchnorm",
     "fuse_activation",
     "fuse_add",
@@ -24,14 +26,16 @@ __all__ = [
 ]
 
 Pass = Callable[[Graph], Graph]
+"""A rewrite: it returns a new graph, or an equal one where there is nothing to do, and leaves its argument as it is."""
 
-PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise, fuse_pad)
+PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise, fuse_pad, add_bias)
+"""What every build runs. BatchNorm is folded first: it stands between a convolution and what may be fused into that."""
 
 
 def run_pipeline(
     graph: Graph, passes: tuple[Pass, ...] = PIPELINE, observe: Callable[[str, Graph], None] | None = None
 ) -> Graph:
-    """Runs ``passes`` in order and verifies after each.
+    """The graph after all ``passes``, in order; ``GraphError`` from the verifier, which runs before and after each.
 
     ``observe`` sees every stage: ``("00-frontend", graph)``, ``("01-fold_batchnorm", graph)`` and so on.
     """

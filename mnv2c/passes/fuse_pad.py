@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mnv2c.ir.graph import Convolution, Depthwise, Graph, Op, Pad, Padding
+from mnv2c.ir.graph import Convolution, Depthwise, Graph, Op, Pad
 from mnv2c.passes.rewrite import has_one_reader, merge
 
 
@@ -26,6 +26,6 @@ def fuse_pad(graph: Graph) -> Graph:
 def _fusable(graph: Graph, pad: Pad) -> Convolution | None:
     """The convolution that ``pad`` alone reads; not a depthwise one, nor one with a shortcut or a border already."""
     op = graph.op(pad.inputs[0])
-    if not isinstance(op, Convolution) or isinstance(op, Depthwise) or len(op.inputs) > 1 or op.border != Padding():
+    if not isinstance(op, Convolution) or isinstance(op, Depthwise) or len(op.inputs) > 1 or op.border:
         return None
     return op if has_one_reader(graph, op.name) else None

@@ -15,7 +15,7 @@ def pad_depthwise(graph: Graph) -> Graph:
     """
     ops: list[Op] = []
     for op in graph.ops:
-        if isinstance(op, Depthwise) and op.padding != Padding():
+        if isinstance(op, Depthwise) and op.padding:
             pad = _pad(op, graph.op(op.inputs[0]).type)
             ops += [pad, replace(op, inputs=(pad.name,), padding=Padding())]
         else:
@@ -24,13 +24,10 @@ def pad_depthwise(graph: Graph) -> Graph:
 
 
 def _pad(op: Depthwise, type_: TensorType) -> Pad:
-    batch, height, width, channels = type_.shape
-    border = op.padding
-    padded = (batch, border.top + height + border.bottom, border.left + width + border.right, channels)
     return Pad(
         name=f"{op.name}.pad",
         inputs=op.inputs,
-        type=replace(type_, shape=padded),
+        type=replace(type_, shape=op.padding.around(type_.shape)),
         source=op.source,
-        border=border,
+        border=op.padding,
     )

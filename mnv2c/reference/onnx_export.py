@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Add, BatchNorm, Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, ReLU6
+from mnv2c.ir.verifier import constant_names
 
 if TYPE_CHECKING:
     import onnx
@@ -66,7 +67,7 @@ def _nodes(op: Op, graph: Graph) -> list[onnx.NodeProto]:
             pooled = f"{op.name}.nchw"  # N x C x 1 x 1
             return [_node("GlobalAveragePool", inputs, pooled, row), _node("Flatten", [pooled], op.name, row)]
         case Dense():
-            return [_node("Gemm", [*inputs, op.weight, op.bias], op.name, row, attributes={"transB": 1})]
+            return [_node("Gemm", [*inputs, *constant_names(op)], op.name, row, attributes={"transB": 1})]
     raise GraphError(f"{op.name}: {type(op).__name__} has no place in the reference; export the graph before any pass")
 
 
@@ -78,19 +79,18 @@ def _output(name: str, op: Op) -> onnx.NodeProto:
 
 
 def _convolution(op: Convolution, inputs: list[str], graph: Graph) -> onnx.NodeProto:
-    if op.bias is not None or op.activation is not None or len(inputs) != 1:
+    if op.activation is not None or len(inputs) != 1 or op.border:
         raise GraphError(f"{op.name}: something is fused into it; the reference is exported before any pass")
     out_channels, _, height, width = graph.constants[op.weight].shape
-    pad = op.padding
     return _node(
         "Conv",
-        [*inputs, op.weight],
+        [*inputs, *constant_names(op)],
         op.name,
         op.source.row,
         attributes={
             "kernel_shape": [height, width],
             "strides": [op.stride, op.stride],
-            "pads": [pad.top, pad.left, pad.bottom, pad.right],
+            "pads": list(op.padding.sides),
             "group": out_channels if isinstance(op, Depthwise) else 1,
         },
     )

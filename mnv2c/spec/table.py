@@ -28,6 +28,7 @@ _LONGEST_FILE = 1 << 20
 _MOST_CHANNELS = 8192
 
 _KEYS = ("name", "width_multiplier", "classes", "input", "padding", "batchnorm_epsilon", "stem", "bottlenecks", "head")
+_OPTIONAL = ("channel_divisor",)
 _INPUT_KEYS = ("resolution",)
 _INPUT_OPTIONAL = ("batch", "mean", "scale")
 _STEM_KEYS = ("c", "s")
@@ -35,6 +36,7 @@ _ROW_KEYS = ("t", "c", "n", "s")
 _HEAD_KEYS = ("c",)
 _PATHS = (
     *_KEYS,
+    *_OPTIONAL,
     *(f"input.{key}" for key in (*_INPUT_KEYS, *_INPUT_OPTIONAL)),
     *(f"stem.{key}" for key in _STEM_KEYS),
     "bottlenecks[]",
@@ -46,9 +48,10 @@ _PATHS = (
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The image: square RGB, ``x = (pixel - mean) / scale``."""
+    """``batch`` RGB images of ``height`` x ``width`` pixels in one run; ``x = (pixel - mean) / scale`` per channel."""
 
-    resolution: int
+    height: int
+    width: int
     batch: int = 1
     mean: PerChannel = (127.5, 127.5, 127.5)
     scale: PerChannel = (127.5, 127.5, 127.5)
@@ -57,7 +60,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Stem:
-    """The full 3x3 convolution: channels before scaling, and stride."""
+    """The full 3x3 convolution: channels ``c`` before scaling, and stride ``s`` (paper, Table 2)."""
 
     c: int
     s: int
@@ -66,7 +69,10 @@ class Stem:
 
 @dataclass(frozen=True)
 class Row:
-    """``n`` inverted residuals: expansion factor ``t``, channels ``c`` before scaling, stride ``s`` of the first."""
+    """``n`` inverted residuals: expansion factor ``t``, channels ``c`` before scaling, stride ``s`` of the first.
+
+    Paper, Table 2 for the rows, Table 1 and section 3.3 for what one block is.
+    """
 
     t: int
     c: int
@@ -77,7 +83,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Head:
-    """The last 1x1 convolution: channels, which a width multiplier below 1.0 leaves alone."""
+    """The last 1x1 convolution: channels ``c``, which a width multiplier below 1.0 leaves alone (paper, section 4)."""
 
     c: int
     source: Source = field(default=_NOWHERE, compare=False, repr=False)
@@ -85,10 +91,14 @@ class Head:
 
 @dataclass(frozen=True)
 class Spec:
-    """One network. Sources do not count in comparisons nor in ``repr``: the same table is the same spec anywhere."""
+    """One network: the paper's table and its trade-offs, width multiplier and resolution (section 4).
+
+    Sources do not count in comparisons nor in ``repr``: the same table is the same spec anywhere.
+    """
 
     name: str
     width_multiplier: float
+    channel_divisor: int
     classes: int
     input: InputSpec
     padding: PaddingConvention
@@ -99,27 +109,27 @@ class Spec:
     classes_source: Source = field(default=_NOWHERE, compare=False, repr=False)
 
     def channels(self, c: int) -> int:
-        """``c`` of the stem or of a row, scaled by the width multiplier."""
-        return make_divisible(c * self.width_multiplier)
+        """``c`` of the stem or of a row, scaled by the width multiplier, as a multiple of ``channel_divisor``."""
+        return make_divisible(c * self.width_multiplier, self.channel_divisor)
 
     @property
     def head_channels(self) -> int:
-        return make_divisible(self.head.c * max(1.0, self.width_multiplier))
-
-    @property
-    def total_stride(self) -> int:
-        """How many times smaller than the image the last map is: 32 for the paper's table."""
-        return self.stem.s * prod(row.s for row in self.bottlenecks)
+        """The head's ``c``, scaled as those of the rows, but not below 1.0 (paper, section 4)."""
+        return make_divisible(self.head.c * max(1.0, self.width_multiplier), self.channel_divisor)
 
 
-def make_divisible(value: float, divisor: int = 8) -> int:
+def make_divisible(value: float, divisor: int) -> int:
     """The multiple of ``divisor`` nearest to ``value``, never below ``divisor`` nor below 90 % of ``value``."""
     nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return nearest if nearest >= 0.9 * value else nearest + divisor
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
-    """Reads and checks a spec. Overrides are ``KEY=VALUE``: ``resolution=192``, ``bottlenecks[2].c=40``."""
+    """The spec in file ``path``, every value in range. Overrides are ``KEY=VALUE``: ``resolution=192``,
+    ``bottlenecks[2].c=40``; the last one for a key wins.
+
+    ``SpecError`` where the file cannot be read, and with every mistake of file and overrides.
+    """
     file = str(path)
     overrides = [" ".join(text.splitlines()) for text in overrides]
     reader = Reader(file, _read_text(Path(path)), overrides)
@@ -182,16 +192,18 @@ def _override(reader: Reader, text: str, index: int) -> None:
 
 def _read_spec(reader: Reader, root: Node) -> Spec:
     """The whole table; where the reader has noted errors, not to be used."""
-    fields = reader.fields(root, "", required=_KEYS)
+    fields = reader.fields(root, "", required=_KEYS, optional=_OPTIONAL)
     stem = _read_stem(reader, fields.get("stem"))
     items = reader.items(fields.get("bottlenecks"), "bottlenecks", most=64)
     rows = tuple(_read_row(reader, node, f"bottlenecks[{i}]") for i, node in enumerate(items))
     stride = stem.s * prod(row.s for row in rows)
     identifier = "a letter, then letters, digits, `.`, `_` or `-`, 64 at most"
     classes = reader.integer(fields.get("classes"), "classes", least=1, most=100_000)
+    divisor = fields.get("channel_divisor")
     return Spec(
         name=reader.word(fields.get("name"), "name", pattern=r"[A-Za-z][A-Za-z0-9._-]{0,63}", meaning=identifier),
         width_multiplier=reader.number(fields.get("width_multiplier"), "width_multiplier", least=0.05, most=4.0),
+        channel_divisor=reader.integer(divisor, "channel_divisor", least=1, most=64) if divisor else 8,
         classes=classes,
         input=_read_input(reader, fields.get("input"), stride),
         padding=cast(PaddingConvention, reader.choice(fields.get("padding"), "padding", ("same", "symmetric"))),
@@ -205,20 +217,37 @@ def _read_spec(reader: Reader, root: Node) -> Spec:
 
 def _read_input(reader: Reader, node: Node | None, stride: int) -> InputSpec:
     fields = reader.fields(node, "input", required=_INPUT_KEYS, optional=_INPUT_OPTIONAL)
-    reason = f"the strides of the table divide the image by {stride}"
-    resolution = fields.get("resolution")
+    height, width = _read_resolution(reader, fields.get("resolution"), stride)
     batch = reader.integer(fields["batch"], "input.batch", least=1, most=1024) if "batch" in fields else 1
-    if batch != 1:
-        reader.error(fields["batch"], f"`input.batch` must be 1, not {batch}: larger batches are not supported yet")
     values = InputSpec(
-        resolution=reader.integer(resolution, "input.resolution", least=stride, most=max(4096, stride), hint=reason),
+        height=height,
+        width=width,
         batch=batch,
         mean=_read_per_channel(reader, fields.get("mean"), "input.mean", -1e6),
         scale=_read_per_channel(reader, fields.get("scale"), "input.scale", 1e-6),
     )
     channels = f"mean: {_text(values.mean)}, scale: {_text(values.scale)}"
-    row = f"input: {{batch: {batch}, resolution: {values.resolution}, {channels}}}"
+    resolution = str(height) if height == width else f"[{height}, {width}]"
+    row = f"input: {{batch: {batch}, resolution: {resolution}, {channels}}}"
     return replace(values, source=Source(*reader.place(node), row))
+
+
+def _read_resolution(reader: Reader, node: Node | None, stride: int) -> tuple[int, int]:
+    """Height and width in pixels: one integer for both, or a list of two; each at least the stride of the table."""
+
+    def extent(node: Node | None, path: str) -> int:
+        reason = f"the strides of the table divide the image by {stride}"
+        return reader.integer(node, path, least=stride, most=max(4096, stride), hint=reason)
+
+    if not isinstance(node, SequenceNode):
+        side = extent(node, "input.resolution")
+        return side, side
+    sides = [extent(item, f"input.resolution[{i}]") for i, item in enumerate(node.value)]
+    if len(sides) != 2:
+        message = f"`input.resolution` must be one integer or a list of 2, not of {len(sides)}"
+        reader.error(node, message, "[height, width]")
+        return stride, stride
+    return sides[0], sides[1]
 
 
 def _read_per_channel(reader: Reader, node: Node | None, path: str, least: float) -> PerChannel:

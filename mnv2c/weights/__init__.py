@@ -12,7 +12,8 @@ from pathlib import Path
 from mnv2c.ir.graph import Array
 from mnv2c.spec.frontend import parameter_shapes
 from mnv2c.spec.table import Spec
-from mnv2c.weights.npz import Trained, read_npz
+from mnv2c.weights.fit import Trained, fit
+from mnv2c.weights.npz import read_npz
 from mnv2c.weights.seeded import seeded_weights
 
 
@@ -29,9 +30,14 @@ class WeightsOrigin:
 
 
 def load_weights(path: Path | None, spec: Spec, seed: int) -> tuple[dict[str, Array], WeightsOrigin]:
-    """The weights of ``path`` where one is given, else seeded ones. Raises ``WeightsError``."""
+    """The weights of ``path`` where one is given, else seeded ones; float32, named and shaped as ``parameter_shapes``.
+
+    A file may hold each convolution with its BatchNorm or folded, and ``fc`` with a bias or without. Raises
+    ``WeightsError`` where it cannot be read or does not fit ``spec``, or where ``seed`` is negative.
+    """
     if path is None:
         return seeded_weights(spec, seed), WeightsOrigin(f"seeded initialisation, seed {seed}", seed=seed)
+    tensors = read_npz(path)
     trained = Trained(padding=spec.padding, batchnorm_epsilon=spec.batchnorm_epsilon)
-    weights = read_npz(path, parameter_shapes(spec), spec=trained)
+    weights = fit(path, tensors, parameter_shapes(spec, tensors), spec=trained)
     return weights, WeightsOrigin(path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())

@@ -274,6 +274,10 @@ def test_a_valid_graph_passes(graph: Graph) -> None:
     verify(graph)
 
 
+def test_a_classifier_may_have_no_bias() -> None:
+    verify(constants(swap(tiny(), replace(cast(Dense, tiny().op("fc")), bias=None)), "fc.bias", None))
+
+
 def test_an_output_may_be_read_too() -> None:
     verify(replace(tiny(), outputs={"features": "head.relu6", "logits": "fc"}))
 

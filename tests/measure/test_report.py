@@ -6,6 +6,7 @@ import json
 
 import pytest
 from command_line import SPECS
+from folded_weights import fold
 
 from mnv2c.ir.graph import Graph
 from mnv2c.measure.report import format_table, summarize, to_json
@@ -62,6 +63,24 @@ def test_layers() -> None:
     assert layers["block4.add"].parameters == 0
     assert (layers["fc"].weights, layers["fc"].parameters) == (1_280_000, 1_281_000)
     assert (layers["pool"].shape, layers["pool"].macs) == ((1, 1280), 0)
+
+
+def test_a_batch_multiplies_the_work_and_a_rectangle_is_its_sides() -> None:
+    one, four = (summarize(graph_of("0.35", "resolution=[64, 96]", f"input.batch={batch}")) for batch in (1, 4))
+    assert four.totals.macs == 4 * one.totals.macs
+    assert (four.totals.weights, four.totals.parameters) == (one.totals.weights, one.totals.parameters)
+    stem, fc = four.layers[0], four.layers[-1]
+    assert (stem.shape, stem.macs) == ((4, 32, 48, 16), 4 * 32 * 48 * stem.weights)
+    assert (fc.shape, fc.macs, fc.activation_bytes) == ((4, 1000), 4 * 1_280_000, 4 * 4 * 1000)
+
+
+def test_a_folded_layer_counts_its_bias() -> None:
+    spec = load_spec(SPECS / "mnv2_0.35.yaml")
+    weights = fold(load_weights(None, spec, 0)[0], spec.batchnorm_epsilon)
+    del weights["fc.bias"]
+    layers = {layer.name: layer for layer in summarize(build_graph(spec, weights)).layers}
+    assert (layers["stem"].weights, layers["stem"].parameters) == (16 * 27, 16 * 27 + 16)
+    assert layers["fc"].parameters == layers["fc"].weights == 1_280_000
 
 
 def test_json_is_what_other_programs_read() -> None:

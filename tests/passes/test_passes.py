@@ -9,10 +9,19 @@ import pytest
 from command_line import SPECS
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Add, BatchNorm, Convolution, Depthwise, Graph, Op, Pad, Padding, Project, ReLU6
+from mnv2c.ir.graph import Add, BatchNorm, Convolution, Dense, Depthwise, Graph, Op, Pad, Padding, Project, ReLU6
 from mnv2c.ir.interpreter import interpret
 from mnv2c.ir.verifier import constant_names, verify
-from mnv2c.passes import Pass, fold_batchnorm, fuse_activation, fuse_add, fuse_pad, pad_depthwise, run_pipeline
+from mnv2c.passes import (
+    Pass,
+    add_bias,
+    fold_batchnorm,
+    fuse_activation,
+    fuse_add,
+    fuse_pad,
+    pad_depthwise,
+    run_pipeline,
+)
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import load_spec
 from mnv2c.weights.seeded import seeded_weights
@@ -349,6 +358,35 @@ def test_fuse_pad_leaves_a_convolution_that_has_a_border() -> None:
     assert_same_numbers(twice, fuse_pad(once))
 
 
+def test_add_bias_gives_zeros_to_a_classifier_that_has_no_bias() -> None:
+    whole = fold_batchnorm(tiny())
+    fc = whole.op("fc")
+    assert isinstance(fc, Dense)
+    constants = {name: value for name, value in whole.constants.items() if name != fc.bias}
+    bare = replace(whole, ops=(*whole.ops[:-1], replace(fc, bias=None)), constants=constants)
+    verify(bare)
+    after = add_bias(bare)
+    assert after.ops == whole.ops
+    np.testing.assert_array_equal(after.constants["fc.bias"], np.zeros(5, np.float32))
+    assert_same_numbers(bare, after)
+
+
+def test_add_bias_leaves_a_bias_that_is_there() -> None:
+    graph = fold_batchnorm(tiny())
+    after = add_bias(graph)
+    assert after.ops == graph.ops
+    assert all(after.constants[name] is value for name, value in graph.constants.items())
+
+
+def test_add_bias_gives_zeros_to_a_convolution_that_kept_its_norm() -> None:
+    graph = replace(tiny(), outputs={"y": "stem", "logits": "fc"})
+    final = run_pipeline(graph)
+    stem = final.op("stem")
+    assert isinstance(stem, Convolution)
+    assert (stem.bias, names(final, BatchNorm)) == ("stem.bias", ["stem.bn"])
+    assert_same_numbers(graph, final)
+
+
 def test_the_pipeline_shows_every_stage() -> None:
     stages: list[str] = []
     graph = tiny()
@@ -360,6 +398,7 @@ def test_the_pipeline_shows_every_stage() -> None:
         "03-fuse_add",
         "04-pad_depthwise",
         "05-fuse_pad",
+        "06-add_bias",
     ]
     assert_same_numbers(graph, final)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import SPECS
+from folded_weights import fold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property.strategies import specs, yaml_of
@@ -57,7 +58,7 @@ def test_a_random_spec_gives_a_verified_graph(spec: Spec, seed: int) -> None:
     graph = build_graph(spec, weights)
     verify(graph)
     assert {name: value.shape for name, value in weights.items()} == parameter_shapes(spec)
-    assert graph.op(graph.outputs["logits"]).type.shape == (1, spec.classes)
+    assert graph.op(graph.outputs["logits"]).type.shape == (spec.input.batch, spec.classes)
     convolutions = [op for op in graph.ops if isinstance(op, Convolution)]
     assert len(convolutions) == 2 + sum(row.n * (2 if row.t == 1 else 3) for row in spec.bottlenecks)
     for op in convolutions:
@@ -82,6 +83,7 @@ def test_every_pass_preserves_the_logits(spec: Spec, seed: int) -> None:
         "03-fuse_add",
         "04-pad_depthwise",
         "05-fuse_pad",
+        "06-add_bias",
     ]
     for stage, logits in stages.items():
         np.testing.assert_allclose(logits, before, rtol=1e-4, atol=1e-4, err_msg=stage)
@@ -90,6 +92,20 @@ def test_every_pass_preserves_the_logits(spec: Spec, seed: int) -> None:
     for pad in (op for op in final.ops if isinstance(op, Pad)):
         producer = final.op(pad.inputs[0])
         assert len(producer.inputs) == 2 or len(final.users(producer.name)) > 1, f"{pad.name} could be fused"
+
+
+@settings(max_examples=40, deadline=None)
+@given(spec=specs(), folded=st.sets(st.sampled_from(["stem", "expand", "dw", "project", "head"])), biased=st.booleans())
+def test_weights_in_any_form_give_the_same_logits(spec: Spec, folded: set[str], biased: bool) -> None:
+    weights = seeded_weights(spec, 0)
+    given = fold(weights, spec.batchnorm_epsilon, layers=lambda layer: layer.rpartition(".")[2] in folded)
+    bias = weights["fc.bias"] if biased else given.pop("fc.bias")
+    assert {name: value.shape for name, value in given.items()} == parameter_shapes(spec, given)
+    graph = build_graph(spec, given)
+    x = image(graph, 0)
+    expected = interpret(build_graph(spec, weights), x)["logits"] - (0 if biased else bias)
+    for stage in (graph, run_pipeline(graph)):
+        np.testing.assert_allclose(interpret(stage, x)["logits"], expected, rtol=1e-4, atol=1e-4)
 
 
 @settings(max_examples=40, deadline=None)

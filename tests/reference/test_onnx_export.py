@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from command_line import SPECS
+from folded_weights import fold
 from PIL import Image
 from shared_data import GOLDEN, PHOTOGRAPHS, TRAINED, needs_shared_data
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Array, Convolution, Graph
+from mnv2c.ir.graph import Array, Convolution, Graph, Padding
 from mnv2c.ir.interpreter import interpret, interpret_all
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import export_onnx
@@ -66,6 +67,7 @@ CASES = [
     ("padding=symmetric",),
     ("resolution=33",),
     ("resolution=45", "padding=symmetric"),
+    ("input.batch=3", "resolution=[32, 47]"),
 ]
 
 
@@ -140,8 +142,23 @@ def test_equal_graphs_give_equal_bytes() -> None:
     assert str(SPECS).encode() not in first
 
 
-def fused_bias(op: Convolution) -> Convolution:
-    return replace(op, bias=op.weight.replace("weight", "beta"))
+@pytest.mark.parametrize("engine", ["onnxruntime ", "onnx.reference "])
+def test_folded_layers_and_a_classifier_without_bias(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine == "onnx.reference ":
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    else:
+        pytest.importorskip("onnxruntime")
+    spec = load_spec(SPECS / "mnv2_1.0.yaml", SMALL)
+    weights = fold(load_weights(None, spec, 0)[0], spec.batchnorm_epsilon, layers=lambda layer: layer != "head")
+    del weights["fc.bias"]
+    graph = build_graph(spec, weights)
+    kinds = [node.op_type for node in export_onnx(graph).graph.node]
+    assert (kinds.count("Conv"), kinds.count("BatchNormalization")) == (52, 1)
+    check_every_edge(graph, engine)
+
+
+def fused_border(op: Convolution) -> Convolution:
+    return replace(op, border=Padding(1, 1, 1, 1))
 
 
 def fused_activation(op: Convolution) -> Convolution:
@@ -152,7 +169,7 @@ def fused_add(op: Convolution) -> Convolution:
     return replace(op, inputs=(*op.inputs, "block1.project.bn"))
 
 
-@pytest.mark.parametrize("fuse", [fused_bias, fused_activation, fused_add])
+@pytest.mark.parametrize("fuse", [fused_border, fused_activation, fused_add])
 def test_an_optimised_graph_is_refused(fuse: Callable[[Convolution], Convolution]) -> None:
     graph = graph_of(*SMALL)
     ops = [fuse(op) if isinstance(op, Convolution) and op.name == "block2.project" else op for op in graph.ops]

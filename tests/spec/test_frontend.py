@@ -61,7 +61,7 @@ def test_a_strided_block_has_no_shortcut_even_on_a_map_of_one_pixel() -> None:
     """Where stride 2 leaves one pixel of one, types agree; the block is still no residual (section 3.3)."""
     table = "[{t: 2, c: 16, n: 1, s: 2}, {t: 2, c: 16, n: 1, s: 2}, {t: 2, c: 16, n: 1, s: 1}]"
     spec = load_spec(PAPER, [f"bottlenecks={table}", "resolution=8"])
-    small = Spec(**{**vars(spec), "input": type(spec.input)(resolution=1)})
+    small = Spec(**{**vars(spec), "input": type(spec.input)(height=1, width=1)})
     adds = [op.name for op in build_graph(small, ones(small)).ops if isinstance(op, Add)]
     assert adds == ["block2.add"]
 
@@ -77,6 +77,22 @@ def test_shapes_at_224() -> None:
     assert shapes["pool"] == (1, 1280)
     assert shapes["fc"] == (1, 1001)
     assert graph.outputs == {"logits": "fc"}
+
+
+def test_shapes_of_a_batch_of_rectangles() -> None:
+    graph = graph_of("input.batch=4", "resolution=[192, 256]")
+    shapes = {op.name: op.type.shape for op in graph.ops}
+    assert shapes["input"] == (4, 192, 256, 3)
+    assert shapes["stem"] == (4, 96, 128, 32)
+    assert shapes["block16.project"] == (4, 6, 8, 320)
+    assert (shapes["pool"], shapes["fc"]) == ((4, 1280), (4, 1000))
+    assert graph.input.source.row == "input: {batch: 4, resolution: [192, 256], mean: 127.5, scale: 127.5}"
+
+
+def test_each_side_has_its_own_padding() -> None:
+    stem = graph_of("resolution=[224, 97]").op("stem")
+    assert isinstance(stem, Convolution)
+    assert (stem.padding, stem.type.shape) == (Padding(0, 1, 1, 1), (1, 112, 49, 32))
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,9 @@ def test_shipped_specs_are_the_paper_s_table(width: float) -> None:
         (6, 160, 3, 2),
         (6, 320, 1, 1),
     ]
-    assert (spec.stem, spec.head.c, spec.total_stride) == (Stem(32, 2), 1280, 32)
-    assert (spec.input.resolution, spec.classes, spec.padding, spec.batchnorm_epsilon) == (224, 1000, "same", 1e-3)
+    assert (spec.stem, spec.head.c) == (Stem(32, 2), 1280)
+    assert (spec.input.batch, spec.input.height, spec.input.width, spec.classes) == (1, 224, 224, 1000)
+    assert (spec.padding, spec.batchnorm_epsilon) == ("same", 1e-3)
     assert spec.input.mean == spec.input.scale == (127.5, 127.5, 127.5)
 
 
@@ -53,7 +54,23 @@ def test_shipped_specs_are_the_paper_s_table(width: float) -> None:
     [(32, 32), (11.2, 16), (5.6, 8), (1, 8), (8.4, 8), (24 * 0.75, 24), (24 * 0.35, 8), (32 * 1.3, 40), (35.9, 40)],
 )
 def test_make_divisible_keeps_at_least_nine_tenths(value: float, expected: int) -> None:
-    assert make_divisible(value) == expected
+    assert make_divisible(value, 8) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "divisor", "expected"), [(20, 1, 20), (7.4, 1, 7), (7.5, 1, 8), (0.2, 1, 1), (20, 4, 20), (22, 4, 24)]
+)
+def test_make_divisible_by_another_divisor(value: float, divisor: int, expected: int) -> None:
+    assert make_divisible(value, divisor) == expected
+
+
+def test_channels_are_multiples_of_the_divisor() -> None:
+    """8 where the spec says nothing; 1 keeps the channels of a table that was trained as it stands."""
+    odd = ["bottlenecks[1].c=20", "head.c=1001", "stem.c=33"]
+    paper, kept = load_spec(PAPER, odd), load_spec(PAPER, [*odd, "channel_divisor=1"])
+    assert (paper.channel_divisor, kept.channel_divisor) == (8, 1)
+    for spec, channels in ((paper, (24, 1000, 32)), (kept, (20, 1001, 33))):
+        assert (spec.channels(spec.bottlenecks[1].c), spec.head_channels, spec.channels(spec.stem.c)) == channels
 
 
 @pytest.mark.parametrize(
@@ -83,11 +100,18 @@ def test_overrides_reach_every_field() -> None:
         ],
     )
     assert (spec.name, spec.width_multiplier, spec.classes, spec.head.c) == ("tiny", 0.5, 10, 1024)
-    assert (spec.input.resolution, spec.input.mean, spec.input.scale) == (192, (1.0, 2.5, 30.0), (58.0, 58.0, 58.0))
+    assert (spec.input.height, spec.input.mean, spec.input.scale) == (192, (1.0, 2.5, 30.0), (58.0, 58.0, 58.0))
     assert (spec.padding, spec.batchnorm_epsilon, spec.stem.s) == ("symmetric", 1e-5, 1)
     assert spec.bottlenecks[2] == Row(6, 40, 3, 2)
     assert spec.bottlenecks[6] == Row(3, 64, 2, 2)
     assert spec.bottlenecks[2].source.row == "{t: 6, c: 40, n: 3, s: 2}"
+
+
+@pytest.mark.parametrize("key", ["resolution", "input.resolution"])
+@pytest.mark.parametrize(("text", "sides"), [("96", (96, 96)), ("[192,256]", (192, 256)), ("[192, 256]", (192, 256))])
+def test_a_resolution_is_one_side_or_two(key: str, text: str, sides: tuple[int, int]) -> None:
+    image = load_spec(PAPER, [f"{key}={text}", "input.batch=4"]).input
+    assert (image.batch, image.height, image.width) == (4, *sides)
 
 
 def test_the_last_override_wins_and_an_overridden_mistake_is_none(tmp_path: Path) -> None:
@@ -130,10 +154,27 @@ WRONG_IN_FILE = [
     ("multiplier: 1.0", "multiplier: .nan", "`width_multiplier` must be a finite number, not .nan", ""),
     ("multiplier: 1.0", "multiplier: 1e999", "`width_multiplier` must be from 0.05 to 4", ""),
     ("multiplier: 1.0", "multiplier: yes", "`width_multiplier` must be a finite number, not yes", ""),
+    ("classes: 1000", "classes: 1000\nchannel_divisor: 0", "`channel_divisor` must be from 1 to 64, not 0", ""),
+    ("classes: 1000", "classes: 1000\nchannel_divisor: 65", "`channel_divisor` must be from 1 to 64, not 65", ""),
     ("epsilon: 1.0e-3", "epsilon: 0.0", "`batchnorm_epsilon` must be from 1e-12 to 1, not 0.0", ""),
     ("padding: same", "padding: smae", "`padding` must be same or symmetric", "did you mean `same`?"),
-    ("batch: 1", "batch: 4", "`input.batch` must be 1, not 4: larger batches are not supported yet", ""),
+    ("batch: 1", "batch: 0", "`input.batch` must be from 1 to 1024, not 0", ""),
+    ("batch: 1", "batch: 1025", "`input.batch` must be from 1 to 1024, not 1025", ""),
     ("resolution: 224", "resolution: 31", "`input.resolution` must be from 32 to 4096, not 31", "by 32"),
+    ("resolution: 224", "resolution: [32, 31]", "`input.resolution[1]` must be from 32 to 4096, not 31", "by 32"),
+    (
+        "resolution: 224",
+        "resolution: [224]",
+        "`input.resolution` must be one integer or a list of 2, not of 1",
+        "[height, width]",
+    ),
+    (
+        "resolution: 224",
+        "resolution: [32, 32, 32]",
+        "`input.resolution` must be one integer or a list of 2, not of 3",
+        "[height, width]",
+    ),
+    ("resolution: 224", "resolution: [224, wide]", "`input.resolution[1]` must be an integer, not the text 'wide'", ""),
     ("mean: 127.5", "mean: [1, 2]", "`input.mean` must be one number or a list of 3, not of 2", ""),
     ("mean: 127.5", "mean: [1, 2, .inf]", "`input.mean[2]` must be a finite number, not .inf", ""),
     (", scale: 127.5", ", scale: 0", "`input.scale` must be from 1e-06 to 1e+06, not 0", ""),

@@ -13,13 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import SPECS
+from folded_weights import fold
 from shared_data import TRAINED, needs_shared_data
 
 from mnv2c.errors import WeightsError
+from mnv2c.ir.graph import Array, BatchNorm, Convolution, Dense, Graph
+from mnv2c.ir.interpreter import interpret
+from mnv2c.passes import run_pipeline
+from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import load_spec
 from mnv2c.weights import load_weights
-from mnv2c.weights.npz import Trained, read_npz
+from mnv2c.weights.fit import Trained, fit
+from mnv2c.weights.npz import read_npz
+from mnv2c.weights.seeded import seeded_weights
 
+SMALL = ("width_multiplier=0.35", "resolution=32", "classes=10")
 SHAPES = {
     "stem.weight": (8, 3, 3, 3),
     "stem.gamma": (8,),
@@ -45,16 +53,20 @@ def saved(folder: Path, tensors: Tensors) -> Path:
     return path
 
 
+def read(path: Path, spec: Trained | None = None) -> dict[str, Array]:
+    return fit(path, read_npz(path), SHAPES, spec=spec)
+
+
 def message(path: Path, spec: Trained | None = None) -> str:
     with pytest.raises(WeightsError) as caught:
-        read_npz(path, SHAPES, spec=spec)
+        read(path, spec)
     return str(caught.value)
 
 
 def test_reads_what_was_written(tmp_path: Path) -> None:
     tensors = good()
     tensors["stem.weight"] = np.asfortranarray(tensors["stem.weight"])
-    weights = read_npz(saved(tmp_path, tensors), SHAPES)
+    weights = read(saved(tmp_path, tensors))
     assert list(weights) == list(SHAPES)
     for name, array in weights.items():
         assert array.dtype == np.float32
@@ -65,7 +77,7 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])
 def test_converts_other_floats(tmp_path: Path, dtype: str) -> None:
     tensors = {name: array.astype(dtype) for name, array in good().items()}
-    weights = read_npz(saved(tmp_path, tensors), SHAPES)
+    weights = read(saved(tmp_path, tensors))
     for name, array in weights.items():
         assert array.dtype == np.dtype("=f4")
         np.testing.assert_array_equal(array, tensors[name].astype(np.float32))
@@ -117,6 +129,91 @@ def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     assert "fc.bias: cannot be read (Object arrays cannot be loaded" in message(saved(tmp_path, tensors))
 
 
+def seeded(tmp_path: Path, change: Callable[[dict[str, Array]], dict[str, Array]]) -> tuple[Graph, Graph]:
+    """The graph of a small spec with seeded weights, and the graph with these ``change``d, read from a file."""
+    spec = load_spec(SPECS / "mnv2_1.0.yaml", SMALL)
+    weights = seeded_weights(spec, 0)
+    path = tmp_path / "changed.npz"
+    save_tensors(path, change(weights))
+    return build_graph(spec, weights), build_graph(spec, load_weights(path, spec, 0)[0])
+
+
+def logits(graph: Graph) -> Array:
+    x = np.random.default_rng(0).uniform(-1, 1, graph.input.type.shape).astype(np.float32)
+    return interpret(graph, x)["logits"]
+
+
+@pytest.mark.parametrize("folded", ["", "block3.expand"], ids=["every layer", "one layer"])
+def test_folded_weights_compute_the_same(tmp_path: Path, folded: str) -> None:
+    """As most exporters write them: ``.weight`` and ``.bias``; a file may mix both forms."""
+    whole, graph = seeded(tmp_path, lambda weights: fold(weights, 1e-3, layers=lambda layer: layer.startswith(folded)))
+    norms = [op.inputs[0] for op in graph.ops if isinstance(op, BatchNorm)]
+    convolutions = [op for op in graph.ops if isinstance(op, Convolution)]
+    assert norms == [op.name for op in convolutions if op.bias is None]
+    assert [op.name for op in convolutions if op.bias] == [op.name for op in convolutions if op.name.startswith(folded)]
+    np.testing.assert_allclose(logits(graph), logits(whole), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits(run_pipeline(graph)), logits(whole), rtol=0, atol=1e-5)
+
+
+def test_a_classifier_may_have_no_bias(tmp_path: Path) -> None:
+    whole, graph = seeded(tmp_path, lambda weights: {name: weights[name] for name in weights if name != "fc.bias"})
+    dense = graph.op("fc")
+    assert isinstance(dense, Dense)
+    assert dense.bias is None
+    np.testing.assert_allclose(logits(graph), logits(whole) - whole.constants["fc.bias"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits(run_pipeline(graph)), logits(graph), rtol=0, atol=1e-5)
+
+
+def refused(tmp_path: Path, change: Callable[[dict[str, Array]], dict[str, Array]]) -> list[str]:
+    """The lines of the error."""
+    with pytest.raises(WeightsError) as caught:
+        seeded(tmp_path, change)
+    return str(caught.value).splitlines()
+
+
+def test_folded_weights_of_another_width_are_a_few_lines(tmp_path: Path) -> None:
+    lines = refused(
+        tmp_path,
+        lambda weights: fold({name: np.repeat(value, 2, axis=0) for name, value in weights.items()}, 1e-3),
+    )
+    assert lines[0].endswith("these weights do not fit the spec, 106 faults:")
+    assert lines[1].strip() == "stem.weight: shape 32x3x3x3, expected 16x3x3x3"
+    assert lines[21].strip() == "and 86 more"
+    assert len(lines) == 24, "heading, 20 faults, how many more, two hints"
+
+
+def test_a_convolution_without_bias_and_batchnorm_is_told_both_forms(tmp_path: Path) -> None:
+    def bare(weights: dict[str, Array]) -> dict[str, Array]:
+        folded = fold(weights, 1e-3)
+        return {name: folded[name] for name in folded if name != "block3.dw.bias"}
+
+    lines = refused(tmp_path, bare)
+    assert [line.strip() for line in lines[1:]] == [
+        *(f"block3.dw.{part}: missing, expected 48" for part in ("gamma", "beta", "mean", "var")),
+        "hint: beside its .weight a convolution has .gamma, .beta, .mean, .var, or where folded .bias alone",
+    ]
+
+
+def test_a_bias_beside_a_batchnorm_is_extra(tmp_path: Path) -> None:
+    lines = refused(tmp_path, lambda weights: {**weights, "stem.bias": weights["stem.beta"]})
+    assert [line.strip() for line in lines[1:]] == ["stem.bias: extra, the layer has a BatchNorm"]
+
+
+def test_a_misspelt_bias_is_guessed(tmp_path: Path) -> None:
+    def misspelt(weights: dict[str, Array]) -> dict[str, Array]:
+        return {name.replace("fc.bias", "fc.bais"): value for name, value in weights.items()}
+
+    assert refused(tmp_path, misspelt)[1].strip() == (
+        "fc.bais: extra, no layer of the spec has it; did you mean fc.bias?"
+    )
+
+
+def test_epsilon_does_not_matter_to_folded_weights(tmp_path: Path) -> None:
+    meta = {"__meta__": np.array(json.dumps({"bn_eps": 1e-5}))}
+    seeded(tmp_path, lambda weights: fold(weights, 1e-3) | meta)
+    assert "batchnorm_epsilon=1e-05" in refused(tmp_path, lambda weights: weights | meta)[1]
+
+
 META: list[tuple[object, str]] = [
     ({"padding": "symmetric"}, "--set padding=symmetric"),
     ({"padding": "valid"}, "padding is 'valid', expected one of tf_same, same, symmetric"),
@@ -145,7 +242,7 @@ def test_meta_that_is_no_json(tmp_path: Path, meta: np.ndarray, expected: str) -
 @pytest.mark.parametrize("meta", [{}, {"padding": "tf_same"}, {"padding": "same", "bn_eps": 0.0010000000475}])
 def test_meta_that_agrees(tmp_path: Path, meta: object) -> None:
     path = saved(tmp_path, good() | {"__meta__": np.array(json.dumps(meta))})
-    assert read_npz(path, SHAPES, spec=Trained(padding="same", batchnorm_epsilon=1e-3)).keys() == SHAPES.keys()
+    assert read(path, Trained(padding="same", batchnorm_epsilon=1e-3)).keys() == SHAPES.keys()
 
 
 def write_text(path: Path) -> None:
@@ -208,7 +305,7 @@ def test_damage_anywhere_is_an_error_or_harmless(tmp_path: Path, save: Callable[
         position = numbers.randrange(len(whole))
         path.write_bytes(whole[:position] + bytes([numbers.randrange(256)]) + whole[position + 1 :])
         try:
-            weights = read_npz(path, SHAPES)
+            weights = read(path)
         except WeightsError:
             continue
         for name, array in good().items():

@@ -48,6 +48,8 @@ def _emit_op(builder: relax.BlockBuilder, op: Op, edges: Mapping[str, relax.Expr
         case GlobalAvgPool():
             return builder.emit(relax.op.mean(edges[op.inputs[0]], axis=[1, 2]), variable(op.name))
         case Dense():
+            if op.bias is None:
+                raise GraphError(f"{op.name}: a Dense without a bias; add_bias gives it one")
             weight = builder.emit(relax.op.permute_dims(edges[op.weight]), variable(f"{op.name}.transposed"))
             product = builder.emit(relax.op.matmul(edges[op.inputs[0]], weight), variable(f"{op.name}.product"))
             return builder.emit(relax.op.add(product, edges[op.bias]), variable(op.name))
