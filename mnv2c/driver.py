@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnv2c import __version__
-from mnv2c.codegen.library import MANIFEST, Library
+from mnv2c.codegen.library import Library
 from mnv2c.codegen.program import Program
+from mnv2c.deploy.manifest import Layer, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
 from mnv2c.ir.graph import Graph
 from mnv2c.ir.printer import format_graph
 from mnv2c.passes import run_pipeline
@@ -71,9 +71,8 @@ def build(
     files["ir/relax-legalized.py"] = legalized.module.script().encode()
     choose = by_rule if schedules is None else from_records(schedules, target.instruction_sets, complain=report)
     program = compile_program(graph, legalized, target, identifier(spec.name), choose=choose, report=report)
-    files[MANIFEST] = _manifest(spec, origin, program, toolchain)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
-    return assemble(program, extra=files)
+    return assemble(program, _manifest(spec, origin, program, toolchain), extra=files)
 
 
 def workloads(spec: Spec) -> list[tuple[str, Workload]]:
@@ -93,33 +92,28 @@ def identifier(name: str) -> str:
     return plain if plain[0].isalpha() else f"n{plain}"
 
 
-def _manifest(spec: Spec, origin: WeightsOrigin, program: Program, toolchain: Toolchain) -> bytes:
-    """What the library is and how it came about; the same bytes from the same inputs."""
-    from mnv2c.codegen.assemble import interface
+def _manifest(spec: Spec, origin: WeightsOrigin, program: Program, toolchain: Toolchain) -> Manifest:
+    """What the library is and how it came about, but for its files, which ``assemble`` lists."""
+    from mnv2c.codegen.assemble import interface, kernels
     from mnv2c.kernels.cpu.lower import llvm_version
 
-    manifest = {
-        "name": spec.name,
-        "mnv2c": __version__,
-        "interface": interface(program),
-        "preprocessing": {"mean": list(spec.input.mean), "scale": list(spec.input.scale)},
-        "spec": {"sha256": hashlib.sha256(repr(spec).encode()).hexdigest(), "text": repr(spec)},
-        "weights": {"origin": origin.description, "sha256": origin.sha256, "seed": origin.seed},
-        "versions": {
+    target, text = program.target, repr(spec)
+    return Manifest(
+        name=spec.name,
+        interface=interface(program),
+        preprocessing=Preprocessing(spec.input.mean, spec.input.scale),
+        spec=SpecSource(hashlib.sha256(text.encode()).hexdigest(), text),
+        weights=WeightsSource(origin.description, origin.sha256, origin.seed),
+        versions={
+            "mnv2c": __version__,
             "apache-tvm": importlib.metadata.version("apache-tvm"),
             "apache-tvm-ffi": importlib.metadata.version("apache-tvm-ffi"),
-            "llvm": llvm_version(),
+            "llvm": str(llvm_version()),
             "c_compiler": f"{toolchain.name} {toolchain.version}",
         },
-        "target": {"name": program.target.name, "triple": program.target.triple, "link": program.target.zig_triple},
-        "arena_bytes": program.arena_bytes,
-        "weights_bytes": len(program.weights),
-        "layers": [{"name": call.layer, "kernel": call.kernel, "macs": call.macs} for call in program.calls],
-        "kernels": {
-            kernels.isa.name: {
-                kernel.name: {"origin": kernel.origin, "schedule": kernel.schedule} for kernel in kernels.kernels
-            }
-            for kernels in program.kernel_objects
-        },
-    }
-    return (json.dumps(manifest, indent=2) + "\n").encode()
+        target=TargetSource(target.name, target.triple, target.zig_triple),
+        arena_bytes=program.arena_bytes,
+        weights_bytes=len(program.weights),
+        layers=tuple(Layer(call.layer, call.kernel, call.macs) for call in program.calls),
+        kernels=kernels(program),
+    )

@@ -1,17 +1,19 @@
-"""What a library can be built for: frozen values, and ``target_named`` that finds them by the names users type.
+"""What a library can be built for: frozen values, and the functions that find them.
 
-A target is one library; it carries one or more CPUs, instruction sets whose kernels the library holds and chooses among
-when a context is created. Cores, vector width, register count and cache sizes drive the kernels' schedule rules.
+What comes in: names that users type, that manifests and that records hold. What goes out: a ``Target``, which is one
+library, or an ``InstructionSet``, for which the library holds kernels: it chooses among them when a context is created.
 """
 
 from __future__ import annotations
 
-import difflib
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from mnv2c.errors import TargetError
+from mnv2c.spec.yaml_reader import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,14 @@ class InstructionSet:
     """An instruction set that kernels are generated for, and the core that they are scheduled for.
 
     ``name`` is part of kernel symbols (``v3``) and what ``--instruction-set`` takes; ``mcpu`` is LLVM's name for the
-    core, ``attributes`` what it may use besides (``+neon``) or not (``-crypto``). ``features`` are what a processor
-    must have, by their names in /proc/cpuinfo on Arm. ``lanes`` is fp32 values per vector register; ``registers`` the
-    architectural vector registers; cache sizes in bytes, per core or what all share; ``fmas_per_cycle`` counts vectors;
-    ``fma_latency`` in cycles, to the next use as accumulator; ``loads_ahead`` registers that a core which executes in
-    order needs free for what it loads before its use; ``load_cycles`` what a load costs beside multiply-adds.
+    core, under which its records are kept, ``attributes`` what it may use besides (``+neon``) or not (``-crypto``).
+    ``features`` are what a processor must have, by their names in /proc/cpuinfo; ``runtime/cpu.c`` asks for the same.
+
+    The rest drives the schedules: ``lanes`` is fp32 values per vector register; ``registers`` the architectural vector
+    registers; ``fused_multiply_add`` whether one instruction multiplies and adds, so that no register is needed for the
+    product; ``l2_bytes`` per core, or what all share; ``fmas_per_cycle`` counts vectors; ``fma_latency`` in cycles, to
+    the next use as accumulator; ``loads_ahead`` registers that a core which executes in order needs free for what it
+    loads before its use; ``load_cycles`` what a load costs beside multiply-adds.
     """
 
     name: str
@@ -33,6 +38,7 @@ class InstructionSet:
     features: tuple[str, ...]
     l2_bytes: int = 512 * 1024
     attributes: tuple[str, ...] = ()
+    fused_multiply_add: bool = True
     fmas_per_cycle: float = 2
     fma_latency: int = 4
     loads_ahead: int = 0
@@ -41,8 +47,9 @@ class InstructionSet:
 
 @dataclass(frozen=True)
 class Target:
-    """One library: ``triple`` is LLVM's, ``zig_triple`` the linker's with its glibc floor; the best CPU comes first.
+    """One library: ``triple`` is LLVM's, ``zig_triple`` the linker's with its glibc floor.
 
+    ``instruction_sets`` stand best first; ``kind`` says whose kernels, packing and memory it takes.
     ``c_cpu`` and ``c_flags`` are what a C compiler needs to know beside the triple; ``float_abi`` is LLVM's where the
     triple leaves it open.
     """
@@ -55,6 +62,7 @@ class Target:
     c_cpu: str = ""
     c_flags: tuple[str, ...] = ()
     float_abi: str = ""
+    kind: Literal["cpu"] = "cpu"
 
     @property
     def gnu_triple(self) -> str:
@@ -68,14 +76,19 @@ class Target:
 
 
 V2 = InstructionSet(
-    name="v2", mcpu="x86-64-v2", lanes=4, registers=16, features=("sse3", "ssse3", "sse4.1", "sse4.2", "popcnt")
+    name="v2",
+    mcpu="x86-64-v2",
+    lanes=4,
+    registers=16,
+    features=("pni", "ssse3", "sse4_1", "sse4_2", "popcnt", "cx16", "lahf_lm"),
+    fused_multiply_add=False,
 )
 V3 = InstructionSet(
     name="v3",
     mcpu="x86-64-v3",
     lanes=8,
     registers=16,
-    features=(*V2.features, "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "lzcnt", "movbe"),
+    features=(*V2.features, "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"),
 )
 V4 = InstructionSet(
     name="v4",
@@ -93,7 +106,7 @@ X86 = Target(
     instruction_sets=(V4, V3, V2),
 )
 
-# Latencies and throughputs: Arm's software optimization guides for each core; the A53's has none, so LLVM's model.
+# Latencies and throughputs: Arm's software optimization guides for each core; the A53 has none, so LLVM's model of it.
 _ARMV8 = ("fp", "asimd")
 _ARMV82 = (*_ARMV8, "crc32", "atomics", "fphp", "asimdhp", "asimdrdm", "lrcpc", "asimddp")
 _BASE_ONLY = ("+neon", "-crypto", "-aes", "-sha2", "-crc")  # the BCM2711 has no crypto extension, though its core may
@@ -189,29 +202,88 @@ def _one_level(isa: InstructionSet) -> Target:
 
 
 TARGETS = (X86, *(_one_level(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS)
-NATIVE_DESCRIPTION = "this machine only"
+"""All but ``native``, which depends on the machine."""
+
+NATIVE = "native"
+NATIVE_DESCRIPTION = "this machine only: the best x86-64 level that it has"
+
+
+def target_named(name: str) -> Target:
+    """The target a user named; TargetError with the nearest names where there is none."""
+    if name == NATIVE:
+        return native_target()
+    for target in TARGETS:
+        if target.name == name:
+            return target
+    names = [*(target.name for target in TARGETS), NATIVE]
+    close = did_you_mean(name, names)
+    hint = f"did you mean {close}?" if close else f"the targets are {', '.join(names)}"
+    raise TargetError(f"unknown target {name!r}: {hint} (`mnv2c targets` describes them)")
 
 
 def native_target() -> Target:
-    """The best x86-64 level this machine has, its own L1 and L2; TargetError on another architecture."""
-    if platform.machine() != "x86_64" or platform.system() != "Linux":
+    """The best x86-64 level that this machine has; TargetError where it has none.
+
+    It is scheduled as every processor of the level is, whatever this one's caches: so the level's records fit.
+    """
+    if not _is_x86_linux():
         raise TargetError(
             f"target native: this machine is {platform.system()} on {platform.machine()}; native means x86-64 Linux"
         )
-    flags = _cpu_flags()
-    for isa in X86.instruction_sets:
-        if all(_KERNEL_NAMES.get(feature, feature.replace(".", "_")) in flags for feature in isa.features):
-            return Target(
-                name="native",
-                description=NATIVE_DESCRIPTION,
-                triple=X86.triple,
-                zig_triple=X86.zig_triple,
-                instruction_sets=(isa,),
-            )
-    raise TargetError("target native: this processor lacks SSE4.2, which x86-64-v2 needs")
+    here = instruction_sets_here()
+    if not here:
+        raise TargetError(f"target native: this processor lacks what {V2.mcpu} needs ({', '.join(V2.features)})")
+    return replace(X86, name=NATIVE, description=NATIVE_DESCRIPTION, instruction_sets=here[:1])
 
 
-_KERNEL_NAMES = {"sse3": "pni", "lzcnt": "abm"}  # where /proc/cpuinfo names a feature otherwise
+def instruction_sets_here() -> tuple[InstructionSet, ...]:
+    """Those whose kernels this machine runs, best first; none on anything but x86-64 Linux."""
+    flags = _cpu_flags() if _is_x86_linux() else frozenset()
+    return tuple(isa for isa in X86.instruction_sets if flags.issuperset(isa.features))
+
+
+def target_for(name: str, triple: str) -> Target:
+    """The target to compile C for a built library with, whose manifest has ``name`` and ``triple``.
+
+    TargetError where this version has no such target.
+    """
+    same = {target.name: target for target in TARGETS if target.triple == triple}
+    if name == NATIVE and X86.triple == triple:
+        return X86
+    if name not in same:
+        raise TargetError(f"this mnv2c knows no target {name} for {triple}; build the library again")
+    return same[name]
+
+
+def instruction_set_named(name: str) -> tuple[Target, InstructionSet]:
+    """By the name in kernel symbols, and a target that has it. TargetError where there is none."""
+    for target, isa in _pairs():
+        if isa.name == name:
+            return target, isa
+    raise TargetError(f"this mnv2c knows no instruction set {name}; build the library again")
+
+
+def core_named(mcpu: str) -> tuple[Target, InstructionSet]:
+    """By LLVM's name for the core, under which records are kept; and a target. TargetError where none is for it."""
+    for target, isa in _pairs():
+        if isa.mcpu == mcpu:
+            return target, isa
+    raise TargetError(f"this mnv2c knows no core {mcpu!r}: no target is scheduled for it")
+
+
+def cores(architecture: str) -> dict[str, InstructionSet]:
+    """Those that targets of an ``architecture`` (as in ``uname -m``) are scheduled for, by LLVM's name."""
+    return {isa.mcpu: isa for target, isa in _pairs() if target.architecture == architecture}
+
+
+def _pairs() -> Iterator[tuple[Target, InstructionSet]]:
+    for target in TARGETS:
+        for isa in target.instruction_sets:
+            yield target, isa
+
+
+def _is_x86_linux() -> bool:
+    return (platform.machine(), platform.system()) == (X86.architecture, "Linux")
 
 
 def _cpu_flags() -> frozenset[str]:
@@ -219,16 +291,3 @@ def _cpu_flags() -> frozenset[str]:
         if line.startswith("flags"):
             return frozenset(line.split(":", 1)[1].split())
     return frozenset()
-
-
-def target_named(name: str) -> Target:
-    """The target a user named; TargetError with the nearest names where there is none."""
-    if name == "native":
-        return native_target()
-    for target in TARGETS:
-        if target.name == name:
-            return target
-    names = [target.name for target in TARGETS] + ["native"]
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the targets are {', '.join(names)}"
-    raise TargetError(f"unknown target {name!r}: {hint} (`mnv2c targets` describes them)")

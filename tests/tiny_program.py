@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2c.codegen.assemble import interface
+from mnv2c.codegen.assemble import interface, kernels
 from mnv2c.codegen.program import Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.deploy.manifest import Layer, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
 from mnv2c.ir.graph import Padding, TensorType
 from mnv2c.targets import V2, X86, InstructionSet, Target
 from mnv2c.toolchain import compile_c, find_zig
@@ -134,9 +134,21 @@ def tiny_program(directory: Path, *, identifier: str = "tiny_1_0", target: Targe
     )
 
 
-def extra_files(program: Program) -> dict[str, bytes]:
-    """The least that ``assemble`` and ``load`` want besides."""
-    return {"manifest.json": json.dumps({"interface": interface(program)}).encode()}
+def tiny_manifest(program: Program) -> Manifest:
+    """As ``driver`` makes it, but that no spec and no weights stand behind the program."""
+    return Manifest(
+        name=program.name,
+        interface=interface(program),
+        preprocessing=Preprocessing((127.5,) * CHANNELS, (127.5,) * CHANNELS),
+        spec=SpecSource("", "written by hand"),
+        weights=WeightsSource("written by hand", None, None),
+        versions={},
+        target=TargetSource(program.target.name, program.target.triple, program.target.zig_triple),
+        arena_bytes=program.arena_bytes,
+        weights_bytes=len(program.weights),
+        layers=tuple(Layer(call.layer, call.kernel, call.macs) for call in program.calls),
+        kernels=kernels(program),
+    )
 
 
 def baseline_target() -> Target:

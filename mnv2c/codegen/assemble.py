@@ -17,24 +17,34 @@ from mnv2c.codegen.header import FUNCTIONS, RUNTIME_SOURCES, example, header, ru
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.package import package_files
 from mnv2c.codegen.program import Program
+from mnv2c.deploy.manifest import Interface, Kernel, Manifest, Output
 from mnv2c.errors import ToolError
 from mnv2c.toolchain import Toolchain, archive, compile_c, find_toolchain, link_shared
 
 
-def interface(program: Program) -> dict[str, object]:
-    """What ``mnv2c.load`` needs to know of a library; belongs under ``interface`` in its manifest."""
+def interface(program: Program) -> Interface:
+    """What the manifest says of how the library is called."""
+    batch, height, width, channels = program.input.shape
+    return Interface(
+        identifier=program.identifier,
+        instruction_sets=tuple(kernels.isa.name for kernels in program.kernel_objects),
+        input_shape=(batch, height, width, channels),
+        outputs=(Output("logits", program.output.shape),),
+    )
+
+
+def kernels(program: Program) -> dict[str, dict[str, Kernel]]:
+    """What the manifest says of the kernels, by instruction set and name."""
     return {
-        "identifier": program.identifier,
-        "target": program.target.name,
-        "triple": program.target.triple,
-        "instruction_sets": [kernels.isa.name for kernels in program.kernel_objects],
-        "input_shape": list(program.input.shape),
-        "output_shape": list(program.output.shape),
+        compiled.isa.name: {
+            kernel.name: Kernel(kernel.origin, kernel.schedule, kernel.tasks) for kernel in compiled.kernels
+        }
+        for compiled in program.kernel_objects
     }
 
 
-def assemble(program: Program, *, extra: Mapping[str, bytes]) -> Library:
-    """Compiles and links in a temporary directory; ``extra`` are further files of the library by path (manifest.json).
+def assemble(program: Program, manifest: Manifest, *, extra: Mapping[str, bytes]) -> Library:
+    """Compiles and links in a temporary directory; ``extra`` are further files of the library by path.
 
     ToolError where zig is missing or fails, ValueError where the program breaks its contract.
     """
@@ -44,7 +54,7 @@ def assemble(program: Program, *, extra: Mapping[str, bytes]) -> Library:
     texts = {f"src/{name}": text for name, text in sources.items()} | package_files(identifier)
     texts |= {f"include/{identifier}.h": header(program), "examples/main.c": example(identifier)}
     files = {path: text.encode() for path, text in texts.items()} | _compile(program, texts) | dict(extra)
-    return Library({path: files[path] for path in sorted(files)})
+    return Library.of(files, manifest)
 
 
 def _check(program: Program) -> None:

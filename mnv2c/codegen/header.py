@@ -6,6 +6,8 @@ prefix, so that two libraries can live in one program.
 
 from __future__ import annotations
 
+import math
+
 from mnv2c.codegen.program import Program
 from mnv2c.runtime import source, under_prefix
 
@@ -17,8 +19,9 @@ _CONSTANTS = "/* @constants@ */"
 
 def header(program: Program) -> str:
     """``include/<identifier>.h``: the API, and the network's dimensions as constants."""
-    _, height, width, channels = program.input.shape
-    dimensions = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels, "CLASSES": program.output.shape[-1]}
+    batch, height, width, channels = program.input.shape
+    dimensions = {"BATCH": batch, "HEIGHT": height, "WIDTH": width, "CHANNELS": channels}
+    dimensions |= {"CLASSES": program.output.shape[-1], "LOGITS_SIZE": math.prod(program.output.shape)}
     levels = ", ".join(f'"{kernels.isa.name}"' for kernels in program.kernel_objects)
     lines = [f"/* {program.name}: instruction sets {levels}. */"]
     lines += [f"#define MNV2C_{name} {value}" for name, value in dimensions.items()]

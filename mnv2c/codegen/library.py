@@ -1,6 +1,6 @@
 """The Library: the files a person deploys, as a pure value, written last and at once.
 
-What comes in: a ``Program`` and the files that describe how it came about. What goes out: one directory.
+What comes in: the files' contents and the manifest that describes them. What goes out: one directory.
 """
 
 from __future__ import annotations
@@ -12,21 +12,31 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
+from mnv2c.deploy.manifest import MANIFEST, Manifest
 from mnv2c.errors import LibraryError
 
-MANIFEST = "manifest.json"
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
+_NAMED = 3  # of the files that are in the way: enough to recognise them
 
 
 @dataclass(frozen=True)
 class Library:
-    """Contents by relative path with ``/``."""
+    """``files`` are contents by relative path with ``/``; ``manifest`` is one of them, and lists all the others."""
 
     files: Mapping[str, bytes]
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, files: Mapping[str, bytes], manifest: Manifest) -> Library:
+        """The library of ``files`` and a ``manifest`` that does not list them yet."""
+        listed = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())}
+        manifest = replace(manifest, files=listed)
+        everything = {**files, MANIFEST: manifest.to_json()}
+        return cls({path: everything[path] for path in sorted(everything)}, manifest)
 
     @property
     def digest(self) -> str:
@@ -40,7 +50,7 @@ class Library:
     def write(self, directory: Path) -> None:
         """Makes ``directory`` hold this library alone; killed at any moment, it holds the old files or the new.
 
-        LibraryError where it holds something that is not a library of ours, or cannot be written.
+        LibraryError where it holds anything but an earlier build, or cannot be written.
         """
         directory = Path(os.path.realpath(directory))
         check_replaceable(directory)
@@ -51,25 +61,56 @@ class Library:
                 for path, content in self.files.items():
                     (partial / path).parent.mkdir(parents=True, exist_ok=True)
                     (partial / path).write_bytes(content)
+                check_replaceable(directory)  # somebody may have put a file there while this one wrote
                 _swap(partial, directory)
         except OSError as error:
             raise LibraryError(f"cannot write {directory}: {_reason(error)}") from error
 
 
 def check_replaceable(directory: Path) -> None:
-    """An empty directory or an earlier build may be replaced; anything else is somebody's work."""
+    """LibraryError, which names it, where ``directory`` holds anything but an earlier build.
+
+    That is its manifest and the files that this lists, whatever is in them by now.
+    """
     try:
-        if not directory.exists() or (directory / MANIFEST).is_file():
+        if not directory.exists():
             return
         if not directory.is_dir():
             raise LibraryError(f"cannot write {directory}: a file of that name is in the way; choose another place")
-        if any(directory.iterdir()):
-            raise LibraryError(
-                f"cannot write {directory}: the directory is not empty and holds no {MANIFEST}, so mnv2c did not make "
-                "it; choose another place, or empty it first"
-            )
+        strangers = _strangers(directory, _listed(directory))
     except OSError as error:
         raise LibraryError(f"cannot write {directory}: {_reason(error)}") from error
+    if strangers:
+        more = f" and {len(strangers) - _NAMED} more" if len(strangers) > _NAMED else ""
+        one = len(strangers) == 1
+        raise LibraryError(
+            f"cannot write {directory}: it holds {', '.join(strangers[:_NAMED])}{more}, which {'is' if one else 'are'} "
+            f"not part of an earlier build by mnv2c; move {'it' if one else 'them'} away, or choose another place"
+        )
+
+
+def _listed(directory: Path) -> set[str]:
+    """The paths of the build in ``directory``, its manifest's among them; none where there is no manifest of ours."""
+    path = directory / MANIFEST
+    if path.is_symlink() or not path.is_file():
+        return set()
+    try:
+        return {MANIFEST, *Manifest.from_json(path.read_bytes()).files}
+    except ValueError:
+        return set()
+
+
+def _strangers(directory: Path, ours: set[str], inside: str = "") -> list[str]:
+    """What lies below ``inside`` in ``directory`` and is no file of ``ours``, nor a folder of them; no link is ours."""
+    folders = {str(folder) for path in ours for folder in PurePosixPath(path).parents}
+    found = []
+    for entry in sorted(os.scandir(directory / inside), key=lambda entry: entry.name):
+        path = f"{inside}{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            found += _strangers(directory, ours, f"{path}/") if path in folders else [f"{path}/"]
+        elif path not in ours or not entry.is_file(follow_symlinks=False):
+            found.append(path)
+    return found
 
 
 def _reason(error: OSError) -> str:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnv2c.codegen.library import MANIFEST, Library, check_replaceable
+from mnv2c.codegen.library import Library, check_replaceable
 from mnv2c.commands import megabytes, progress, say, say_json
+from mnv2c.deploy.manifest import MANIFEST, Kernel, WeightsSource
 from mnv2c.driver import SCHEDULES, build
 from mnv2c.errors import RecordError
 from mnv2c.spec.table import load_spec
-from mnv2c.targets import target_named
+from mnv2c.targets import Target, target_named
+from mnv2c.toolchain import find_toolchain
 
 
 def command(options: argparse.Namespace) -> int:
@@ -39,7 +43,7 @@ def command(options: argparse.Namespace) -> int:
     if options.json:
         say_json(_to_json(library, directory, seconds))
     else:
-        say(_summary(library, directory, seconds))
+        say(_summary(library, directory, target, seconds))
     return 0
 
 
@@ -53,59 +57,65 @@ def _to_json(library: Library, directory: Path, seconds: float) -> dict[str, Any
     }
 
 
-def _summary(library: Library, directory: Path, seconds: float) -> str:
-    manifest = json.loads(library.files[MANIFEST])
-    name = manifest["interface"]["identifier"]
+def _summary(library: Library, directory: Path, target: Target, seconds: float) -> str:
+    manifest = library.manifest
+    name = manifest.interface.identifier
     shared, static = (len(library.files[f"lib/lib{name}.{suffix}"]) for suffix in ("so", "a"))
-    here = manifest["target"]["triple"].startswith(platform.machine())
-    runner = "" if here else " --runner qemu"
-    compiler = "cc" if here else f"python -m ziglang cc -target {manifest['target']['link']}"
     return "\n".join(
         [
-            f"{manifest['name']} for {manifest['target']['name']} in {directory} ({seconds:.1f} s)",
-            f"  weights   {_weights(manifest['weights'])}, {megabytes(manifest['weights_bytes'])} packed",
+            f"{manifest.name} for {target.name} in {directory} ({seconds:.1f} s)",
+            f"  weights   {_weights(manifest.weights)}, {megabytes(manifest.weights_bytes)} packed",
             f"  library   lib/lib{name}.so {megabytes(shared)}, lib/lib{name}.a {megabytes(static)}, "
-            f"arena {megabytes(manifest['arena_bytes'])}",
-            f"  kernels   {_kernels(manifest['kernels'])}",
+            f"arena {megabytes(manifest.arena_bytes)}",
+            f"  kernels   {_kernels(manifest.kernels)}",
             f"  digest    {library.digest}",
             "next:",
-            f"  mnv2c validate {directory}{runner}",
-            f"  mnv2c run {directory} IMAGE.jpg{runner}",
-            f"  {compiler} {directory}/examples/main.c "
-            f"$(pkg-config --cflags --libs {directory}/lib/pkgconfig/{name}.pc) -lm",
+            *(f"  {line}" for line in _next(directory, target, name)),
         ]
     )
 
 
-def _weights(origin: dict[str, Any]) -> str:
-    if origin["sha256"] is None:
-        return f"{origin['origin']} (not trained: give --weights FILE.npz)"
-    return f"{origin['origin']}, sha256 {origin['sha256'][:12]}..."
+def _next(directory: Path, target: Target, name: str) -> list[str]:
+    """Commands for a shell: to validate and run the library here, and to make a program with the network in it."""
+    here = target.architecture == platform.machine()
+    runner = () if here else ("--runner", "qemu")
+    compiler = ("cc",) if here else find_toolchain(target).command
+    inputs = (f"-I{directory}/include", f"{directory}/examples/main.c", f"{directory}/lib/lib{name}.a")
+    commands = (
+        ("mnv2c", "validate", str(directory), *runner),
+        ("mnv2c", "run", str(directory), "IMAGE.jpg", *runner),
+        (*compiler, "-O2", *inputs, "-pthread", "-lm", "-o", "classify"),
+    )
+    return [shlex.join(command) for command in commands]
 
 
-def _kernels(sets: dict[str, dict[str, dict[str, str]]]) -> str:
+def _weights(source: WeightsSource) -> str:
+    if source.sha256 is None:
+        return f"{source.origin} (not trained: give --weights FILE.npz)"
+    return f"{source.origin}, sha256 {source.sha256[:12]}..."
+
+
+def _kernels(sets: Mapping[str, Mapping[str, Kernel]]) -> str:
     """``v4: 30 exact, 4 transferred, 2 by rule; v3: 36 by rule``."""
     parts = []
     for isa, kernels in sets.items():
-        origins = Counter(kernel["origin"] for kernel in kernels.values())
-        words = {"exact": "exact", "transferred": "transferred", "rule": "by rule"}
-        counts = [f"{origins[origin]} {word}" for origin, word in words.items() if origins[origin]]
-        parts.append(f"{isa}: {', '.join(counts)}")
+        origins = Counter(kernel.origin for kernel in kernels.values())
+        counts = [f"{origins['exact']} exact", f"{origins['transferred']} transferred", f"{origins['rule']} by rule"]
+        parts.append(f"{isa}: {', '.join(count for count in counts if not count.startswith('0 '))}")
     return "; ".join(parts)
 
 
 def _require_tuned(library: Library) -> None:
     """RecordError where a kernel has no record of its own."""
-    manifest = json.loads(library.files[MANIFEST])
     lacking = [
         f"{isa}: {name}"
-        for isa, kernels in manifest["kernels"].items()
+        for isa, kernels in library.manifest.kernels.items()
         for name, kernel in kernels.items()
-        if kernel["origin"] != "exact"
+        if kernel.origin != "exact"
     ]
     if lacking:
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-        target = manifest["target"]["name"]
+        target = library.manifest.target.name
         raise RecordError(
             f"--require-tuned: {len(lacking)} kernels have no record of their own ({', '.join(lacking[:3])}{more}); "
             f"`mnv2c tune SPEC --target {target}` makes them"

@@ -13,9 +13,8 @@ from mnv2c.commands import UsageError, say, say_json
 from mnv2c.driver import SCHEDULES
 from mnv2c.errors import RecordError
 from mnv2c.kernels import space
-from mnv2c.targets import InstructionSet
+from mnv2c.targets import InstructionSet, core_named
 from mnv2c.tuning.candidates import compile_candidates
-from mnv2c.tuning.cores import core_named
 from mnv2c.tuning.lookup import best_record
 from mnv2c.tuning.records import Database, Record, by_workload
 

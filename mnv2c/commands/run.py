@@ -22,7 +22,7 @@ def command(options: argparse.Namespace) -> int:
         instruction_set=options.instruction_set,
         report=progress(),
     ) as net:
-        classes = net.output_shape[-1]
+        classes = net.output_shapes["logits"][-1]
         if options.top > classes:
             raise UsageError(f"--top {options.top}: the network has {classes} classes")
         labels = read_labels(options.labels, classes=classes) if options.labels else None

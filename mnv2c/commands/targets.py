@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mnv2c.commands import say, say_json
-from mnv2c.targets import NATIVE_DESCRIPTION, TARGETS
+from mnv2c.targets import NATIVE, NATIVE_DESCRIPTION, TARGETS
 
 
 def command(options: argparse.Namespace) -> int:
@@ -15,12 +15,12 @@ def command(options: argparse.Namespace) -> int:
             {
                 "name": target.name,
                 "description": target.description,
-                "instruction_sets": [c.name for c in target.instruction_sets],
+                "instruction_sets": [isa.name for isa in target.instruction_sets],
             }
             for target in TARGETS
         ]
-        say_json([*listed, {"name": "native", "description": NATIVE_DESCRIPTION, "instruction_sets": None}])
+        say_json([*listed, {"name": NATIVE, "description": NATIVE_DESCRIPTION, "instruction_sets": None}])
         return 0
-    for name, description in [*((t.name, t.description) for t in TARGETS), ("native", NATIVE_DESCRIPTION)]:
+    for name, description in [*((t.name, t.description) for t in TARGETS), (NATIVE, NATIVE_DESCRIPTION)]:
         say(f"{name:8}  {description}")
     return 0

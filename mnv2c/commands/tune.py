@@ -67,12 +67,12 @@ def _open(options: argparse.Namespace, target: Target, isa: InstructionSet) -> R
         from mnv2c.tuning.runners.rpc import RpcRunner
 
         return RpcRunner(target, isa, options.rpc, options.key)
-    if options.runner == "local":
+    if options.measure == "local":
         from mnv2c.tuning.runners.local import LocalRunner
 
         return LocalRunner(target, isa)
-    if options.runner == "static":
+    if options.measure == "static":
         from mnv2c.tuning.runners.static import StaticRunner
 
         return StaticRunner(target, isa)
-    raise UsageError(f"--runner: unknown runner {options.runner!r}: there are local and static")
+    raise UsageError(f"--measure {options.measure}: there are local and static")

@@ -15,12 +15,11 @@ from typing import Any
 
 from mnv2c.cost.blocks import Block, count_blocks
 from mnv2c.cost.cycles import FunctionCost, function_costs, model_name
-from mnv2c.deploy.manifest import MANIFEST, read_manifest
-from mnv2c.deploy.network import Interface, read_interface
+from mnv2c.deploy.network import Build, read_build
 from mnv2c.deploy.peer import LINKING, arguments, link_runner, one_request
 from mnv2c.errors import LibraryError, TargetError
 from mnv2c.spec.yaml_reader import did_you_mean
-from mnv2c.targets import TARGETS, InstructionSet
+from mnv2c.targets import InstructionSet, cores, target_for
 from mnv2c.toolchain import find_qemu
 
 CAVEAT = "no cache is modelled, and no call (memset): a lower bound to compare schedules by, not a time"
@@ -43,7 +42,10 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """``model`` says whose opinion the cycles are; ``peak`` is the core's fp32 multiply-adds per cycle."""
+    """``model`` names the program, and its model of the core, that gave the cycles.
+
+    ``peak`` is the core's fp32 multiply-adds per cycle.
+    """
 
     directory: str
     core: str
@@ -65,47 +67,51 @@ def cost(
     instruction_set: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Cost:
-    """``core`` is one of ``cores()``, by default the one that the kernels in use are scheduled for.
+    """One inference on one thread.
 
+    ``core`` is LLVM's name of a 64-bit Arm core, by default the one that the kernels in use are scheduled for.
     LibraryError, TargetError or ToolError where the library, the core or a tool is not there.
     """
-    interface = read_interface(directory)
-    name = instruction_set or interface.instruction_sets[0]
-    isa = _core(interface, name, core)
-    layers = _read_layers(directory)
-    kernels = {f"{interface.identifier}_{name}_{kernel}" for _, kernel, _ in layers}
-    qemu, model = find_qemu(interface.architecture, plugins=True), model_name(isa.mcpu)
+    build = read_build(directory)
+    name = instruction_set or build.interface.instruction_sets[0]
+    isa = _core(build, name, core)
+    layers, prefix = build.manifest.layers, f"{build.interface.identifier}_{name}"
+    qemu, model = find_qemu(build.architecture, plugins=True), model_name(isa.mcpu)
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
         report(LINKING)
-        program = link_runner(interface, Path(scratch), static=True)
+        program = link_runner(build, Path(scratch), static=True)
         report("count the instructions of one inference")
-        blocks = count_blocks(qemu, [str(program), *arguments(1, name)], feed=one_request(interface))
+        blocks = count_blocks(qemu, [str(program), *arguments(1, name)], feed=one_request(build.interface))
         report(f"estimate the cycles on {isa.mcpu}")
-        costs = function_costs(program, blocks, kernels, isa.mcpu, interface.triple)
-    calls = Counter(kernel for _, kernel, _ in layers)
+        symbols = {f"{prefix}_{layer.kernel}" for layer in layers}
+        costs = function_costs(program, blocks, symbols, isa.mcpu, build.manifest.target.triple)
+    calls = Counter(layer.kernel for layer in layers)
     peak = isa.fmas_per_cycle * isa.lanes
     found = []
-    for layer, kernel, macs in layers:
-        all_calls = costs.get(f"{interface.identifier}_{name}_{kernel}")
+    for layer in layers:
+        all_calls, times = costs.get(f"{prefix}_{layer.kernel}"), calls[layer.kernel]
         if all_calls is None:
-            raise LibraryError(f"{directory}: {kernel} did not run: {name} is not what qemu's processor can do")
-        once = FunctionCost(all_calls.instructions // calls[kernel], all_calls.cycles / calls[kernel])
-        found.append(_layer(layer, macs, peak, once))
+            raise LibraryError(f"{directory}: {layer.kernel} did not run: qemu's processor lacks {name}")
+        once = FunctionCost(all_calls.instructions // times, all_calls.cycles / times)
+        found.append(_layer(layer.name, layer.macs, peak, once))
     return Cost(str(directory), isa.mcpu, model, name, peak, tuple(found))
 
 
 def count_instructions(
     directory: Path, *, instruction_set: str | None = None, report: Callable[[str], None] = lambda line: None
 ) -> int:
-    """Instructions of one inference: those of two less those of one. qemu repeats itself to some parts in a million."""
-    interface = read_interface(directory)
-    qemu = find_qemu(interface.architecture, plugins=True)
+    """Instructions of one inference: those of two less those of one; from run to run a few in a million differ.
+
+    LibraryError, TargetError or ToolError as ``cost``.
+    """
+    build = read_build(directory)
+    qemu = find_qemu(build.architecture, plugins=True)
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
         report(LINKING)
-        program = link_runner(interface, Path(scratch), static=True)
+        program = link_runner(build, Path(scratch), static=True)
         command = [str(program), *arguments(1, instruction_set)]
         report("count the instructions of one inference")
-        once, twice = (count_blocks(qemu, command, feed=one_request(interface) * runs) for runs in (1, 2))
+        once, twice = (count_blocks(qemu, command, feed=one_request(build.interface) * runs) for runs in (1, 2))
     return _instructions(twice) - _instructions(once)
 
 
@@ -113,40 +119,28 @@ def _instructions(blocks: list[Block]) -> int:
     return sum(block.count * block.instructions for block in blocks)
 
 
-def cores() -> dict[str, InstructionSet]:
-    """The cores whose cost can be estimated, by LLVM's name: those that Arm targets are scheduled for."""
-    return {isa.mcpu: isa for target in TARGETS for isa in target.instruction_sets if target.architecture == "aarch64"}
-
-
-def _core(interface: Interface, instruction_set: str, core: str | None) -> InstructionSet:
+def _core(build: Build, instruction_set: str, core: str | None) -> InstructionSet:
     """The core asked for, or the one that the kernels were scheduled for."""
-    known = cores()
-    if interface.architecture != "aarch64":
-        raise TargetError(
-            f"{interface.directory}: built for {interface.architecture}; there are models of {', '.join(known)}"
-        )
-    if instruction_set not in interface.instruction_sets:
-        names = ", ".join(interface.instruction_sets)
+    known, available = cores("aarch64"), build.interface.instruction_sets
+    if build.architecture != "aarch64":
+        raise TargetError(f"{build.directory}: built for {build.architecture}; there are models of {', '.join(known)}")
+    if instruction_set not in available:
         raise LibraryError(
-            f"{interface.directory}: no instruction set {instruction_set!r} in the library; it has {names}"
+            f"{build.directory}: no instruction set {instruction_set!r} in the library; it has {', '.join(available)}"
         )
     if core is None:
-        instruction_sets = next(target.instruction_sets for target in TARGETS if target.name == interface.target)
-        return next(isa for isa in instruction_sets if isa.name == instruction_set)
+        target = target_for(build.manifest.target.name, build.manifest.target.triple)
+        scheduled = {isa.name: isa for isa in target.instruction_sets}
+        if instruction_set not in scheduled:
+            raise TargetError(
+                f"{build.directory}: this mnv2c knows no {instruction_set} of {target.name}; build it again"
+            )
+        return scheduled[instruction_set]
     if core not in known:
         close = did_you_mean(core, known)
         hint = f"did you mean {close}?" if close else f"there are {', '.join(known)}"
         raise TargetError(f"unknown core {core!r}: {hint}")
     return known[core]
-
-
-def _read_layers(directory: Path) -> list[tuple[str, str, int]]:
-    """Name, kernel and multiply-adds of every layer."""
-    try:
-        layers = read_manifest(directory)["layers"]
-        return [(str(layer["name"]), str(layer["kernel"]), int(layer["macs"])) for layer in layers]
-    except (KeyError, TypeError, ValueError) as error:
-        raise LibraryError(f"{directory / MANIFEST}: damaged, or not mnv2c's; build the library again") from error
 
 
 def _layer(name: str, macs: int, peak: float, cost: FunctionCost) -> LayerCost:

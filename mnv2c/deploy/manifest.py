@@ -1,13 +1,20 @@
-"""Reads a directory that ``mnv2c build`` wrote: what ``validate`` and ``bench`` need beside the library itself.
+"""``manifest.json``: what a built library says of itself, written and read here alone.
 
-What comes in: the directory. What goes out: the manifest, the preprocessing, the ONNX reference.
+What comes in: a ``Manifest``, or a directory that ``mnv2c build`` wrote. What goes out: its bytes, or the ``Manifest``;
+and what else ``validate`` and ``bench`` need: the ONNX reference, and pixels normalised as the library does it.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path, PurePosixPath
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,28 +29,142 @@ MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 
 
-def normalise(directory: Path, pixels: NDArray[np.uint8]) -> Array:
-    """``(pixel - mean) / scale`` in float32, with the library's own mean and scale per channel."""
-    mean, scale = _preprocessing(directory)
-    return (pixels.astype(np.float32) - mean) / scale
+@dataclass(frozen=True)
+class Output:
+    """One output of the network: its edge in the graph; ``shape`` begins with the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["float32"] = "float32"
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """What the build says about itself. LibraryError where there is none."""
+@dataclass(frozen=True)
+class Interface:
+    """How a program calls the library.
+
+    ``identifier`` is the C prefix and the stem of the files' names; ``instruction_sets`` stand best first;
+    ``input_shape`` is (batch, height, width, channels), of float32 or, for raw RGB, of uint8; ``outputs`` stand in the
+    order of the C functions' arguments.
+    """
+
+    identifier: str
+    instruction_sets: tuple[str, ...]
+    input_shape: tuple[int, int, int, int]
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """x = (pixel - mean) / scale, one of each per channel."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SpecSource:
+    """The layer table: its text, and the SHA-256 of that in hexadecimal."""
+
+    sha256: str
+    text: str
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """A file's name and SHA-256, or the seed of an initialisation; ``origin`` says which in words."""
+
+    origin: str
+    sha256: str | None
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class TargetSource:
+    """What the library was built for: ``triple`` is LLVM's, ``link`` the linker's, with its glibc floor."""
+
+    name: str
+    triple: str
+    link: str
+
+    @property
+    def architecture(self) -> str:
+        """As ``uname -m`` names it: ``x86_64``, ``aarch64``, ``armv7l``."""
+        return self.triple.split("-")[0]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's name in the graph, the name of the kernel that computes it, and its multiply-adds."""
+
+    name: str
+    kernel: str
+    macs: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How one kernel is scheduled for one instruction set.
+
+    ``origin``: by a tuning record of this very workload (``exact``), by one of another workload (``transferred``), or
+    by ``rule``. ``tasks`` is how many parts of it threads can share.
+    """
+
+    origin: Literal["exact", "transferred", "rule"]
+    schedule: str
+    tasks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What the library is and how it came about; the same from the same inputs.
+
+    ``versions`` are those of the tools, by name; ``kernels`` by instruction set and name; ``files`` has the SHA-256 in
+    hexadecimal of every other file by relative path with ``/``: ``codegen.library.Library.of`` fills it in.
+    """
+
+    format: Literal["mnv2c manifest 1"] = "mnv2c manifest 1"
+    """Tells our manifest from other people's, and its version from later ones."""
+    name: str
+    interface: Interface
+    preprocessing: Preprocessing
+    spec: SpecSource
+    weights: WeightsSource
+    versions: Mapping[str, str]
+    target: TargetSource
+    arena_bytes: int
+    weights_bytes: int
+    layers: tuple[Layer, ...]
+    kernels: Mapping[str, Mapping[str, Kernel]]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """The content of ``manifest.json``, in UTF-8."""
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+
+    @staticmethod
+    def from_json(content: bytes) -> Manifest:
+        """The inverse of ``to_json``. ValueError where ``content`` is anything else."""
+        try:
+            manifest: Manifest = _as(Manifest, json.loads(content))
+        except (OverflowError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+        _check(manifest)
+        return manifest
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """What the build in ``directory`` says of itself. LibraryError where there is none, or it is damaged."""
     path = directory / MANIFEST
     if not directory.is_dir():
         raise LibraryError(f"{directory}: no such directory; `mnv2c build SPEC --out {directory}` makes one")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest.from_json(path.read_bytes())
     except FileNotFoundError as error:
         raise LibraryError(f"{directory}: no {MANIFEST} in it, so it is not a library that mnv2c built") from error
     except OSError as error:
         raise LibraryError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise _damaged(directory) from error
-    if not isinstance(manifest, dict):
-        raise _damaged(directory)
-    return manifest
+        raise LibraryError(f"{path}: damaged, or not mnv2c's; build the library again") from error
 
 
 def read_reference(directory: Path) -> onnx.ModelProto:
@@ -65,22 +186,64 @@ def read_reference(directory: Path) -> onnx.ModelProto:
 
 
 def input_shape(directory: Path) -> tuple[int, int, int]:
-    """Height, width and channels of an image that the library takes."""
-    try:
-        _, height, width, channels = read_manifest(directory)["interface"]["input_shape"]
-        return int(height), int(width), int(channels)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(directory) from error
+    """Height, width and channels of an image that the library takes. LibraryError as ``read_manifest``."""
+    _, height, width, channels = read_manifest(directory).interface.input_shape
+    return height, width, channels
 
 
-def _preprocessing(directory: Path) -> tuple[Array, Array]:
-    try:
-        fields = read_manifest(directory)["preprocessing"]
-        mean, scale = (np.asarray(fields[key], dtype=np.float32) for key in ("mean", "scale"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(directory) from error
-    return mean, scale
+def normalise(directory: Path, pixels: NDArray[np.uint8]) -> Array:
+    """``(pixel - mean) / scale``, float32, as the library in ``directory`` does it.
+
+    ``pixels`` are uint8 of any shape, channels last; the result has the same. LibraryError as ``read_manifest``.
+    """
+    preprocessing = read_manifest(directory).preprocessing
+    mean, scale = (np.asarray(values, np.float32) for values in (preprocessing.mean, preprocessing.scale))
+    return (pixels.astype(np.float32) - mean) / scale
 
 
-def _damaged(directory: Path) -> LibraryError:
-    return LibraryError(f"{directory / MANIFEST}: damaged, or not mnv2c's; build the library again")
+def _as(kind: Any, value: object) -> Any:
+    """``value`` from JSON as the annotation ``kind`` says, to the last field; ValueError where it is something else."""
+    form, parts = get_origin(kind), get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        kinds = _kinds_of_fields(kind)
+        if isinstance(value, dict) and value.keys() == kinds.keys():
+            return kind(**{name: _as(kinds[name], one) for name, one in value.items()})
+    elif form is tuple and isinstance(value, list):
+        kinds_of_items = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return tuple(_as(one, item) for one, item in zip(kinds_of_items, value, strict=True))
+    elif form is Mapping and isinstance(value, dict):
+        return {name: _as(parts[1], one) for name, one in value.items()}
+    elif form is UnionType:  # X | None
+        return None if value is None else _as(parts[0], value)
+    elif form is Literal and (type(value), value) in [(type(one), one) for one in parts]:
+        return value
+    elif kind is float and type(value) in (int, float) and math.isfinite(number := float(value)):  # type: ignore[arg-type]
+        return number
+    elif kind in (int, str) and type(value) is kind:
+        return value
+    raise ValueError(f"expected {kind}")
+
+
+@functools.cache
+def _kinds_of_fields(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _check(manifest: Manifest) -> None:
+    """ValueError where fields of the right types cannot be what a build wrote."""
+    interface, preprocessing = manifest.interface, manifest.preprocessing
+    names = [output.name for output in interface.outputs]
+    shapes = [interface.input_shape, *(output.shape for output in interface.outputs)]
+    channels = interface.input_shape[-1]
+    right = (
+        re.fullmatch(r"[A-Za-z]\w*", interface.identifier, re.ASCII)  # part of paths and of C
+        and interface.instruction_sets
+        and names
+        and len(set(names)) == len(names)
+        and all(shape and min(shape) > 0 for shape in shapes)
+        and len(preprocessing.mean) == len(preprocessing.scale) == channels
+        and all(preprocessing.scale)
+        and all(".." not in PurePosixPath(path).parts and path[:1] not in ("", "/") for path in manifest.files)
+    )
+    if not right:
+        raise ValueError("fields that contradict each other")

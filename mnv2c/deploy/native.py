@@ -6,10 +6,12 @@ arrays. Every failure is a LibraryError.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,14 +20,15 @@ from numpy.typing import NDArray
 
 from mnv2c.deploy.network import (
     OK,
-    Interface,
+    Build,
     LayerRun,
+    Pixel,
     RunnableNetwork,
     check_threads,
     explain_create,
     fitting,
     must_exist,
-    read_interface,
+    read_build,
 )
 from mnv2c.errors import LibraryError
 
@@ -65,8 +68,8 @@ class Network(RunnableNetwork):
         share_threads_with: Network | None = None,
     ) -> None:
         """See ``load``. A network that shares another's threads takes its number of threads, and its turns."""
-        super().__init__(read_interface(Path(directory)))
-        self._library = _open_library(self._interface)
+        super().__init__(read_build(Path(directory)))
+        self._library = _open_library(self._build)
         self._context = ctypes.c_void_p()
         share = None
         if share_threads_with is not None:
@@ -78,7 +81,7 @@ class Network(RunnableNetwork):
         status = self._function("create")(ctypes.byref(options), ctypes.byref(self._context))
         if status != OK:
             message = self._message(status)
-            raise explain_create(self._interface, status, message, threads=threads, instruction_set=instruction_set)
+            raise explain_create(self._build, status, message, threads=threads, instruction_set=instruction_set)
 
     @property
     def processor(self) -> str:
@@ -92,30 +95,6 @@ class Network(RunnableNetwork):
     def threads(self) -> int:
         return cast(int, self._function("threads")(self._alive()))
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._run("run", fitting(self._interface, x, np.float32))
-
-    def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._run("run_rgb", fitting(self._interface, image, np.uint8))
-
-    def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-        begin = time.perf_counter_ns()
-        logits = self.run(x)
-        return logits, time.perf_counter_ns() - begin
-
-    def layers(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> list[LayerRun]:
-        name = "run_rgb" if np.asarray(x).dtype == np.uint8 else "run"
-        images = fitting(self._interface, x, np.uint8 if name == "run_rgb" else np.float32)
-        seen: list[LayerRun] = []
-        observer = _OBSERVER(lambda _, layer: seen.append(_copy_layer(layer.contents)))
-        observe = self._function("observe")
-        observe(self._alive(), observer, None)
-        try:
-            self._run(name, images)
-        finally:
-            observe(self._alive(), None, None)
-        return seen
-
     def close(self) -> None:
         context, self._context = self._context, ctypes.c_void_p()
         if context:
@@ -126,7 +105,7 @@ class Network(RunnableNetwork):
             self.close()
 
     def _function(self, name: str, result: Any = ctypes.c_int) -> Any:
-        symbol = f"{self._interface.identifier}_{name}"
+        symbol = f"{self._build.interface.identifier}_{name}"
         try:
             function = self._library[symbol]
         except AttributeError as error:
@@ -139,14 +118,27 @@ class Network(RunnableNetwork):
             raise LibraryError(f"{self.directory}: the network is closed")
         return self._context
 
-    def _run(self, name: str, images: NDArray[Any]) -> NDArray[np.float32]:
-        logits = np.empty(self.output_shape, np.float32)
-        status = self._function(name)(
-            self._alive(), ctypes.c_void_p(images.ctypes.data), ctypes.c_void_p(logits.ctypes.data)
-        )
+    def _run(self, x: Any, pixel: Pixel, seen: list[LayerRun] | None = None) -> tuple[list[NDArray[np.float32]], int]:
+        begin = time.perf_counter_ns()
+        images = fitting(self._build, x, pixel)
+        outputs = [np.empty(shape, np.float32) for shape in self.output_shapes.values()]
+        arguments = [ctypes.c_void_p(array.ctypes.data) for array in (images, *outputs)]
+        with contextlib.nullcontext() if seen is None else self._observed(seen):
+            status = self._function("run_rgb" if pixel is np.uint8 else "run")(self._alive(), *arguments)
         if status != OK:
             raise LibraryError(f"{self.directory}: {self._message(status)}")
-        return logits
+        return outputs, time.perf_counter_ns() - begin
+
+    @contextlib.contextmanager
+    def _observed(self, seen: list[LayerRun]) -> Iterator[None]:
+        """Adds the layers of the runs within to ``seen``."""
+        observer = _OBSERVER(lambda _, layer: seen.append(_copy_layer(layer.contents)))
+        observe = self._function("observe")
+        observe(self._alive(), observer, None)
+        try:
+            yield
+        finally:
+            observe(self._alive(), None, None)
 
     def _message(self, status: int) -> str:
         return cast(bytes, self._function("message", ctypes.c_char_p)(status)).decode()
@@ -171,30 +163,48 @@ def cpu_name() -> str:
     return names[0] if names else "unknown processor"
 
 
-def _open_library(interface: Interface) -> ctypes.CDLL:
-    path = must_exist(interface.shared_library)
-    if interface.architecture != platform.machine():
+def _open_library(build: Build) -> ctypes.CDLL:
+    path, here = must_exist(build.shared_library), _architecture_here()
+    if build.architecture != here:
         raise LibraryError(
-            f"{interface.directory}: built for {interface.architecture} ({interface.triple}), but this machine is "
-            f"{platform.machine()}: give the command `--runner qemu`, or `--runner ssh:USER@HOST` for a board"
+            f"{build.directory}: built for {build.architecture} ({build.manifest.target.triple}), but this machine is "
+            f"{here}: give the command `--runner qemu`, or `--runner ssh:USER@HOST` for a board"
         )
-    if not _is_whole(path):
-        raise LibraryError(f"{path}: damaged or cut short; build the library again")
+    found = _architecture_of(path)
+    if found != build.architecture:
+        raise LibraryError(f"{path}: is for {found}, not for {build.architecture}; build the library again")
     try:
         return ctypes.CDLL(str(path.resolve()))
     except OSError as error:
         raise LibraryError(f"{path}: cannot be loaded: {error}") from error
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a 64-bit ELF file reaches to the end of its section headers: the system's loader dies of less."""
+_ARCHITECTURES = {(1, 3): "i686", (1, 40): "armv7l", (2, 62): "x86_64", (2, 183): "aarch64", (2, 243): "riscv64"}
+"""As ``uname -m`` names them, by class (1: 32 bits, 2: 64) and machine in an ELF file's header."""
+
+
+def _architecture_of(path: Path) -> str:
+    """What an ELF file is for. LibraryError where it ends before its section headers do: it was cut short.
+
+    The system's loader crashes on some of those.
+    """
     with path.open("rb") as file:
         head = file.read(64)
-    if len(head) < 64 or head[:5] != b"\x7fELF\x02":
-        return False
-    sections, size, count = struct.unpack_from("<40xQ10xHH", head)
-    needed: int = sections + size * count
-    return path.stat().st_size >= needed
+    if len(head) == 64 and head[:4] == b"\x7fELF" and head[4] in (1, 2) and head[5] in (1, 2):
+        bits, order = head[4], "<>"[head[5] - 1]
+        (machine,) = struct.unpack_from(f"{order}18xH", head)
+        sections, size, count = struct.unpack_from(f"{order}{'32xI10xHH' if bits == 1 else '40xQ10xHH'}", head)
+        if path.stat().st_size >= sections + size * count:
+            return _ARCHITECTURES.get((bits, machine), f"ELF machine {machine}, {32 * bits} bits")
+    raise LibraryError(f"{path}: damaged or cut short; build the library again")
+
+
+def _architecture_here() -> str:
+    """That of this Python: a 32-bit one may run under a 64-bit kernel, whose ``uname -m`` says 64 bits."""
+    try:
+        return _architecture_of(Path("/proc/self/exe"))
+    except (OSError, LibraryError):  # no Linux: nothing is built for it
+        return platform.machine()
 
 
 def _copy_layer(layer: Any) -> LayerRun:

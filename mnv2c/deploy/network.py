@@ -1,7 +1,7 @@
-"""A built library that can be run, wherever it runs: what ``mnv2c.deploy.native`` and ``mnv2c.deploy.opening`` share.
+"""A built library that can be run, wherever it runs: what ``deploy.native`` and ``deploy.peer`` share.
 
-What comes in: the manifest of a build directory, the arrays and options that a caller gives. What goes out: the
-library's ``Interface``, arrays that fit it, and LibraryErrors that say what does not.
+What comes in: a build directory, the arrays and options that a caller gives. What goes out: a ``Build``, arrays that
+fit it, and LibraryErrors that say what does not.
 """
 
 from __future__ import annotations
@@ -10,25 +10,27 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2c.deploy.manifest import MANIFEST, read_manifest
+from mnv2c.deploy.manifest import Interface, Manifest, read_manifest
 from mnv2c.errors import LibraryError
 
 OK = 0  # statuses of the C interface, see its header
 _THREADS, _CPU, _INSTRUCTION_SET = 3, 4, 5
 _MAX_THREADS = 256
 
+Pixel: TypeAlias = type[np.float32] | type[np.uint8]
+"""What the values of an image are: normalised, or raw."""
 
 Opened = TypeVar("Opened", bound="RunnableNetwork")
 
 
 @dataclass(frozen=True)
 class LayerRun:
-    """One layer of one run: ``array`` is what it computed (N, H, W, C), ``nanoseconds`` its wall time."""
+    """One layer of one run: ``array`` is what it computed, float32 (N, H, W, C), ``nanoseconds`` its wall time."""
 
     name: str
     array: NDArray[np.float32]
@@ -37,61 +39,63 @@ class LayerRun:
 
 
 @dataclass(frozen=True)
-class Interface:
-    """What the manifest says of the library in ``directory`` (``codegen.assemble.interface``)."""
+class Build:
+    """A directory that ``mnv2c build`` wrote, and what its manifest says."""
 
     directory: Path
-    identifier: str
-    target: str
-    triple: str
-    instruction_sets: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    manifest: Manifest
+
+    @property
+    def interface(self) -> Interface:
+        """How the library is called."""
+        return self.manifest.interface
 
     @property
     def architecture(self) -> str:
-        """As ``uname -m`` names it."""
-        return self.triple.split("-")[0]
+        """What it is for, as ``uname -m`` names it."""
+        return self.manifest.target.architecture
 
     @property
     def header(self) -> Path:
         """Where a C compiler finds it."""
-        return self.directory / "include" / f"{self.identifier}.h"
+        return self.directory / "include" / f"{self.interface.identifier}.h"
 
     @property
     def shared_library(self) -> Path:
-        return self.directory / "lib" / f"lib{self.identifier}.so"
+        """The file that is loaded."""
+        return self.directory / "lib" / f"lib{self.interface.identifier}.so"
 
     @property
     def static_library(self) -> Path:
-        return self.directory / "lib" / f"lib{self.identifier}.a"
+        """The file that is linked into a program."""
+        return self.directory / "lib" / f"lib{self.interface.identifier}.a"
 
 
 class RunnableNetwork(ABC):
     """A library with a context of its own, here or on another machine. Close it, or use it in a ``with``."""
 
-    def __init__(self, interface: Interface) -> None:
-        self._interface = interface
+    def __init__(self, build: Build) -> None:
+        self._build = build
 
     @property
     def directory(self) -> Path:
         """Where the library was built."""
-        return self._interface.directory
+        return self._build.directory
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
+    def input_shape(self) -> tuple[int, int, int, int]:
         """(batch, height, width, channels)"""
-        return self._interface.input_shape
+        return self._build.interface.input_shape
 
     @property
-    def output_shape(self) -> tuple[int, ...]:
-        """(batch, classes)"""
-        return self._interface.output_shape
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """By name, in the order of the C functions' arguments; ``logits`` has (batch, classes)."""
+        return {output.name: output.shape for output in self._build.interface.outputs}
 
     @property
     def instruction_sets(self) -> tuple[str, ...]:
         """What the library has kernels for, best first."""
-        return self._interface.instruction_sets
+        return self._build.interface.instruction_sets
 
     @property
     @abstractmethod
@@ -109,24 +113,52 @@ class RunnableNetwork(ABC):
         """How many share the work, the caller included."""
 
     @abstractmethod
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (batch, classes) of normalised images, float32 NHWC."""
-
-    @abstractmethod
-    def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits of raw RGB bytes, uint8 NHWC, or HWC where the batch is 1."""
-
-    @abstractmethod
-    def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-        """``run``, and the nanoseconds that it took where it ran."""
-
-    @abstractmethod
-    def layers(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> list[LayerRun]:
-        """Runs once, on floats or on bytes, and returns what every layer computed, in order."""
-
-    @abstractmethod
     def close(self) -> None:
         """Frees the context; afterwards only ``close`` may be called. No other thread may be running it."""
+
+    @abstractmethod
+    def _run(self, x: Any, pixel: Pixel, seen: list[LayerRun] | None = None) -> tuple[list[NDArray[np.float32]], int]:
+        """One run on images of ``pixel``: the outputs in the order of the manifest, and the nanoseconds that it took.
+
+        What every layer computed is added to ``seen`` where there is one.
+        """
+
+    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The one output, such as logits (batch, classes), of normalised images.
+
+        ``x`` is float32 NHWC, or HWC where the batch is 1. LibraryError where it is of another shape or type, a kernel
+        refuses, or there are several ``outputs``.
+        """
+        return self.time(x)[0]
+
+    def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The same of raw RGB bytes: uint8 NHWC, or HWC where the batch is 1."""
+        self._check_one_output("run_rgb")
+        return self._run(image, np.uint8)[0][0]
+
+    def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+        """``run``, and the nanoseconds that it took where it ran."""
+        self._check_one_output("run")
+        (output,), nanoseconds = self._run(x, np.float32)
+        return output, nanoseconds
+
+    def outputs(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Every output by name, float32, of normalised images (float32) or raw RGB bytes (uint8); errors as ``run``."""
+        return dict(zip(self.output_shapes, self._run(x, _pixel(x))[0], strict=True))
+
+    def layers(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> list[LayerRun]:
+        """Runs once, on floats or on bytes, and returns what every layer computed, in order; errors as ``run``."""
+        seen: list[LayerRun] = []
+        self._run(x, _pixel(x), seen)
+        return seen
+
+    def _check_one_output(self, method: str) -> None:
+        names = list(self.output_shapes)
+        if len(names) > 1:
+            raise LibraryError(
+                f"{self.directory}: {method} is for a network with one output, and this one has {len(names)} "
+                f"({', '.join(names)}): use outputs"
+            )
 
     def __enter__(self: Opened) -> Opened:
         return self
@@ -137,25 +169,13 @@ class RunnableNetwork(ABC):
         self.close()
 
 
-def read_interface(directory: Path) -> Interface:
+def read_build(directory: Path) -> Build:
     """LibraryError where ``directory`` is not what ``mnv2c build`` writes."""
-    try:
-        fields = read_manifest(directory)["interface"]
-        return Interface(
-            directory=directory,
-            identifier=str(fields["identifier"]),
-            target=str(fields["target"]),
-            triple=str(fields["triple"]),
-            instruction_sets=tuple(map(str, fields["instruction_sets"])),
-            input_shape=tuple(map(int, fields["input_shape"])),
-            output_shape=tuple(map(int, fields["output_shape"])),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise LibraryError(f"{directory / MANIFEST}: damaged, or not mnv2c's; build the library again") from error
+    return Build(directory, read_manifest(directory))
 
 
 def must_exist(path: Path) -> Path:
-    """``path``, a file of the library."""
+    """``path``, a file of the library; LibraryError where it is missing."""
     if not path.is_file():
         raise LibraryError(f"{path}: missing; build the library again")
     return path
@@ -167,25 +187,28 @@ def check_threads(threads: int) -> None:
         raise LibraryError(f"threads must be a whole number from 1 to {_MAX_THREADS}, got {threads!r}")
 
 
-def fitting(interface: Interface, x: Any, dtype: type[np.float32] | type[np.uint8]) -> NDArray[Any]:
-    """``x`` with a batch axis and contiguous, without a change of values; LibraryError where it is not of the kind."""
-    array, directory = np.asarray(x), interface.directory
-    if array.dtype != dtype:
+def fitting(build: Build, x: Any, pixel: Pixel) -> NDArray[Any]:
+    """``x`` as a contiguous array of the library's input shape, its values unchanged.
+
+    LibraryError where its type is not ``pixel`` or its shape is another; the batch axis may be missing where it is 1.
+    """
+    array, directory, shape = np.asarray(x), build.directory, build.interface.input_shape
+    if array.dtype != pixel:
         raise LibraryError(
-            f"{directory}: expected an array of {np.dtype(dtype)}, got {array.dtype}; see numpy's astype"
+            f"{directory}: expected an array of {np.dtype(pixel)}, got {array.dtype}; see numpy's astype"
         )
-    if interface.input_shape[0] == 1 and array.ndim == 3:
+    if shape[0] == 1 and array.ndim == 3:
         array = array[np.newaxis]
-    if array.shape != interface.input_shape:
-        raise LibraryError(f"{directory}: expected an array of shape {interface.input_shape}, got {array.shape}")
+    if array.shape != shape:
+        raise LibraryError(f"{directory}: expected an array of shape {shape}, got {array.shape}")
     return np.ascontiguousarray(array)
 
 
 def explain_create(
-    interface: Interface, status: int, message: str, *, threads: int, instruction_set: str | None
+    build: Build, status: int, message: str, *, threads: int, instruction_set: str | None
 ) -> LibraryError:
     """Why there is no context; ``message`` is the library's own for ``status``."""
-    names = ", ".join(interface.instruction_sets)
+    names = ", ".join(build.interface.instruction_sets)
     if status == _CPU and instruction_set is None:
         message = f"this processor has none of the library's instruction sets: {names}"
     elif status == _CPU:
@@ -194,4 +217,8 @@ def explain_create(
         message = f"no instruction set {instruction_set!r} in the library; it has {names}"
     elif status == _THREADS:
         message = f"the system would not start {threads} threads; use fewer"
-    return LibraryError(f"{interface.directory}: {message}")
+    return LibraryError(f"{build.directory}: {message}")
+
+
+def _pixel(x: Any) -> Pixel:
+    return np.uint8 if np.asarray(x).dtype == np.uint8 else np.float32

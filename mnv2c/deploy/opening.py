@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mnv2c.deploy.native import Network
-from mnv2c.deploy.network import RunnableNetwork, read_interface
+from mnv2c.deploy.network import RunnableNetwork, read_build
 from mnv2c.deploy.qemu import open_qemu
 from mnv2c.deploy.ssh import Host, open_ssh
 from mnv2c.errors import LibraryError
@@ -37,7 +37,7 @@ def open_network(
     if kind not in ("qemu", "ssh"):
         close = did_you_mean(kind, ("qemu", "ssh"))
         raise LibraryError(f"unknown runner {runner!r}: {f'did you mean {close}?' if close else f'give {FORMS}'}")
-    interface = read_interface(directory)
+    build = read_build(directory)
     if kind == "qemu":
-        return open_qemu(interface, where, threads=threads, instruction_set=instruction_set, report=report)
-    return open_ssh(interface, Host.parse(where), threads=threads, instruction_set=instruction_set, report=report)
+        return open_qemu(build, where, threads=threads, instruction_set=instruction_set, report=report)
+    return open_ssh(build, Host.parse(where), threads=threads, instruction_set=instruction_set, report=report)

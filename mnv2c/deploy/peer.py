@@ -7,6 +7,8 @@ What comes in: the command that starts the program, here or far away. What goes 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import signal
 import struct
 import subprocess
@@ -20,10 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2c.deploy.manifest import Interface
 from mnv2c.deploy.network import (
     OK,
-    Interface,
+    Build,
     LayerRun,
+    Pixel,
     RunnableNetwork,
     check_threads,
     explain_create,
@@ -32,7 +36,7 @@ from mnv2c.deploy.network import (
 )
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.runtime import under_prefix
-from mnv2c.targets import TARGETS
+from mnv2c.targets import target_for
 from mnv2c.toolchain import find_toolchain, link_program
 
 _REQUEST = struct.Struct("<II")  # as in runner.c
@@ -126,17 +130,15 @@ class Peer:
 class RemoteNetwork(RunnableNetwork):
     """A library in a program that ``peer`` talks to."""
 
-    def __init__(
-        self, interface: Interface, peer: Peer, *, processor: str, threads: int, instruction_set: str | None
-    ) -> None:
+    def __init__(self, build: Build, peer: Peer, *, processor: str, threads: int, instruction_set: str | None) -> None:
         """Takes ``peer``, whose program was started with these ``threads`` and ``instruction_set``, and closes it."""
-        super().__init__(interface)
+        super().__init__(build)
         self._peer, self._processor = peer, processor
         try:
             status, _, payload = self._answer()
             text = payload.decode(errors="replace")
             if status != OK:
-                raise explain_create(interface, status, text, threads=threads, instruction_set=instruction_set)
+                raise explain_create(build, status, text, threads=threads, instruction_set=instruction_set)
             self._instruction_set, number = text.split()
             self._threads = int(number)
         except BaseException:
@@ -155,31 +157,18 @@ class RemoteNetwork(RunnableNetwork):
     def threads(self) -> int:
         return self._threads
 
-    def run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.time(x)[0]
-
-    def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._run(fitting(self._interface, image, np.uint8))[0]
-
-    def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-        return self._run(fitting(self._interface, x, np.float32))
-
-    def layers(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> list[LayerRun]:
-        rgb = np.asarray(x).dtype == np.uint8
-        seen: list[LayerRun] = []
-        self._run(fitting(self._interface, x, np.uint8 if rgb else np.float32), seen)
-        return seen
-
     def close(self) -> None:
         self._peer.close()
 
-    def _run(self, images: NDArray[Any], seen: list[LayerRun] | None = None) -> tuple[NDArray[np.float32], int]:
-        """Logits and nanoseconds; the layers are added to ``seen`` where there is one."""
-        self._peer.send(_REQUEST.pack(images.dtype == np.uint8, seen is not None), images.tobytes())
+    def _run(self, x: Any, pixel: Pixel, seen: list[LayerRun] | None = None) -> tuple[list[NDArray[np.float32]], int]:
+        images = fitting(self._build, x, pixel)
+        self._peer.send(_REQUEST.pack(pixel is np.uint8, seen is not None), images.tobytes())
         status, nanoseconds, payload = self._answer(seen)
         if status != OK:
             raise LibraryError(f"{self.directory}: {payload.decode(errors='replace')}")
-        return np.frombuffer(payload, "<f4").reshape(self.output_shape).copy(), nanoseconds
+        parts = np.split(np.frombuffer(payload, "<f4"), _starts(self._build.interface)[1:])
+        shapes = self.output_shapes.values()
+        return [part.reshape(shape).copy() for part, shape in zip(parts, shapes, strict=True)], nanoseconds
 
     def _answer(self, seen: list[LayerRun] | None = None) -> tuple[int, int, bytes]:
         """Status, nanoseconds and payload, after the answers of layers."""
@@ -204,9 +193,14 @@ def _layer(payload: bytes, nanoseconds: int) -> LayerRun:
     return LayerRun(payload[_LAYER.size + 4 * count :].decode(), array, nanoseconds, macs)
 
 
+def _starts(interface: Interface) -> list[int]:
+    """Where each output begins in the answer, in floats: they stand one after the other."""
+    return list(itertools.accumulate((math.prod(output.shape) for output in interface.outputs[:-1]), initial=0))
+
+
 def one_request(interface: Interface) -> bytes:
     """What asks the program to run floats, all zero, once."""
-    return _REQUEST.pack(0, 0) + bytes(4 * int(np.prod(interface.input_shape)))
+    return _REQUEST.pack(0, 0) + bytes(4 * math.prod(interface.input_shape))
 
 
 def arguments(threads: int, instruction_set: str | None) -> list[str]:
@@ -215,16 +209,25 @@ def arguments(threads: int, instruction_set: str | None) -> list[str]:
     return [str(threads), *([] if instruction_set is None else [instruction_set])]
 
 
-def link_runner(interface: Interface, directory: Path, *, static: bool) -> Path:
-    """Makes the program in ``directory``, with the library inside or, not ``static``, to lie beside it; its path."""
-    same = [target for target in TARGETS if target.triple == interface.triple]
-    if not same:
-        raise LibraryError(f"{interface.directory}: this mnv2c knows no target {interface.target}; build it again")
-    target = next((target for target in same if target.name == interface.target), same[0])  # `native` is none of them
+def runner_source(interface: Interface) -> str:
+    """``runner.c`` for one library: the outputs, which it writes into one array, are passed by their own pointers."""
+    floats = sum(math.prod(output.shape) for output in interface.outputs)
+    pointers = ", ".join(f"outputs + {start}" for start in _starts(interface))
     source = (resources.files("mnv2c.deploy") / "runner.c").read_text(encoding="utf-8")
-    (directory / "runner.c").write_text(under_prefix(source, interface.identifier), encoding="utf-8")
-    library = must_exist(interface.static_library if static else interface.shared_library)
-    include = must_exist(interface.header).parent.resolve()
+    return f"#define OUTPUT_FLOATS {floats}\n#define OUTPUT_POINTERS {pointers}\n" + under_prefix(
+        source, interface.identifier
+    )
+
+
+def link_runner(build: Build, directory: Path, *, static: bool) -> Path:
+    """Makes the program in ``directory``, with the library inside or, not ``static``, to lie beside it; its path.
+
+    LibraryError where a file of the library is missing, TargetError where its target is unknown, ToolError from zig.
+    """
+    target = target_for(build.manifest.target.name, build.manifest.target.triple)
+    (directory / "runner.c").write_text(runner_source(build.interface), encoding="utf-8")
+    library = must_exist(build.static_library if static else build.shared_library)
+    include = must_exist(build.header).parent.resolve()
     flags = [f"-I{include}", *([] if static else ["-Wl,-rpath,$ORIGIN"])]
     inputs = ("runner.c", str(library.resolve()))
     link_program(find_toolchain(target), directory, inputs, output=PROGRAM, static=static, flags=flags)

@@ -9,29 +9,29 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mnv2c.deploy.network import Interface
+from mnv2c.deploy.network import Build
 from mnv2c.deploy.peer import LINKING, Ending, Peer, RemoteNetwork, arguments, link_runner
 from mnv2c.toolchain import find_qemu
 
 
 def open_qemu(
-    interface: Interface, cpu: str, *, threads: int, instruction_set: str | None, report: Callable[[str], None]
+    build: Build, cpu: str, *, threads: int, instruction_set: str | None, report: Callable[[str], None]
 ) -> RemoteNetwork:
     """``cpu`` is qemu's name for a core; empty for one that has everything."""
     told = arguments(threads, instruction_set)
-    qemu = find_qemu(interface.architecture)
+    qemu = find_qemu(build.architecture)
     processor = f"qemu ({cpu})" if cpu else "qemu"
 
     def explain(ending: Ending) -> str:
         if "unable to find CPU model" in ending.last_line:
             return f"--runner qemu:{cpu}: qemu knows no such core; `{qemu} -cpu help` lists them"
-        return f"{interface.directory} on {processor}: {ending}"
+        return f"{build.directory} on {processor}: {ending}"
 
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
         report(LINKING)
-        program = link_runner(interface, Path(name), static=True)
+        program = link_runner(build, Path(name), static=True)
         command = [qemu, *(["-cpu", cpu] if cpu else []), str(program), *told]
         # Once the program has answered it is in memory, and its file may go.
         return RemoteNetwork(
-            interface, Peer(command, explain), processor=processor, threads=threads, instruction_set=instruction_set
+            build, Peer(command, explain), processor=processor, threads=threads, instruction_set=instruction_set
         )

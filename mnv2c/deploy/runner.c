@@ -1,7 +1,8 @@
 /*
- * Runs the library for somebody on another machine: runner THREADS [INSTRUCTION_SET]. Answers first whether a context
+ * Runs the library for a program on another machine: runner THREADS [INSTRUCTION_SET]. Answers first whether a context
  * could be created, then reads requests from stdin and writes answers to stdout until stdin ends. All numbers are
- * little-endian; mnv2c/deploy/peer.py is the other side.
+ * little-endian; mnv2c/deploy/peer.py is the other side, and puts two definitions in front of this text: OUTPUT_FLOATS, of
+ * all outputs together, and OUTPUT_POINTERS, the arguments of mnv2c_run that say where in `outputs` each begins.
  */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include <stdio.h>
@@ -20,7 +21,7 @@ struct request { /* the image follows: float or, where rgb is not 0, uint8_t */
     uint32_t observe; /* not 0: an answer per layer comes before the run's own */
 };
 
-/* `payload` bytes follow. OK: instruction set and threads in use; the logits. Otherwise: the status in words. */
+/* `payload` bytes follow. OK: instruction set and threads in use; the outputs, one after the other. Otherwise: the status in words. */
 struct answer {
     uint32_t magic;
     int32_t status;
@@ -36,12 +37,12 @@ struct layer {
 
 enum { ANSWER = 0x4132766d, LAYER = 0x4c32766d }; /* "mv2A", "mv2L" */
 
-static float image[MNV2C_HEIGHT * MNV2C_WIDTH * MNV2C_CHANNELS];
-static float logits[MNV2C_CLASSES];
+static float image[MNV2C_BATCH * MNV2C_HEIGHT * MNV2C_WIDTH * MNV2C_CHANNELS];
+static float outputs[OUTPUT_FLOATS];
 
 static void put(const void *data, size_t size)
 {
-    if (fwrite(data, 1, size, stdout) != size) exit(EXIT_FAILURE); /* nobody is there any more */
+    if (fwrite(data, 1, size, stdout) != size) exit(EXIT_FAILURE); /* the reader has gone */
 }
 
 static void put_answer(int status, uint64_t nanoseconds, const void *payload, size_t size)
@@ -87,11 +88,11 @@ static void serve(mnv2c_context *context)
         if (fread(image, 1, size, stdin) != size) return;
         mnv2c_observe(context, request.observe ? put_layer : NULL, NULL);
         uint64_t start = now();
-        int status = request.rgb ? mnv2c_run_rgb(context, (const uint8_t *)image, logits)
-                                 : mnv2c_run(context, image, logits);
+        int status = request.rgb ? mnv2c_run_rgb(context, (const uint8_t *)image, OUTPUT_POINTERS)
+                                 : mnv2c_run(context, image, OUTPUT_POINTERS);
         uint64_t nanoseconds = now() - start;
         if (status == MNV2C_OK)
-            put_answer(status, nanoseconds, logits, sizeof logits);
+            put_answer(status, nanoseconds, outputs, sizeof outputs);
         else
             put_failure(status);
     }

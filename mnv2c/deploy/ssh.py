@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnv2c.deploy.network import Interface
+from mnv2c.deploy.network import Build
 from mnv2c.deploy.peer import LINKING, PROGRAM, Ending, Peer, RemoteNetwork, arguments, link_runner
 from mnv2c.errors import LibraryError, ToolError
 
@@ -57,7 +57,7 @@ class Host:
 
 
 def open_ssh(
-    interface: Interface, host: Host, *, threads: int, instruction_set: str | None, report: Callable[[str], None]
+    build: Build, host: Host, *, threads: int, instruction_set: str | None, report: Callable[[str], None]
 ) -> RemoteNetwork:
     """Copies the library there and starts it."""
     told = arguments(threads, instruction_set)
@@ -69,42 +69,42 @@ def open_ssh(
     report(f"connect to {host.name}")
     peer = Peer(
         [ssh, *_OPTIONS, *port, "--", host.name, f"exec sh -c {shlex.quote(script)}"],
-        lambda ending: _explain(interface, host, ending),
+        lambda ending: _explain(build, host, ending),
     )
     try:
-        processor = _greet(interface, host, peer)
+        processor = _greet(build, host, peer)
         report(LINKING)
-        archive = _archive(interface)
+        archive = _archive(build)
         peer.send(b"%d\n" % len(archive), archive)
     except BaseException:
         peer.close()
         raise
-    return RemoteNetwork(interface, peer, processor=processor, threads=threads, instruction_set=instruction_set)
+    return RemoteNetwork(build, peer, processor=processor, threads=threads, instruction_set=instruction_set)
 
 
-def _greet(interface: Interface, host: Host, peer: Peer) -> str:
+def _greet(build: Build, host: Host, peer: Peer) -> str:
     """The host's name and machine, for people; LibraryError where it cannot run the library."""
     while not (line := peer.receive_line()).startswith(_GREETING):
         pass  # what the user's shell says at its start
     machine, _, name = line.removeprefix(_GREETING).decode(errors="replace").strip().partition(" ")
-    if machine not in _RUNS.get(interface.architecture, ()):
+    if machine not in _RUNS.get(build.architecture, ()):
         raise LibraryError(
-            f"{interface.directory}: built for {interface.architecture} ({interface.triple}), but {host.name} is "
+            f"{build.directory}: built for {build.architecture} ({build.manifest.target.triple}), but {host.name} is "
             f"{machine or 'unknown'}"
         )
     return f"{host.name} ({name or machine})"
 
 
-def _archive(interface: Interface) -> bytes:
+def _archive(build: Build) -> bytes:
     """The program and the library it opens, as a tar."""
     content = io.BytesIO()
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as name, tarfile.open(fileobj=content, mode="w") as archive:
-        archive.add(link_runner(interface, Path(name), static=False), PROGRAM)
-        archive.add(interface.shared_library, interface.shared_library.name)
+        archive.add(link_runner(build, Path(name), static=False), PROGRAM)
+        archive.add(build.shared_library, build.shared_library.name)
     return content.getvalue()
 
 
-def _explain(interface: Interface, host: Host, ending: Ending) -> str:
+def _explain(build: Build, host: Host, ending: Ending) -> str:
     """ssh itself ends with 255; a shell with 126 or 127 where it cannot start the program."""
     if ending.status == 255:
         advice = ""
@@ -113,7 +113,7 @@ def _explain(interface: Interface, host: Host, ending: Ending) -> str:
         return f"ssh to {host.name}: {ending.last_line or 'the connection was lost'}{advice}"
     if ending.status in (126, 127):
         return (
-            f"{interface.directory}: {host.name} cannot start programs for {interface.triple} ({ending.last_line}); "
-            "for a 32-bit system build with --target armv7"
+            f"{build.directory}: {host.name} cannot start programs for {build.manifest.target.triple} "
+            f"({ending.last_line}); for a 32-bit system build with --target armv7"
         )
-    return f"{interface.directory} on {host.name}: {ending}"
+    return f"{build.directory} on {host.name}: {ending}"

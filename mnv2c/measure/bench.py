@@ -24,7 +24,7 @@ from mnv2c.ir.graph import Array
 from mnv2c.measure.engines import Engine, library_engine, other_engine
 from mnv2c.measure.peak import PeakMeter
 from mnv2c.measure.validate import seeded_images
-from mnv2c.targets import TARGETS
+from mnv2c.targets import instruction_set_named
 
 RUNS = 4
 ROUNDS = 50
@@ -161,11 +161,8 @@ def _layer_times(observed: Observed, peak: float) -> tuple[LayerTime, ...]:
 
 def _meter(net: RunnableNetwork) -> PeakMeter:
     """The machine's peak in the instruction set that the library uses."""
-    for target in TARGETS:
-        for cpu in target.instruction_sets:
-            if cpu.name == net.instruction_set:
-                return PeakMeter(target.zig_triple, cpu, threads=net.threads)
-    raise LibraryError(f"{net.directory}: this mnv2c knows no instruction set {net.instruction_set}; build it again")
+    target, isa = instruction_set_named(net.instruction_set)
+    return PeakMeter(target.zig_triple, isa, threads=net.threads)
 
 
 def to_json(result: Bench) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_program import HEIGHT, WIDTH, baseline_target, extra_files, reference, tiny_program
+from tiny_program import HEIGHT, WIDTH, baseline_target, reference, tiny_manifest, tiny_program
 
 from mnv2c.codegen.assemble import assemble
 
@@ -31,7 +31,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     workload = tmp_path_factory.mktemp("kernels")
     program = tiny_program(workload, target=baseline_target())
     directory = tmp_path_factory.mktemp("build") / "tiny"
-    assemble(program, extra=extra_files(program)).write(directory)
+    assemble(program, tiny_manifest(program), extra={}).write(directory)
     moved = tmp_path_factory.mktemp("moved") / "with a space"  # everything in it is relative
     directory.rename(moved)
     return Built(moved, workload / "tiny_1_0_v2.c")
@@ -115,7 +115,7 @@ def test_the_example_says_what_is_wrong(built: Built, tmp_path: Path) -> None:
 
 def test_two_libraries_in_one_program(built: Built, tmp_path: Path) -> None:
     other = tiny_program(tmp_path, identifier="tiny_2_0", target=baseline_target())
-    assemble(other, extra=extra_files(other)).write(tmp_path / "other")
+    assemble(other, tiny_manifest(other), extra={}).write(tmp_path / "other")
     (tmp_path / "main.c").write_text(
         '#include "tiny_1_0.h"\n#include "tiny_2_0.h"\n'
         "int main(void) { tiny_1_0_context *a; tiny_2_0_context *b;\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import random
@@ -12,20 +13,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
-from command_line import REPOSITORY
-from tiny_program import baseline_target, extra_files, tiny_program
+from command_line import REPOSITORY, SPECS, mnv2c
+from tiny_program import baseline_target, tiny_manifest, tiny_program
 
 from mnv2c.codegen.assemble import assemble
 from mnv2c.codegen.header import FUNCTIONS
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.program import Program
+from mnv2c.deploy.manifest import Manifest
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.toolchain import ZIG_PACKAGE, compile_c, find_cc, find_zig, link_shared
 
-OURS = {"manifest.json": b"{}", "lib/a": b"one", "include/b.h": b"two"}
+Small = Callable[..., Library]
+OURS = {"lib/a": b"one", "include/b.h": b"two"}
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +39,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 
 @pytest.fixture(scope="module")
+def small(program: Program) -> Small:
+    """A library of a few files and a real manifest: ``small({"lib/old": b""})`` has one more."""
+    manifest = tiny_manifest(program)
+    return lambda more=MappingProxyType({}): Library.of({**OURS, **more}, manifest)
+
+
+@pytest.fixture(scope="module")
 def library(program: Program) -> Library:
-    return assemble(program, extra=extra_files(program))
+    return assemble(program, tiny_manifest(program), extra={})
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +82,11 @@ def test_holds_what_a_person_deploys(library: Library) -> None:
     }
 
 
-def test_the_same_inputs_give_the_same_bytes(program: Program, library: Library, tmp_path: Path) -> None:
-    again = assemble(tiny_program(tmp_path), extra=extra_files(program))
+def test_the_same_inputs_give_the_same_bytes(program: Program, library: Library, small: Small, tmp_path: Path) -> None:
+    again = assemble(tiny_program(tmp_path), tiny_manifest(program), extra={})
     assert again.digest == library.digest
     assert dict(again.files) == dict(library.files)
-    assert Library({**OURS, "lib/a": b"two"}).digest != Library(OURS).digest
+    assert small({"lib/a": b"two"}).digest != small().digest
 
 
 def test_nothing_says_where_it_was_built(library: Library) -> None:
@@ -116,7 +128,11 @@ def test_needs_no_more_than_an_old_c_library(built: Path) -> None:
 def test_weights_are_stored_once_and_read_only(program: Program, built: Path) -> None:
     content = (built / "lib/libtiny_1_0.so").read_bytes()
     assert content.count(program.weights) == 1
-    assert program.weights in content[: len(content)]
+    place = content.index(program.weights)
+    segments = [line.split() for line in output_of("readelf", "-lW", built / "lib/libtiny_1_0.so").splitlines()]
+    loaded = [words for words in segments if words[:1] == ["LOAD"]]  # offset, two addresses, size in the file, ...
+    (holder,) = [words for words in loaded if 0 <= place - int(words[1], 16) < int(words[4], 16)]
+    assert "W" not in "".join(holder[6:-1])
     assert not (built / "weights.bin").exists()
 
 
@@ -136,11 +152,11 @@ def test_sources_compile_without_a_warning(built: Path) -> None:
 
 def test_a_program_that_breaks_its_contract(program: Program) -> None:
     with pytest.raises(ValueError, match="lacks the prefix other_"):
-        assemble(dataclasses.replace(program, identifier="other"), extra={})
+        assemble(dataclasses.replace(program, identifier="other"), tiny_manifest(program), extra={})
     with pytest.raises(ValueError, match="not a C identifier"):
-        assemble(dataclasses.replace(program, identifier="1.0"), extra={})
+        assemble(dataclasses.replace(program, identifier="1.0"), tiny_manifest(program), extra={})
     with pytest.raises(ValueError, match="kernels for v4"):
-        assemble(dataclasses.replace(program, kernels=("stem",)), extra={})
+        assemble(dataclasses.replace(program, kernels=("stem",)), tiny_manifest(program), extra={})
 
 
 def test_zig_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,11 +185,11 @@ def files_in(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_write_makes_and_replaces(tmp_path: Path) -> None:
+def test_write_makes_and_replaces(tmp_path: Path, small: Small) -> None:
     target = tmp_path / "deep" / "build"
-    Library({**OURS, "old": b""}).write(target)
-    Library(OURS).write(target)
-    assert files_in(target) == OURS
+    small({"old": b""}).write(target)
+    small().write(target)
+    assert files_in(target) == dict(small().files)
     assert list(target.parent.iterdir()) == [target]
     assert target.stat().st_mode & 0o777 == 0o777 & ~_umask()
 
@@ -184,44 +200,158 @@ def _umask() -> int:
     return mask
 
 
-def test_write_replaces_where_names_cannot_be_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_replaces_where_names_cannot_be_exchanged(
+    tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mnv2c.codegen.library._exchange", lambda one, other: False)
-    Library({**OURS, "old": b""}).write(tmp_path / "build")
-    Library(OURS).write(tmp_path / "build")
-    assert files_in(tmp_path / "build") == OURS
+    small({"old": b""}).write(tmp_path / "build")
+    small().write(tmp_path / "build")
+    assert files_in(tmp_path / "build") == dict(small().files)
     assert list(tmp_path.iterdir()) == [tmp_path / "build"]
 
 
-def test_write_into_an_empty_directory_and_through_a_link(tmp_path: Path) -> None:
+def test_write_into_an_empty_directory_and_through_a_link(tmp_path: Path, small: Small) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    Library(OURS).write(tmp_path / "link")
-    assert files_in(tmp_path / "real") == OURS
+    small().write(tmp_path / "link")
+    assert files_in(tmp_path / "real") == dict(small().files)
     assert (tmp_path / "link").is_symlink()
 
 
-def test_write_spares_what_is_not_ours(tmp_path: Path) -> None:
+def test_write_spares_what_is_not_ours(tmp_path: Path, small: Small) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(LibraryError, match=r"not empty and holds no manifest\.json"):
-        Library(OURS).write(tmp_path)
+    with pytest.raises(LibraryError, match=r"it holds thesis\.tex, which is not part of an earlier build"):
+        small().write(tmp_path)
     with pytest.raises(LibraryError, match="a file of that name is in the way"):
-        Library(OURS).write(tmp_path / "thesis.tex")
+        small().write(tmp_path / "thesis.tex")
     with pytest.raises(LibraryError, match=r"cannot write .*a file on that path"):
-        Library(OURS).write(tmp_path / "thesis.tex" / "build")
+        small().write(tmp_path / "thesis.tex" / "build")
     assert files_in(tmp_path) == {"thesis.tex": b"years of work"}
 
 
+@pytest.mark.parametrize("manifest", ["{}", "", '{"manifest_version": 3, "name": "an extension"}', "[" * 100_000])
+def test_write_spares_other_people_s_manifests(tmp_path: Path, small: Small, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(LibraryError, match=r"it holds manifest\.json, which is not"):
+        small().write(tmp_path)
+    (tmp_path / "work.js").write_text("x")
+    before = files_in(tmp_path)
+    with pytest.raises(LibraryError, match=r"it holds manifest\.json, work\.js, which are not"):
+        small().write(tmp_path)
+    assert files_in(tmp_path) == before
+
+
+def _a_file(build: Path) -> str:
+    (build / "notes.txt").write_text("mine")
+    return r"notes\.txt, which is"
+
+
+def _a_file_beside_ours(build: Path) -> str:
+    (build / "lib" / "mine").write_text("mine")
+    return "lib/mine, which is"
+
+
+def _a_repository(build: Path) -> str:
+    (build / ".git" / "objects").mkdir(parents=True)
+    (build / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    return r"\.git/, which is"
+
+
+def _a_link_for_a_file(build: Path) -> str:
+    (build / "lib" / "a").rename(build.parent / "a")
+    (build / "lib" / "a").symlink_to(build.parent / "a")
+    return "lib/a, which is"
+
+
+def _a_link_for_a_folder(build: Path) -> str:
+    (build / "lib").rename(build.parent / "lib")
+    (build / "lib").symlink_to(build.parent / "lib")
+    return "lib, which is"
+
+
+def _a_link_for_the_manifest(build: Path) -> str:
+    (build / "manifest.json").rename(build.parent / "manifest.json")
+    (build / "manifest.json").symlink_to(build.parent / "manifest.json")
+    return r"include/, lib/, manifest\.json, which are"
+
+
+def _a_folder_for_a_file(build: Path) -> str:
+    (build / "lib" / "a").unlink()
+    (build / "lib" / "a").mkdir()
+    return "lib/a/, which is"
+
+
+def _more_than_is_told(build: Path) -> str:
+    for number in range(5):
+        (build / f"{number}").touch()
+    return "it holds 0, 1, 2 and 2 more, which are"
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        _a_file,
+        _a_file_beside_ours,
+        _a_repository,
+        _a_link_for_a_file,
+        _a_link_for_a_folder,
+        _a_link_for_the_manifest,
+        _a_folder_for_a_file,
+        _more_than_is_told,
+    ],
+)
+def test_write_spares_what_was_added_to_a_build(tmp_path: Path, small: Small, add: Callable[[Path], str]) -> None:
+    small().write(tmp_path / "build")
+    words = add(tmp_path / "build")
+    before = files_in(tmp_path)
+    with pytest.raises(LibraryError, match=words):
+        small({"lib/a": b"new"}).write(tmp_path / "build")
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("out", ["ext", "."])
+def test_build_refuses_before_it_compiles(tmp_path: Path, out: str) -> None:
+    """As a browser extension is: it has a manifest.json too."""
+    (tmp_path / out).mkdir(exist_ok=True)
+    (tmp_path / out / "manifest.json").write_text("{}")
+    (tmp_path / out / "work.js").write_text("x")
+    before = files_in(tmp_path)
+    done = mnv2c("build", SPECS / "mnv2_0.35.yaml", "--out", out, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, "nothing was done before"
+    assert "it holds manifest.json, work.js, which are not part of an earlier build" in done.stderr
+    assert files_in(tmp_path) == before
+
+
+def test_write_spares_what_is_added_while_it_writes(
+    tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small().write(tmp_path / "build")
+    real = Path.write_bytes
+
+    def slow(path: Path, content: bytes) -> int:
+        (tmp_path / "build" / "notes.txt").touch()
+        return real(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", slow)
+    with pytest.raises(LibraryError, match="notes"):
+        small({"lib/a": b"new"}).write(tmp_path / "build")
+    assert set(files_in(tmp_path)) == {"build/notes.txt", *(f"build/{path}" for path in small().files)}
+
+
 @pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only")])
-def test_a_failed_write_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
-    Library(OURS).write(tmp_path / "build")
+def test_a_failed_write_leaves_the_old(
+    tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
+    small().write(tmp_path / "build")
 
     def fail(path: Path, content: bytes) -> int:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(LibraryError, match=words):
-        Library({**OURS, "lib/a": b"new"}).write(tmp_path / "build")
-    assert files_in(tmp_path / "build") == OURS
+        small({"lib/a": b"new"}).write(tmp_path / "build")
+    assert files_in(tmp_path / "build") == dict(small().files)
     assert list(tmp_path.iterdir()) == [tmp_path / "build"]
 
 
@@ -229,18 +359,19 @@ _WRITER = """
 import sys
 from pathlib import Path
 from mnv2c.codegen.library import Library
+from mnv2c.deploy.manifest import read_manifest
+manifest = read_manifest(Path(sys.argv[2]))
 print("ready", flush=True)
 for i in range(10**6):
-    files = {f"{k}/file": str(i).encode() * 1000 for k in range(40)}
-    Library({"manifest.json": b"{}", **files}).write(Path(sys.argv[1]))
+    Library.of({f"{k}/file": str(i).encode() * 1000 for k in range(40)}, manifest).write(Path(sys.argv[1]))
 """
 
 
-def test_killed_at_any_moment_it_is_the_old_or_the_new(tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_is_the_old_or_the_new(tmp_path: Path, built: Path, small: Small) -> None:
     target = tmp_path / "build"
     moments = random.Random(1)
     for _ in range(4):
-        with subprocess.Popen([sys.executable, "-c", _WRITER, target], stdout=subprocess.PIPE) as writer:
+        with subprocess.Popen([sys.executable, "-c", _WRITER, target, built], stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
             writer.stdout.readline()
             time.sleep(0.1 + moments.random() / 10)
@@ -248,18 +379,27 @@ def test_killed_at_any_moment_it_is_the_old_or_the_new(tmp_path: Path) -> None:
         contents = {content for path, content in files_in(target).items() if path != "manifest.json"}
         assert len(contents) == 1
         assert len(files_in(target)) == 41
-    Library(OURS).write(target)
+    small().write(target)
     assert [path.name for path in tmp_path.iterdir()] == ["build"]
 
 
 def test_manifest_tells_the_interface(library: Library) -> None:
     assert json.loads(library.files["manifest.json"])["interface"] == {
         "identifier": "tiny_1_0",
-        "target": "x86",
-        "triple": "x86_64-linux-gnu",
         "instruction_sets": ["v4", "v3", "v2"],
         "input_shape": [1, 40, 6, 3],
-        "output_shape": [1, 7],
+        "outputs": [{"name": "logits", "shape": [1, 7], "dtype": "float32"}],
+    }
+
+
+def test_manifest_tells_the_tasks_and_the_files(program: Program, library: Library) -> None:
+    manifest = Manifest.from_json(library.files["manifest.json"])
+    assert manifest == library.manifest
+    assert {name: kernel.tasks for name, kernel in manifest.kernels["v3"].items()} == {
+        kernel.name: kernel.tasks for kernel in program.kernel_objects[0].kernels
+    }
+    assert manifest.files == {
+        path: hashlib.sha256(content).hexdigest() for path, content in library.files.items() if path != "manifest.json"
     }
 
 

@@ -146,7 +146,7 @@ def _for_arm(content: bytes) -> bytes:
 
 def _manifest_for_arm(content: bytes) -> bytes:
     fields = json.loads(content)
-    fields["interface"]["triple"] = "aarch64-linux-gnu"
+    fields["target"]["triple"] = "aarch64-linux-gnu"
     return json.dumps(fields).encode()
 
 
@@ -180,7 +180,7 @@ COMMANDS: dict[str, Case] = {
     "unknown form": lambda p: (mnv2c("show", SPEC, "--emit", "llvm"), "'llvm'"),
     "json of a form": lambda p: (mnv2c("show", SPEC, "--emit", "ir", "--json"), "--json"),
     "unknown engine": lambda p: (mnv2c("bench", p.library, "--against", "onxruntime"), "did you mean onnxruntime?"),
-    "an unknown runner of tune": lambda p: (mnv2c("tune", SPEC, "--runner", "loacl"), "there are local and static"),
+    "an unknown measure of tune": lambda p: (mnv2c("tune", SPEC, "--measure", "loacl"), "there are local and static"),
     "records of what": lambda p: (mnv2c("records", "show", "--schedules", p.folder), "records show takes a KERNEL"),
     "records of too much": lambda p: (
         mnv2c("records", "list", "dense", "--schedules", p.folder),
@@ -228,7 +228,7 @@ FILES: dict[str, Case] = {
     "an archive without tensors": lambda p: (p.build_mini("--weights", _image_archive(p)), "weights.npz"),
     "somebody's folder for output": lambda p: (
         p.build_mini("--out", _someones_folder(p)),
-        "thesis: the directory is not",
+        "thesis: it holds chapter1.tex, which is not part",
     ),
     "a file for output": lambda p: (p.build_mini("--out", p.file("taken", "x")), "taken"),
     "a place that cannot be written": lambda p: (p.build_mini("--out", "/proc/library"), "/proc/library"),
@@ -237,7 +237,7 @@ FILES: dict[str, Case] = {
     "no zig and no compiler": lambda p: (_without_ziglang(p, "build", p.spec()), "pip install ziglang"),
     "tuning for another machine": lambda p: (
         mnv2c("tune", SPEC, "--target", "arm", "--schedules", p.folder / "s"),
-        "kernels for aarch64 cannot be timed on this machine (x86_64): `--runner static`",
+        "kernels for aarch64 cannot be timed on this machine (x86_64): `--measure static`",
     ),
     "a file for records": lambda p: (
         mnv2c("tune", p.spec(), "--schedules", p.file("taken", "x"), "--trials", "1"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_program import CLASSES, HEIGHT, WIDTH, baseline_target, extra_files, image, reference, tiny_program
+from tiny_program import CLASSES, HEIGHT, WIDTH, baseline_target, image, reference, tiny_manifest, tiny_program
 
 import mnv2c
 from mnv2c.codegen.assemble import assemble
@@ -27,7 +27,7 @@ SHAPE = (1, HEIGHT, WIDTH, 3)
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tiny_program(tmp_path_factory.mktemp("kernels"))
     directory = tmp_path_factory.mktemp("build") / "tiny"
-    assemble(program, extra=extra_files(program)).write(directory)
+    assemble(program, tiny_manifest(program), extra={}).write(directory)
     return directory
 
 
@@ -101,7 +101,7 @@ def test_each_instruction_set_forced(built: Path, name: str) -> None:
 def test_a_processor_with_none_of_the_instruction_sets(tmp_path: Path) -> None:
     future = replace(baseline_target(), instruction_sets=(replace(V2, name="v9"),))
     program = tiny_program(tmp_path, target=future)
-    assemble(program, extra=extra_files(program)).write(tmp_path / "build")
+    assemble(program, tiny_manifest(program), extra={}).write(tmp_path / "build")
     with pytest.raises(LibraryError, match="none of the library's instruction sets: v9"):
         mnv2c.load(tmp_path / "build")
 
@@ -198,7 +198,7 @@ def test_wrong_architecture_and_damaged_library(built: Path, tmp_path: Path) -> 
     with pytest.raises(LibraryError, match="missing; build the library again"):
         mnv2c.load(copy)
     library.touch()
-    manifest["interface"]["triple"] = "riscv64-linux-gnu"
+    manifest["target"]["triple"] = "riscv64-linux-gnu"
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(LibraryError, match="built for riscv64"):
         mnv2c.load(copy)

@@ -247,7 +247,7 @@ def _column_tiles(workload: Pointwise, exact: bool) -> Iterator[int]:
 
 def _most_rows(isa: InstructionSet, vectors: int) -> int:
     """The tallest tile whose accumulators, one row of weights and one pixel fit in the registers together."""
-    spare = 1 if "fma" in isa.features else 2
+    spare = 1 if isa.fused_multiply_add else 2
     return (isa.registers - spare - isa.loads_ahead) // vectors - 1
 
 

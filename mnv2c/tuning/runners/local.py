@@ -21,7 +21,7 @@ from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import TargetError
 from mnv2c.kernels import Schedule, Workload
 from mnv2c.measure.peak import PeakMeter
-from mnv2c.targets import X86, InstructionSet, Target, native_target
+from mnv2c.targets import X86, InstructionSet, Target, instruction_sets_here
 from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.records import MEASURED, Origin
 from mnv2c.tuning.runners import ROUNDS, Trial, fastest
@@ -133,13 +133,13 @@ class _Worker:
 
 def _check_runs_here(target: Target, isa: InstructionSet) -> None:
     """TargetError where this machine cannot time the candidates."""
-    if (target.architecture, platform.machine()) != (X86.architecture, X86.architecture):
+    here = instruction_sets_here()
+    if target.architecture != X86.architecture or not here:
         raise TargetError(
             f"target {target.name}: kernels for {target.architecture} cannot be timed on this machine "
-            f"({platform.machine()}): `--runner static` estimates them, `--rpc` times them on boards"
+            f"({platform.machine()}): `--measure static` estimates them, `--rpc` times them on boards"
         )
-    best = native_target().instruction_sets[0]
-    if X86.instruction_sets.index(isa) < X86.instruction_sets.index(best):
+    if isa not in here:
         raise TargetError(
-            f"target {target.name}: this processor lacks the instruction set {isa.name}; it has {best.name}"
+            f"target {target.name}: this processor lacks the instruction set {isa.name}; it has {here[0].name}"
         )
