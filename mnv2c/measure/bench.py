@@ -22,8 +22,8 @@ from mnv2c.deploy.opening import open_network
 from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
 from mnv2c.measure.engines import Engine, library_engine, other_engine
+from mnv2c.measure.images import seeded_image
 from mnv2c.measure.peak import PeakMeter
-from mnv2c.measure.validate import seeded_images
 from mnv2c.targets import instruction_set_named
 
 RUNS = 4
@@ -84,8 +84,8 @@ def bench(
     LibraryError where an engine computes something else; ToolError where one is missing.
     """
     with open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report) as net:
-        image = seeded_images(1, net.input_shape[1:])["seeded input 0"]
-        x = normalise(directory, image[np.newaxis])
+        batch, *shape = net.input_shape
+        x = normalise(directory, np.stack([seeded_image(index, tuple(shape)) for index in range(batch)]))
         engines = [library_engine(net, x)]
         for name in against:
             report(f"prepare {name}")

@@ -15,6 +15,7 @@ import numpy as np
 from mnv2c.deploy.network import LayerRun
 from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
+from mnv2c.measure.noise import Noise, allowed
 from mnv2c.reference.evaluator import Reference
 
 if TYPE_CHECKING:
@@ -23,30 +24,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """One layer against the edge of the reference; ``error`` is the largest absolute one over all images, ``largest``
-    the edge's largest absolute value."""
+    """One layer against the edge of the reference, over all images.
+
+    ``error`` is the largest absolute one, ``largest`` the edge's largest absolute value, ``noise`` what float32 leaves
+    open there (``measure.noise``): 0 where it was not measured.
+    """
 
     name: str
     edge: str
     error: float
     largest: float
+    noise: float
 
     def diverges(self, tolerance: float) -> bool:
         """Errors count in units of the largest value where that is above 1; NaN diverges."""
-        return not self.error <= tolerance * max(1.0, self.largest)
+        return not self.error <= allowed(tolerance * max(1.0, self.largest), self.noise)
 
 
 class LayerComparer:
-    """``compared`` has every layer of the runs that ``add`` was given."""
+    """``compared`` has every layer of the runs that ``add`` was given.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    Where a layer is further off than ``tolerance``, the noise is measured; with None, never.
+    """
+
+    def __init__(self, model: onnx.ModelProto, *, tolerance: float | None) -> None:
+        self._tolerance = tolerance
+        self._noise = Noise(model, observe=True)
         self._reference = Reference(model, observe=True)
         self._nodes = {node.name: node for node in model.graph.node}
         self._found: dict[str, LayerComparison] = {}
 
     @property
     def compared(self) -> tuple[LayerComparison, ...]:
-        return tuple(self._found.values())
+        """In the order in which the layers run."""
+        return tuple(replace(layer, noise=self._noise.of(layer.edge)) for layer in self._found.values())
 
     def add(self, x: Array, layers: Sequence[LayerRun]) -> None:
         """``layers`` are of a run on ``x``, N x H x W x 3. LibraryError where the reference has no such layer."""
@@ -55,10 +66,13 @@ class LayerComparer:
             edge, wanted = self._wanted(layer.name, edges)
             fits = layer.array.size == wanted.size
             error = largest(layer.array.reshape(wanted.shape) - wanted.astype(np.float64)) if fits else np.inf
-            before = self._found.setdefault(layer.name, LayerComparison(layer.name, edge, 0.0, 0.0))
+            before = self._found.setdefault(layer.name, LayerComparison(layer.name, edge, 0.0, 0.0, 0.0))
             self._found[layer.name] = replace(
                 before, error=largest([before.error, error]), largest=largest([before.largest, largest(wanted)])
             )
+        tolerance = self._tolerance
+        if tolerance is not None and any(layer.diverges(tolerance) for layer in self._found.values()):
+            self._noise.add(x, edges)
 
     def _wanted(self, layer: str, edges: Mapping[str, Array]) -> tuple[str, Array]:
         """The reference's edge that a layer equals, with what the passes have fused into it, and its value.

@@ -24,7 +24,7 @@ from mnv2c.deploy.opening import open_network
 from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork
 from mnv2c.deploy.ssh import Host
 from mnv2c.errors import LibraryError, ToolError
-from mnv2c.measure.validate import seeded_images
+from mnv2c.measure.images import seeded_image
 from mnv2c.toolchain import find_cc, find_qemu
 
 
@@ -36,7 +36,7 @@ def need_qemu(architecture: str = "aarch64") -> None:
 
 
 def pixels_for(net: RunnableNetwork) -> Any:
-    return seeded_images(1, net.input_shape[1:])["seeded input 0"]
+    return seeded_image(0, net.input_shape[1:])
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from test_consumers import call, need
 from test_library import output_of
 
 import mnv2c
-from mnv2c.measure.validate import seeded_images
+from mnv2c.measure.images import seeded_image
 from mnv2c.targets import ARM, ARMV7, Target
 from mnv2c.toolchain import find_qemu, find_toolchain, link_program
 
-PIXELS = seeded_images(1, (RESOLUTION, RESOLUTION, 3), seed=7)["seeded input 0"]
+PIXELS = seeded_image(0, (RESOLUTION, RESOLUTION, 3), seed=7)
 NAME = "mnv2_0_35"
 
 
