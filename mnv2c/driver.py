@@ -42,7 +42,7 @@ def build(
 ) -> Library:
     """The library of ``spec`` for ``target``, tuned as the records in ``schedules`` say; by rule where that is None.
 
-    ``report`` hears what is being done, a line per stage. WeightsError, TargetError, ToolError, RecordError: as the
+    ``report`` is told what is being done, a line per stage. WeightsError, TargetError, ToolError, RecordError: as the
     stages raise them.
     """
     from mnv2c.backends.relax.emit import emit

@@ -170,10 +170,10 @@ def _open_library(build: Build) -> ctypes.CDLL:
             f"{build.directory}: built for {build.architecture} ({build.manifest.target.triple}), but this machine is "
             f"{here}: give the command `--runner qemu`, or `--runner ssh:USER@HOST` for a board"
         )
-    found = _architecture_of(path)
-    if found != build.architecture:
-        raise LibraryError(f"{path}: is for {found}, not for {build.architecture}; build the library again")
     try:
+        found = _architecture_of(path)
+        if found != build.architecture:
+            raise LibraryError(f"{path}: is for {found}, not for {build.architecture}; build the library again")
         return ctypes.CDLL(str(path.resolve()))
     except OSError as error:
         raise LibraryError(f"{path}: cannot be loaded: {error}") from error

@@ -1,7 +1,7 @@
 """The engines that ``mnv2c bench`` times: the library itself and others, each with threads set exactly.
 
 What comes in: a build directory and one normalised NHWC image. What goes out: ``Engine`` values whose ``run`` computes
-the logits and says how long that took. The others run the library's own ONNX reference, and are given the image in the
+every output and says how long that took. The others run the library's own ONNX reference, and are given the image in the
 order of axes that they prefer, so that the comparison is not won there: onnxruntime and openvino NCHW, without the
 model's first transposition, LiteRT NHWC.
 """
@@ -31,13 +31,16 @@ OTHERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-ed
 """What a library can be compared with, and the package that brings it."""
 
 
+Outputs = dict[str, Array]
+
+
 @dataclass(frozen=True)
 class Engine:
-    """``run`` computes the logits of the one image that the engine was made for; with them, its nanoseconds."""
+    """``run`` computes the outputs, by name, of the images that the engine was made for; with them, its nanoseconds."""
 
     name: str
     version: str
-    run: Callable[[], tuple[Array, int]]
+    run: Callable[[], tuple[Outputs, int]]
 
 
 def library_engine(net: RunnableNetwork, x: Array) -> Engine:
@@ -69,7 +72,7 @@ def _onnxruntime(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: pixels}
-    return Engine("onnxruntime", onnxruntime.__version__, _timed(lambda: session.run(None, feeds)[0]))
+    return Engine("onnxruntime", onnxruntime.__version__, _timed(model, lambda: session.run(None, feeds)))
 
 
 def _openvino(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
@@ -86,11 +89,13 @@ def _openvino(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
     request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
     request.set_input_tensor(openvino.Tensor(pixels))
 
-    def run() -> Array:
-        request.infer()
-        return np.array(request.get_output_tensor().data)
+    outputs = range(len(model.graph.output))
 
-    return Engine("openvino", openvino.__version__.split("-")[0], _timed(run))
+    def run() -> list[Array]:
+        request.infer()
+        return [np.array(request.get_output_tensor(index).data) for index in outputs]
+
+    return Engine("openvino", openvino.__version__.split("-")[0], _timed(model, run))
 
 
 def _litert(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
@@ -101,20 +106,24 @@ def _litert(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
     interpreter = Interpreter(model_content=write_tflite(model), num_threads=threads)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
-    logits = interpreter.get_output_details()[0]["index"]
+    outputs = [details["index"] for details in interpreter.get_output_details()]
 
-    def run() -> Array:
+    def run() -> list[Array]:
         interpreter.invoke()
-        return np.array(interpreter.get_tensor(logits))
+        return [interpreter.get_tensor(index) for index in outputs]
 
-    return Engine("litert", ai_edge_litert.__version__, _timed(run))
+    return Engine("litert", ai_edge_litert.__version__, _timed(model, run))
 
 
-def _timed(run: Callable[[], Array]) -> Callable[[], tuple[Array, int]]:
-    def timed_run() -> tuple[Array, int]:
+def _timed(model: onnx.ModelProto, run: Callable[[], list[Array]]) -> Callable[[], tuple[Outputs, int]]:
+    """``run`` gives the outputs of ``model`` in their order."""
+    names = [output.name for output in model.graph.output]
+
+    def timed_run() -> tuple[Outputs, int]:
         begin = time.perf_counter_ns()
-        logits = run()
-        return logits, time.perf_counter_ns() - begin
+        outputs = run()
+        nanoseconds = time.perf_counter_ns() - begin
+        return dict(zip(names, outputs, strict=True)), nanoseconds
 
     return timed_run
 

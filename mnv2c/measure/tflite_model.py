@@ -38,7 +38,7 @@ def write_tflite(model: onnx.ModelProto) -> bytes:
 class _Translation:
     """``_tensors`` has the LiteRT tensor of every ONNX edge so far; edges inside a fused operator have none.
 
-    ``_shapes`` has every edge's, NHWC where it is a map.
+    ``_shapes`` has those of all edges between nodes, NHWC where they are maps.
     """
 
     def __init__(self, graph: onnx.GraphProto) -> None:
@@ -48,7 +48,7 @@ class _Translation:
         self._schema: Any = schema_py_generated
         self._graph = graph
         self._constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-        self._shapes = {value.name: _nhwc(_shape(value)) for value in (*graph.value_info, *graph.output)}
+        self._shapes = {value.name: _nhwc(_shape(value)) for value in graph.value_info}
         self._shapes |= {value.name: _shape(value) for value in graph.input}
         self._flatbuffer = _Flatbuffer(schema_py_generated)
         self._tensors = {value.name: self._flatbuffer.tensor(value.name, _shape(value)) for value in graph.input}
@@ -66,7 +66,7 @@ class _Translation:
     def _translate(self, node: onnx.NodeProto, attributes: Attributes) -> None:
         edge, inputs = node.output[0], list(node.input)
         match node.op_type:
-            case "Transpose" if attributes["perm"] == [0, 3, 1, 2]:  # every map stays NHWC
+            case "Transpose" if attributes["perm"] in ([0, 3, 1, 2], [0, 2, 3, 1]):  # every map stays NHWC
                 self._tensors[edge] = self._tensors[inputs[0]]
             case "Flatten" | "Identity":  # what MEAN gives is flat already
                 self._tensors[edge] = self._tensors[inputs[0]]
