@@ -26,6 +26,7 @@ _IMPORTS = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi", "pillow": "PIL", "
 _OPTIONAL_PACKAGES = {
     "onnxruntime": "validates faster, and is what `bench --against onnxruntime` compares with: pip install onnxruntime",
     "openvino": "is what `bench --against openvino` compares with: pip install openvino",
+    "ai-edge-litert": "is what `bench --against litert` compares with (XNNPACK): pip install ai-edge-litert",
 }
 _OPTIONAL_TOOLS = {
     "cc": "compiles your own programs against a library (mnv2c itself needs none): apt install gcc",

@@ -22,7 +22,7 @@ from mnv2c.deploy.opening import open_network
 from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork, runner_source
 from mnv2c.deploy.ssh import Host
 from mnv2c.errors import LibraryError, ToolError
-from mnv2c.measure.validate import seeded_images
+from mnv2c.measure.images import seeded_image
 from mnv2c.toolchain import find_cc, find_qemu
 
 
@@ -34,7 +34,7 @@ def need_qemu(architecture: str = "aarch64") -> None:
 
 
 def pixels_for(net: RunnableNetwork) -> Any:
-    return seeded_images(1, net.input_shape[1:])["seeded input 0"]
+    return seeded_image(0, net.input_shape[1:])
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,8 @@ def test_floats_bytes_and_layers_are_one_run(small_arm_library: Path) -> None:
     with open_network(small_arm_library, "qemu") as net:
         pixels = pixels_for(net)
         x = normalise(small_arm_library, pixels)
-        logits, nanoseconds = net.time(x)
+        outputs, nanoseconds = net.time(x)
+        logits = outputs["logits"]
         assert nanoseconds > 0
         assert np.array_equal(net.run(x), logits)
         np.testing.assert_allclose(net.run_rgb(pixels), logits, atol=1e-4)
