@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from mnv2c.errors import TargetError
-from mnv2c.spec.yaml_reader import did_you_mean
+from mnv2c.spelling import did_you_mean
 
 
 @dataclass(frozen=True)

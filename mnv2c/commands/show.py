@@ -12,7 +12,7 @@ from mnv2c.measure.report import format_table, summarize, to_json
 from mnv2c.passes import PIPELINE, run_pipeline
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec, load_spec
-from mnv2c.spec.yaml_reader import did_you_mean
+from mnv2c.spelling import did_you_mean
 from mnv2c.weights import load_weights
 
 _PASSES = ("frontend", *(rewrite.__name__ for rewrite in PIPELINE))

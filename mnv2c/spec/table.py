@@ -18,7 +18,8 @@ from yaml.nodes import Node, SequenceNode
 from mnv2c.errors import SourceError, SpecError
 from mnv2c.ir.graph import Source
 from mnv2c.shipped import SPECS, find_spec, spec_names
-from mnv2c.spec.yaml_reader import OVERRIDES, Reader, did_you_mean, place_of
+from mnv2c.spec.yaml_reader import OVERRIDES, Reader, place_of
+from mnv2c.spelling import did_you_mean
 
 PaddingConvention = Literal["same", "symmetric"]
 PerChannel = tuple[float, float, float]

@@ -121,11 +121,11 @@ def test_needs_no_more_than_an_old_c_library(built: Path) -> None:
 def test_weights_are_stored_once_and_read_only(program: Program, built: Path) -> None:
     content = (built / "lib/libtiny_1_0.so").read_bytes()
     assert content.count(program.weights) == 1
-    place = content.index(program.weights)
-    segments = [line.split() for line in output_of("readelf", "-lW", built / "lib/libtiny_1_0.so").splitlines()]
-    loaded = [words for words in segments if words[:1] == ["LOAD"]]  # offset, two addresses, size in the file, ...
-    (holder,) = [words for words in loaded if 0 <= place - int(words[1], 16) < int(words[4], 16)]
-    assert "W" not in "".join(holder[6:-1])
+    begin = content.index(program.weights)
+    end = begin + len(program.weights)
+    segments = [line.split() for line in call("readelf", "-lW", built / "lib/libtiny_1_0.so").splitlines()]
+    loaded = [(int(row[1], 16), int(row[4], 16), "".join(row[6:-1])) for row in segments if row[:1] == ["LOAD"]]
+    assert [flags for start, size, flags in loaded if start <= begin and end <= start + size] == ["R"]
     assert not (built / "weights.bin").exists()
 
 
