@@ -142,7 +142,7 @@ class Pointwise(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Depthwise(_Spatial):
-    """A 3x3 convolution of each of ``channels`` with itself; its input of ``rows x columns`` has its zeros in memory."""
+    """A 3x3 convolution of each of ``channels`` with itself; its input, ``rows x columns``, has its zeros in memory."""
 
     family: ClassVar[str] = "depthwise"
     channels: int

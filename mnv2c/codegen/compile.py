@@ -21,8 +21,7 @@ from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Stem, Workload
 
 GRAIN = 200_000
-"""Multiply-adds, or elements moved, that are worth waking a thread for: some 2 us of a core of 2023, about what waking it
-costs. Half as much or twice as much made no difference above the noise at 1.0/224 and two threads (Zen 5)."""
+"""Multiply-adds, or elements moved, that are worth waking a thread for."""
 
 
 def compile_program(
@@ -62,7 +61,7 @@ def compile_program(
 
 
 def distinct_workloads(calls: Sequence[KernelCall], image: Input) -> tuple[Workload, ...]:
-    """What is to be compiled: each workload of the calls once, and those that read the image once more, from raw bytes."""
+    """What is to be compiled: each workload of the calls once; those that read the image also from raw bytes."""
     found = [call.workload for call in calls]
     return tuple(dict.fromkeys([*found, *(of_bytes for call in calls if (of_bytes := reads_bytes(call, image)))]))
 

@@ -34,7 +34,7 @@ class CompiledKernel:
 
 @dataclass(frozen=True)
 class KernelObject:
-    """All kernels for one instruction set: an ELF object file and what is in it, in the order of ``Program.kernels``."""
+    """All kernels for one instruction set: an ELF object file, and what is in it in the order of the program's names."""
 
     isa: InstructionSet
     object: bytes
@@ -71,8 +71,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Program:
-    """``identifier`` is the C prefix (``mnv2_1_0``); ``outputs`` the types of the outputs by name, in the order of their
-    numbers; ``kernels`` the names in the calls, each in every KernelObject."""
+    """``identifier`` is the C prefix (``mnv2_1_0``); ``outputs`` the types of the outputs by name, in the order of
+    their numbers; ``kernels`` the names in the calls, each in every KernelObject."""
 
     name: str
     identifier: str

@@ -151,7 +151,7 @@ def test_half_precision_is_refused() -> None:
 
 
 def _refusal(x: tuple[int, ...], weight: tuple[int, ...], body: Any, *, dtype: str = "float32") -> str:
-    """What is said of a module with one layer, ``block7.dw``: the first expression of ``body``, then what it is given."""
+    """What is said of a module with one layer, ``block7.dw``: the first of ``body``, then what the rest makes of it."""
     shapes = {"x": x, "w": weight, "b": (weight[0],)}
     parameters = [relax.Var(name, relax.TensorType(shape, dtype)) for name, shape in shapes.items()]
     builder = relax.BlockBuilder()

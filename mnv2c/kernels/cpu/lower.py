@@ -247,7 +247,7 @@ def _pointer(dtype: str) -> tvm.ir.PointerType:
 
 
 def _read_operands(params: Sequence[tirx.Var], pointer_bits: int) -> tuple[tirx.Var, list[tirx.Stmt]]:
-    """The table of pointers, and what reads one for each parameter: as an integer, for TIR has no pointers to pointers."""
+    """The table of pointers, and what reads one for each parameter: as an integer, TIR has no pointers to pointers."""
     word = f"uint{pointer_bits}"
     table = tirx.Var("operands", _pointer(word))
     words = tirx.decl_buffer((len(params),), word, "operand_table", data=table)
