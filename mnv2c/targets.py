@@ -210,7 +210,7 @@ TARGETS = (X86, *(_one_level(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS)
 """All but ``native``, which depends on the machine."""
 
 NATIVE = "native"
-NATIVE_DESCRIPTION = "this machine only: the best x86-64 level that it has"
+NATIVE_DESCRIPTION = "this machine only: the best x86-64 instruction set that it has"
 
 
 def target_named(name: str) -> Target:
@@ -227,9 +227,9 @@ def target_named(name: str) -> Target:
 
 
 def native_target() -> Target:
-    """The best x86-64 level that this machine has; TargetError where it has none.
+    """The best x86-64 instruction set that this machine has; TargetError where it has none.
 
-    It is scheduled as every processor of the level is, whatever this one's caches: so the level's records fit.
+    Kernels are scheduled as for every processor that has it, whatever this one's caches are: so its records fit.
     """
     if not _is_x86_linux():
         raise TargetError(

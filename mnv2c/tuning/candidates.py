@@ -64,7 +64,7 @@ def _compile(workload: Workload, schedules: Sequence[Schedule], target: Target, 
         symbol = f"candidate{number}"
         try:
             kernel = lower(scheduled(workload, schedule), symbol, pointer_bits=target.pointer_bits)
-        except Exception as error:  # TVM raises whatever it likes
+        except Exception as error:  # TVM raises many kinds
             failures.append((number, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
         else:
             lowered[symbol] = kernel

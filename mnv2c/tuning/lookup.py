@@ -32,7 +32,7 @@ def by_rule(workload: Workload, isa: InstructionSet) -> Choice:
 def from_records(
     directory: Path, instruction_sets: Iterable[InstructionSet], complain: Callable[[str], None]
 ) -> Choose:
-    """``complain`` hears of every line that cannot be read, and of the records of a kernel that no longer replay."""
+    """``complain`` is told of every line that cannot be read, and of a kernel's records that no longer replay."""
     database = Database(directory)
     records: dict[str, dict[Workload, list[Record]]] = {}
     for isa in instruction_sets:

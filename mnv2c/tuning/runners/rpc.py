@@ -121,7 +121,7 @@ class _Batch:
 
 
 def _connect(address: str) -> Any:
-    logging.getLogger("RPCServer").setLevel(logging.ERROR)  # we say ourselves what is the matter
+    logging.getLogger("RPCServer").setLevel(logging.ERROR)  # our own message says what is wrong
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ToolError(f"--rpc {address}: give the tracker's HOST:PORT")
