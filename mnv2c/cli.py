@@ -228,7 +228,7 @@ def _declare_tune(parser: _Parser) -> None:
     limits = parser.add_mutually_exclusive_group()
     limits.add_argument("--trials", type=_whole(1, 100_000), metavar="N", help="at most so many per kernel")
     limits.add_argument(
-        "--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long, for all CPUs together"
+        "--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long, for all instruction sets together"
     )
     _schedules(parser)
     where = parser.add_mutually_exclusive_group()

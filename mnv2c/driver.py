@@ -26,6 +26,14 @@ from mnv2c.weights import load_weights
 from mnv2c.workloads import Workload
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What a graph came from, for the manifest: the spec as text, and where its weights are from."""
+
+    spec: str
+    weights: WeightsSource
+
+
 def build(
     spec: Spec,
     *,
@@ -42,16 +50,8 @@ def build(
     """
     report("read the weights")
     weights, origin = load_weights(weights_path, spec, seed)
-    source = Sources(spec=repr(spec), weights=WeightsSource(origin.description, origin.sha256, origin.seed))
-    return build_network(build_graph(spec, weights), source, target=target, schedules=schedules, report=report)
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What a graph came from, for the manifest: the spec as text, and where its weights are from."""
-
-    spec: str
-    weights: WeightsSource
+    sources = Sources(spec=repr(spec), weights=WeightsSource(origin.description, origin.sha256, origin.seed))
+    return build_network(build_graph(spec, weights), sources, target=target, schedules=schedules, report=report)
 
 
 def build_network(

@@ -196,7 +196,7 @@ ARMV7 = Target(
 _ARM_TARGETS = (ARM, PI3, PI_ZERO_2W, PI4, PI5, AARCH64, ARMV7)
 
 
-def _one_level(isa: InstructionSet) -> Target:
+def _only(isa: InstructionSet) -> Target:
     return Target(
         name=f"x86-{isa.name}",
         description=f"x86-64 machines with {isa.mcpu} only",
@@ -206,7 +206,7 @@ def _one_level(isa: InstructionSet) -> Target:
     )
 
 
-TARGETS = (X86, *(_one_level(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS)
+TARGETS = (X86, *(_only(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS)
 """All but ``native``, which depends on the machine."""
 
 NATIVE = "native"

@@ -14,6 +14,7 @@ import numpy as np
 from mnv2c.backends.calls import KernelCall
 from mnv2c.codegen.memory import Step, plan_memory
 from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.errors import TargetError
 from mnv2c.ir.graph import Array, Graph, Input, Padding
 from mnv2c.kernels import device
 from mnv2c.kernels.abi import Choose, Device
@@ -39,6 +40,11 @@ def compile_program(
     workloads = distinct_workloads(calls, graph.input)
     numbers = {edge: number for number, edge in enumerate(graph.outputs.values())}
     plan = plan_memory([Step.of_call(call) for call in calls], {graph.input.name, *numbers})
+    if plan.arena_bytes >= 1 << (target.pointer_bits - 1):
+        raise TargetError(
+            f"{graph.name}: its activations take {plan.arena_bytes / 1e9:.1f} GB, more than a program for "
+            f"{target.architecture} can have; lower batch or resolution"
+        )
     places = {graph.input.name: Operand("input")} | {edge: Operand("output", n) for edge, n in numbers.items()}
     places |= {edge: Operand("arena", offset) for edge, offset in plan.offsets.items()}
     packer = _Packer(kernels, graph.constants)

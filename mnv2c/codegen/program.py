@@ -34,7 +34,7 @@ class CompiledKernel:
 
 @dataclass(frozen=True)
 class KernelObject:
-    """All kernels for one instruction set: an ELF object file, and what is in it in the order of the program's names."""
+    """All kernels for one instruction set: an ELF object, and what is in it, in the order of ``Program.kernels``."""
 
     isa: InstructionSet
     object: bytes

@@ -23,7 +23,7 @@ from mnv2c.workloads import Workload
 
 
 def command(options: argparse.Namespace) -> int:
-    """One CPU of the target after the other."""
+    """One instruction set of the target after the other."""
     if (options.rpc is None) != (options.key is None):
         raise UsageError("--rpc and --key go together: --rpc HOST:PORT --key KEY")
     report = progress()
@@ -44,8 +44,8 @@ def _tune(
     runner = _open(options, target, isa)
     try:
         if options.fresh:
-            workloads = {workload for _, workload in layers}
-            database.keep(isa.mcpu, lambda records: [record for record in records if record.workload not in workloads])
+            fresh = {workload for _, workload in layers}
+            database.keep(isa.mcpu, lambda records: [record for record in records if record.workload not in fresh])
         loaded = database.load(isa.mcpu)
         for complaint in loaded.complaints:
             print(f"mnv2c: note: {complaint}", file=sys.stderr)

@@ -1,8 +1,8 @@
 """The kernel families' templates as a space that MetaSchedule samples, and their schedules as its traces.
 
-What comes in: a workload, a CPU, and a schedule's parameters or none. What goes out: a ``Schedule`` whose trace
-begins with one ``SampleCategorical`` per parameter, in the order of the parameters' dataclass. A parameter is sampled
-among the values that go with those before it, so that every sample is one of ``kernels.space``.
+What comes in: a workload, an instruction set, and a schedule's parameters or none. What goes out: a ``Schedule`` whose
+trace begins with one ``SampleCategorical`` per parameter, in the order of the parameters' dataclass. A parameter is
+sampled among the values that go with those before it, so that every sample is one of ``kernels.space``.
 """
 
 from __future__ import annotations

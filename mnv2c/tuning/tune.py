@@ -116,7 +116,7 @@ def tune(
     limits: Limits,
     show: Callable[[Task, list[Trial]], None],
 ) -> None:
-    """Until nothing promises a gain, or a limit is reached. ``show`` is called with every batch, once it has been kept."""
+    """Until nothing promises a gain, or a limit is reached. ``show`` is given every batch, once it is kept."""
     deadline = math.inf if limits.seconds is None else time.monotonic() + limits.seconds
     while time.monotonic() < deadline:
         for task in sorted(tasks, key=lambda task: -task.promise):
