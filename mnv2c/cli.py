@@ -183,20 +183,28 @@ def _declare_validate(parser: _Parser) -> None:
     _library(parser)
     parser.add_argument("--images", nargs="+", type=Path, default=[], metavar="PATH", help="images, or folders of them")
     parser.add_argument("--inputs", type=_whole(1, 10_000), metavar="N", help="seeded inputs (8 where no images)")
-    parser.add_argument("--tolerance", type=_tolerance, metavar="X", help="largest error allowed (1e-4)")
+    parser.add_argument(
+        "--tolerance", type=_tolerance, metavar="X", help="largest error (default: 1e-4, or float32's own)"
+    )
     parser.add_argument("--layers", action="store_true", help="find the first layer that diverges")
 
 
 def _declare_run(parser: _Parser) -> None:
     _library(parser)
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG or BMP of any size")
+    parser.add_argument(
+        "--fit",
+        choices=("crop", "stretch", "pad"),
+        default="crop",
+        help="bring another shape to the network's size (crop: the middle)",
+    )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="a label per line, in the order of the classes")
     parser.add_argument("--top", type=_whole(1, 100_000), default=5, metavar="N", help="how many classes to print (5)")
 
 
 def _declare_bench(parser: _Parser) -> None:
     _library(parser)
-    parser.add_argument("--against", default="", metavar="NAMES", help="onnxruntime,openvino")
+    parser.add_argument("--against", default="", metavar="NAMES", help="onnxruntime,openvino,litert")
     parser.add_argument("--rounds", type=_whole(1, 100_000), metavar="N", help="turns of each engine (50)")
     parser.add_argument("--layers", action="store_true", help="time each layer, and measure the FMA peak")
     parser.add_argument("--count", action="store_true", help="count instructions instead; with --runner qemu")
@@ -220,7 +228,7 @@ def _declare_tune(parser: _Parser) -> None:
     limits = parser.add_mutually_exclusive_group()
     limits.add_argument("--trials", type=_whole(1, 100_000), metavar="N", help="at most so many per kernel")
     limits.add_argument(
-        "--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long, for all CPUs together"
+        "--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long, for all instruction sets together"
     )
     _schedules(parser)
     where = parser.add_mutually_exclusive_group()

@@ -26,6 +26,7 @@ _IMPORTS = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi", "pillow": "PIL", "
 _OPTIONAL_PACKAGES = {
     "onnxruntime": "validates faster, and is what `bench --against onnxruntime` compares with: pip install onnxruntime",
     "openvino": "is what `bench --against openvino` compares with: pip install openvino",
+    "ai-edge-litert": "is what `bench --against litert` compares with (XNNPACK): pip install ai-edge-litert",
 }
 _OPTIONAL_TOOLS = {
     "cc": "compiles your own programs against a library (mnv2c itself needs none): apt install gcc",
@@ -39,7 +40,7 @@ _OPTIONAL_TOOLS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """``state`` is what was found; ``advice`` says how to mend it, empty where nothing is wrong."""
+    """``state`` is what was found; ``advice`` says how to get it, empty where nothing is wrong."""
 
     name: str
     required: bool

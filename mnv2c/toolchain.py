@@ -78,7 +78,7 @@ def find_zig(zig_triple: str, flags: Sequence[str] = ()) -> Toolchain:
 
 
 def _find_gcc(command: list[str], target: Target) -> Toolchain:
-    """gcc or another compiler with its options, once it has said that it compiles for the target."""
+    """gcc or another compiler, with its options. ToolError where it compiles for another machine than the target."""
     machine = _first_line((*command, "-dumpmachine"))
     wanted = target.gnu_triple.split("-")[0]
     if machine.split("-")[0] != wanted:
@@ -125,7 +125,10 @@ def find_cc() -> str:
 
 
 def find_qemu(architecture: str, *, plugins: bool = False) -> str:
-    """QEMU's user emulator for ``architecture``; with ``plugins`` one that loads them: Debian's static ones do not."""
+    """The path of QEMU's user emulator for ``architecture`` (as in ``uname -m``); ToolError where there is none.
+
+    With ``plugins`` one that loads them, which Debian's static ones do not.
+    """
     name = f"qemu-{_QEMU_NAMES.get(architecture, architecture)}"
     for program in (name,) if plugins else (f"{name}-static", name):
         path = shutil.which(program)
@@ -137,7 +140,10 @@ def find_qemu(architecture: str, *, plugins: bool = False) -> str:
 
 
 def compile_c(toolchain: Toolchain, directory: Path, source: str, *, flags: Sequence[str] = ()) -> str:
-    """Compiles ``source`` (C, or assembler: ``.S``) in ``directory``; the name of the object, which lies there."""
+    """Compiles ``source`` (C, or assembler: ``.S``) in ``directory`` and returns the name of the object beside it.
+
+    ToolError, here and below, where the compiler fails or the disk is full.
+    """
     name = Path(source).with_suffix(".o").name
     options = ("-O2", "-std=c11", "-fPIC", "-fvisibility=hidden", "-g0", *flags)
     _run(toolchain, (*toolchain.command, *options, "-c", source, "-o", name), directory)
@@ -197,7 +203,7 @@ def _run(toolchain: Toolchain, command: Sequence[str], directory: Path) -> None:
 def _explain(name: str, directory: Path, status: int, output: str) -> str:
     cache = _cache_directory()
     free = min(shutil.disk_usage(place).free for place in (directory, cache))
-    # zig writes through mapped memory, so that on a full disk it may die without a word.
+    # zig writes through mapped memory, so that on a full disk it may end without a message.
     died = not output.strip() and free < _LITTLE_SPACE
     if died or "NoSpaceLeft" in output or "No space left" in output:
         return f"{name}: the disk is full; free some space in {directory.parent} and {cache}"

@@ -142,7 +142,7 @@ class Pointwise(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Depthwise(_Spatial):
-    """A 3x3 convolution of each of ``channels`` with itself; its input of ``rows x columns`` has its zeros in memory."""
+    """A 3x3 convolution of each of ``channels`` with itself; its input, ``rows x columns``, has its zeros in memory."""
 
     family: ClassVar[str] = "depthwise"
     channels: int
@@ -332,9 +332,9 @@ def to_json(workload: Workload) -> dict[str, Any]:
 
 def from_json(value: Any) -> Workload:
     """The workload that ``to_json`` wrote; ValueError for anything else."""
-    if not isinstance(value, dict) or value.get("family") not in FAMILIES:
+    kind = FAMILIES.get(str(value.get("family"))) if isinstance(value, dict) else None
+    if kind is None:
         raise ValueError(f"no family of kernels: {value!r:.80}")
-    kind = FAMILIES[value["family"]]
     known = {f.name: str(f.type) for f in fields(kind)}
     given = {name: item for name, item in value.items() if name != "family"}
     unknown = given.keys() - known.keys()

@@ -1,8 +1,8 @@
 """Kernel calls: what a backend makes of a graph, and all that compiling it takes. No TVM.
 
-A backend is a function ``Graph -> tuple[KernelCall, ...]``. The calls come in an order that writes each edge before it is
-read; every op of the graph but the input is in exactly one of them. What no kernel computes is a GraphError with the
-layer's name.
+A backend is a function ``Graph -> tuple[KernelCall, ...]``. The calls come in an order that writes each edge before it
+is read; every op of the graph but the input is in exactly one of them. What no kernel computes is a GraphError with
+the layer's name.
 """
 
 from __future__ import annotations

@@ -8,32 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
 
 import numpy as np
 
 from mnv2c.backends.calls import KernelCall
-from mnv2c.codegen.memory import plan_memory
+from mnv2c.codegen.memory import Step, plan_memory
 from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.errors import TargetError
 from mnv2c.ir.graph import Array, Graph, Input, Padding
 from mnv2c.kernels import device
-from mnv2c.kernels.abi import Device, Schedule
+from mnv2c.kernels.abi import Choose, Device
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Stem, Workload
 
 GRAIN = 200_000
-"""Multiply-adds, or elements moved, that are worth waking a thread for: some 2 us of a core of 2023, about what waking it
-costs. Half as much or twice as much made no difference above the noise at 1.0/224 and two threads (Zen 5)."""
-
-
-class Choice(NamedTuple):
-    """A schedule, and where it came from: see ``CompiledKernel.origin``."""
-
-    schedule: Schedule
-    origin: Literal["exact", "transferred", "rule"]
-
-
-Choose = Callable[[Workload, InstructionSet], Choice]
+"""Multiply-adds, or elements moved, that are worth waking a thread for."""
 
 
 def compile_program(
@@ -50,7 +39,12 @@ def compile_program(
     kernels = device(target.kind)
     workloads = distinct_workloads(calls, graph.input)
     numbers = {edge: number for number, edge in enumerate(graph.outputs.values())}
-    plan = plan_memory(calls, {graph.input.name, *numbers})
+    plan = plan_memory([Step.of_call(call) for call in calls], {graph.input.name, *numbers})
+    if plan.arena_bytes >= 1 << (target.pointer_bits - 1):
+        raise TargetError(
+            f"{graph.name}: its activations take {plan.arena_bytes / 1e9:.1f} GB, more than a program for "
+            f"{target.architecture} can have; lower batch or resolution"
+        )
     places = {graph.input.name: Operand("input")} | {edge: Operand("output", n) for edge, n in numbers.items()}
     places |= {edge: Operand("arena", offset) for edge, offset in plan.offsets.items()}
     packer = _Packer(kernels, graph.constants)
@@ -73,7 +67,7 @@ def compile_program(
 
 
 def distinct_workloads(calls: Sequence[KernelCall], image: Input) -> tuple[Workload, ...]:
-    """What is to be compiled: each workload of the calls once, and those that read the image once more, from raw bytes."""
+    """What is to be compiled: each workload of the calls once; those that read the image also from raw bytes."""
     found = [call.workload for call in calls]
     return tuple(dict.fromkeys([*found, *(of_bytes for call in calls if (of_bytes := reads_bytes(call, image)))]))
 
@@ -120,18 +114,11 @@ def _call(call: KernelCall, image: Input, places: Mapping[str, Operand], packer:
         comment=workload.description + plus,
         kernel=workload.name,
         operands=(*inputs, *packer.add(call), *outputs),
-        type=replace(type_, shape=_inside(type_.shape, border)),
+        type=replace(type_, shape=border.inside(type_.shape) if border else type_.shape),
         border=border,
         kernel_uint8=of_bytes.name if of_bytes else None,
         macs=workload.macs,
     )
-
-
-def _inside(shape: tuple[int, ...], border: Padding) -> tuple[int, ...]:
-    if len(shape) != 4:
-        return shape
-    batch, height, width, channels = shape
-    return batch, height - border.top - border.bottom, width - border.left - border.right, channels
 
 
 def _compile_kernels(

@@ -1,7 +1,7 @@
 """The library's C text but for the driver: the public header, the runtime sources and the example.
 
-What comes in: ``mnv2c.runtime``, hand-written C, and a Program. What goes out: that C under the library's own prefix, with
-the network's dimensions and a pointer for each of its outputs.
+What comes in: ``mnv2c.runtime``, hand-written C, and a Program. What goes out: that C under the library's own prefix,
+with the network's dimensions and a pointer for each of its outputs.
 """
 
 from __future__ import annotations

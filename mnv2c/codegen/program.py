@@ -34,7 +34,7 @@ class CompiledKernel:
 
 @dataclass(frozen=True)
 class KernelObject:
-    """All kernels for one instruction set: an ELF object file and what is in it, in the order of ``Program.kernels``."""
+    """All kernels for one instruction set: an ELF object, and what is in it, in the order of ``Program.kernels``."""
 
     isa: InstructionSet
     object: bytes
@@ -54,9 +54,9 @@ class Operand:
 class Call:
     """One layer. ``layer`` is its edge in the graph; ``comment`` one line for the reader of the C driver.
 
-    ``operands`` are in the order of the signature, the output last. ``kernel_uint8`` is set on the first call alone: the
-    same layer read from raw RGB bytes. ``type`` is the output's without its zero ``border``; in memory the rows and
-    columns of the border surround it.
+    ``operands`` are in the order of the signature, the output last. ``kernel_uint8`` is set on the first call alone:
+    the same layer read from raw RGB bytes. ``type`` is the output's without its zero ``border``; in memory the rows
+    and columns of the border surround it.
     """
 
     layer: str
@@ -71,8 +71,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Program:
-    """``identifier`` is the C prefix (``mnv2_1_0``); ``outputs`` the types of the outputs by name, in the order of their
-    numbers; ``kernels`` the names in the calls, each in every KernelObject."""
+    """``identifier`` is the C prefix (``mnv2_1_0``); ``outputs`` the types of the outputs by name, in the order of
+    their numbers; ``kernels`` the names in the calls, each in every KernelObject."""
 
     name: str
     identifier: str

@@ -6,12 +6,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from mnv2c.errors import Mnv2cError
+
+Item = TypeVar("Item")
 
 
 class UsageError(Mnv2cError):
@@ -21,6 +24,9 @@ class UsageError(Mnv2cError):
 class OutputError(Mnv2cError):
     """A file that cannot be written."""
 
+
+_CLEAR = "\r\x1b[2K"  # back to the start of the line, and erase it
+_SECONDS_BETWEEN_LINES = 5.0
 
 _interrupts: list[int] = []
 
@@ -38,15 +44,50 @@ def stop_if_interrupted() -> None:
         raise KeyboardInterrupt
 
 
-def progress() -> Callable[[str], None]:
-    """Prints what is being done on stderr, a line each, with the seconds since the start; a place to stop after ^C."""
-    begin = time.monotonic()
+class Report:
+    """Says on stderr what is being done, with the seconds since the start; each call is a place to stop after ^C."""
 
-    def report(line: str) -> None:
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        """A line that stays."""
         stop_if_interrupted()
-        print(f"[{time.monotonic() - begin:5.1f} s] {line}", file=sys.stderr, flush=True)
+        print(f"{_CLEAR if _rewrites() else ''}{self._at(line)}", file=sys.stderr, flush=True)
 
-    return report
+    @contextmanager
+    def counting(self, what: str, items: Iterable[Item], *, total: int) -> Iterator[Iterator[Item]]:
+        """``items``, with the number of the one that is asked for shown: on a terminal in one line that is written
+        over and over, and cleared at the end; elsewhere in a line now and then."""
+        try:
+            yield self._counted(what, items, total)
+        finally:
+            if _rewrites():
+                print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+    def _counted(self, what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
+        shown = -_SECONDS_BETWEEN_LINES
+        for number, item in enumerate(items, 1):
+            stop_if_interrupted()
+            line, now = self._at(f"{what} {number} of {total}"), time.monotonic()
+            if _rewrites():
+                print(f"{_CLEAR}{line}", end="", file=sys.stderr, flush=True)
+            elif now - shown >= _SECONDS_BETWEEN_LINES:
+                print(line, file=sys.stderr, flush=True)
+                shown = now
+            yield item
+
+    def _at(self, line: str) -> str:
+        return f"[{time.monotonic() - self._begin:5.1f} s] {line}"
+
+
+def progress() -> Report:
+    """A report that counts its seconds from now."""
+    return Report()
+
+
+def _rewrites() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def say(text: str) -> None:

@@ -24,7 +24,7 @@ from mnv2c.toolchain import find_toolchain
 
 
 def command(options: argparse.Namespace) -> int:
-    """Builds, writes, and says what came out."""
+    """Refuses a directory that holds other files before it compiles; prints what was built and what to do next."""
     begin = time.monotonic()
     target = target_named(options.target)
     spec = load_spec(options.spec, options.set)
@@ -126,7 +126,7 @@ def _kernels(sets: Mapping[str, Mapping[str, Kernel]]) -> str:
 
 
 def _require_tuned(library: Library) -> None:
-    """RecordError where a kernel has no record of its own."""
+    """RecordError where a kernel's schedule is not from a record of its very workload."""
     lacking = [
         f"{isa}: {name}"
         for isa, kernels in library.manifest.kernels.items()

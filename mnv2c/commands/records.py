@@ -11,7 +11,7 @@ from typing import Any
 
 from mnv2c.commands import UsageError, say, say_json
 from mnv2c.errors import RecordError
-from mnv2c.kernels import space
+from mnv2c.kernels.cpu.device import space
 from mnv2c.shipped import SCHEDULES
 from mnv2c.targets import InstructionSet, core_named
 from mnv2c.tuning.candidates import compile_candidates

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mnv2c.commands import UsageError, progress, say, say_json
+from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
-from mnv2c.measure.images import find_images, read_labels, read_rgb
+from mnv2c.errors import LibraryError
+from mnv2c.ir.graph import Array
+from mnv2c.measure.images import batches, find_images, read_labels, read_rgb
+from mnv2c.reference.onnx_export import LOGITS
 
 
 def command(options: argparse.Namespace) -> int:
-    """Every image is read before the first is classified: a mistake shows at once."""
+    """Nothing is printed before every image is classified."""
+    report = progress()
     with open_network(
         options.build,
         options.runner,
         threads=options.threads,
         instruction_set=options.instruction_set,
-        report=progress(),
+        report=report,
     ) as net:
-        classes = net.output_shapes["logits"][-1]
+        classes = _classes(net)
         if options.top > classes:
             raise UsageError(f"--top {options.top}: the network has {classes} classes")
         labels = read_labels(options.labels, classes=classes) if options.labels else None
-        _, height, width, _ = net.input_shape
+        batch, height, width, _ = net.input_shape
         paths = find_images(options.images)
-        pixels = [read_rgb(path, height=height, width=width) for path in paths]
-        results = [
-            _result(path, net.run_rgb(image)[0], top=options.top, labels=labels)
-            for path, image in zip(paths, pixels, strict=True)
-        ]
+        images = ((path, read_rgb(path, height=height, width=width, fit=options.fit)) for path in paths)
+        results: list[dict[str, Any]] = []
+        with report.counting("classify", images, total=len(paths)) as counted:
+            for names, pixels in batches(counted, batch):
+                logits = net.outputs(pixels)[LOGITS]
+                results += [_result(name, row, options.top, labels) for name, row in zip(names, logits, strict=False)]
     if options.json:
         say_json({"images": results})
     else:
@@ -40,7 +47,15 @@ def command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _result(path: Path, logits: Any, *, top: int, labels: list[str] | None) -> dict[str, Any]:
+def _classes(net: RunnableNetwork) -> int:
+    shape = net.output_shapes.get(LOGITS, ())
+    if len(shape) != 2:
+        outputs = ", ".join(net.output_shapes)
+        raise LibraryError(f"{net.directory}: no classifier: its outputs are {outputs}; `run` needs logits")
+    return shape[1]
+
+
+def _result(path: Path, logits: Array, top: int, labels: Sequence[str] | None) -> dict[str, Any]:
     exponents = np.exp(logits.astype(np.float64) - logits.max())
     probabilities = exponents / exponents.sum()
     best = np.argsort(-probabilities, kind="stable")[:top]

@@ -12,7 +12,6 @@ from typing import Any
 from mnv2c.commands import UsageError, progress, say, say_json, stop_if_interrupted
 from mnv2c.driver import workloads
 from mnv2c.errors import RecordError
-from mnv2c.kernels import Workload
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import InstructionSet, Target, target_named
@@ -20,10 +19,11 @@ from mnv2c.tuning.progress import Progress, to_json
 from mnv2c.tuning.records import Database
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.tune import Limits, Task, make_tasks, tune
+from mnv2c.workloads import Workload
 
 
 def command(options: argparse.Namespace) -> int:
-    """One CPU of the target after the other."""
+    """One instruction set of the target after the other."""
     if (options.rpc is None) != (options.key is None):
         raise UsageError("--rpc and --key go together: --rpc HOST:PORT --key KEY")
     report = progress()
@@ -44,8 +44,8 @@ def _tune(
     runner = _open(options, target, isa)
     try:
         if options.fresh:
-            workloads = {workload for _, workload in layers}
-            database.keep(isa.mcpu, lambda records: [record for record in records if record.workload not in workloads])
+            fresh = {workload for _, workload in layers}
+            database.keep(isa.mcpu, lambda records: [record for record in records if record.workload not in fresh])
         loaded = database.load(isa.mcpu)
         for complaint in loaded.complaints:
             print(f"mnv2c: note: {complaint}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """The static cost of a built library, layer by layer: ``mnv2c cost``, and its instructions: ``mnv2c bench --count``.
 
-What comes in: a build directory and a core. What goes out: a ``Cost``. One inference runs under qemu, on zeros: no
-kernel's path depends on its data. Caches are not modelled.
+What comes in: a build directory and a core. What goes out: a ``Cost``. One inference runs under qemu, on zeros: which
+instructions a kernel runs does not depend on its data. Caches are not modelled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ CAVEAT = "no cache is modelled, and no call (memset): a lower bound to compare s
 
 @dataclass(frozen=True)
 class LayerCost:
-    """``cycles`` are estimated; ``peak_share`` is the least they could be, at the core's peak, over them."""
+    """One layer's multiply-adds, the instructions that ran and the cycles estimated for them.
+
+    ``peak_share`` is the cycles at the core's peak over the estimated ones, from 0 to 1.
+    """
 
     name: str
     macs: int

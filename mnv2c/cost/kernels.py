@@ -43,8 +43,8 @@ def kernel_cycles(
 ) -> dict[str, float]:
     """Estimated cycles of one run of all tasks of each kernel on the core that ``isa`` is scheduled for, by symbol.
 
-    ``object_file`` holds ``kernels``, which take operands of ``operand_bytes``. With a ``share`` below 1 only as many of
-    the tasks run, the last, and stand for all: they are alike. ToolError where the program cannot be made or run.
+    ``object_file`` holds ``kernels``, which take operands of ``operand_bytes``. With a ``share`` below 1 only as many
+    of the tasks run, the last, and stand for all: they are alike. ToolError where the program cannot be made or run.
     """
     runs = {kernel.symbol: max(math.ceil(kernel.tasks * share), 1) for kernel in kernels}
     source = _source(kernels, operand_bytes, runs)

@@ -129,18 +129,18 @@ class RunnableNetwork(ABC):
         ``x`` is float32 NHWC, or HWC where the batch is 1. LibraryError where it is of another shape or type, a kernel
         refuses, or there are several ``outputs``.
         """
-        return self.time(x)[0]
+        self._check_one_output("run")
+        return self._run(x, np.float32)[0][0]
 
     def run_rgb(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The same of raw RGB bytes: uint8 NHWC, or HWC where the batch is 1."""
         self._check_one_output("run_rgb")
         return self._run(image, np.uint8)[0][0]
 
-    def time(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-        """``run``, and the nanoseconds that it took where it ran."""
-        self._check_one_output("run")
-        (output,), nanoseconds = self._run(x, np.float32)
-        return output, nanoseconds
+    def time(self, x: NDArray[np.float32]) -> tuple[dict[str, NDArray[np.float32]], int]:
+        """``outputs`` of normalised images, and the nanoseconds that the run took where it ran."""
+        outputs, nanoseconds = self._run(x, np.float32)
+        return dict(zip(self.output_shapes, outputs, strict=True)), nanoseconds
 
     def outputs(self, x: NDArray[np.float32] | NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Every output by name, float32, of normalised images (float32) or raw RGB bytes (uint8); errors as ``run``."""

@@ -27,9 +27,10 @@ def open_network(
     instruction_set: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> RunnableNetwork:
-    """The library in ``directory``, ready to run, here where no ``runner`` is named: close it, or use it in a ``with``.
+    """The library in ``directory``, ready to run: close it, or use it in a ``with``.
 
-    ``report`` is told of what takes long.
+    Without a ``runner`` it runs here; ``threads`` and ``instruction_set`` are as in ``deploy.native.load``; ``report``
+    is told of what takes long.
     """
     if runner is None:
         return Network(directory, threads=threads, instruction_set=instruction_set)

@@ -1,7 +1,7 @@
 """The other side of ``deploy/runner.c``: asks a program that runs the library, through pipes.
 
-What comes in: the command that starts the program, here or far away. What goes out: ``RemoteNetwork``, which is used as
-``mnv2c.native.Network`` is. A program that dies is a LibraryError that says how.
+What comes in: the command that starts the program, here or on another machine. What goes out: ``RemoteNetwork``, used
+as ``deploy.native.Network`` is. A program that ends too early is a LibraryError with its status and its last line.
 """
 
 from __future__ import annotations
@@ -58,14 +58,17 @@ class Ending:
     def __str__(self) -> str:
         signal_number = -self.status if self.status < 0 else self.status - 128  # a shell adds 128
         try:
-            how = f"was killed by {signal.Signals(signal_number).name}"
+            end = f"was killed by {signal.Signals(signal_number).name}"
         except ValueError:
-            how = f"ended with status {self.status}"
-        return f"the program {how}{': ' if self.last_line else ''}{self.last_line}"
+            end = f"ended with status {self.status}"
+        return f"the program {end}{': ' if self.last_line else ''}{self.last_line}"
 
 
 class Peer:
-    """A started program: ``explain`` makes the message for when it has ended too early."""
+    """A started program and its pipes. Where it has ended too early, every method raises a LibraryError.
+
+    ``explain`` makes its message. ToolError where the command cannot be started.
+    """
 
     def __init__(self, command: Sequence[str], explain: Callable[[Ending], str]) -> None:
         self._explain = explain
@@ -81,7 +84,7 @@ class Peer:
         self._input, self._output = self._program.stdin, self._program.stdout
 
     def send(self, *parts: bytes | memoryview) -> None:
-        """All of it, at once."""
+        """Writes all of ``parts`` to its stdin."""
         try:
             for part in parts:
                 self._input.write(part)
@@ -90,21 +93,21 @@ class Peer:
             raise self._ended() from None
 
     def receive(self, size: int) -> bytes:
-        """Exactly ``size`` bytes."""
+        """Exactly ``size`` bytes of its stdout."""
         data = self._output.read(size)
         if len(data) < size:
             raise self._ended()
         return data
 
     def receive_line(self) -> bytes:
-        """Up to the end of the line."""
+        """Its stdout up to the end of the line."""
         line = self._output.readline()
         if not line.endswith(b"\n"):
             raise self._ended()
         return line
 
     def close(self) -> None:
-        """Lets the program end; it has no more to say."""
+        """Closes its pipes, so that it ends; kills it where it does not."""
         for pipe in (self._input, self._output):
             with contextlib.suppress(OSError):
                 pipe.close()
@@ -128,10 +131,13 @@ class Peer:
 
 
 class RemoteNetwork(RunnableNetwork):
-    """A library in a program that ``peer`` talks to."""
+    """A library in a program at the other end of ``peer``."""
 
     def __init__(self, build: Build, peer: Peer, *, processor: str, threads: int, instruction_set: str | None) -> None:
-        """Takes ``peer``, whose program was started with these ``threads`` and ``instruction_set``, and closes it."""
+        """Owns ``peer`` from now on; its program was started with these ``threads`` and ``instruction_set``.
+
+        ``processor`` is for people. LibraryError where the program could not make a context.
+        """
         super().__init__(build)
         self._peer, self._processor = peer, processor
         try:
@@ -199,12 +205,12 @@ def _starts(interface: Interface) -> list[int]:
 
 
 def one_request(interface: Interface) -> bytes:
-    """What asks the program to run floats, all zero, once."""
+    """A request to run once, on normalised images of zeros: what ``runner.c`` reads from stdin."""
     return _REQUEST.pack(0, 0) + bytes(4 * math.prod(interface.input_shape))
 
 
 def arguments(threads: int, instruction_set: str | None) -> list[str]:
-    """What the program is told on its command line."""
+    """The program's command line, after its name. LibraryError where no context can have so many ``threads``."""
     check_threads(threads)
     return [str(threads), *([] if instruction_set is None else [instruction_set])]
 

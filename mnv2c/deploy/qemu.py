@@ -17,7 +17,11 @@ from mnv2c.toolchain import find_qemu
 def open_qemu(
     build: Build, cpu: str, *, threads: int, instruction_set: str | None, report: Callable[[str], None]
 ) -> RemoteNetwork:
-    """``cpu`` is qemu's name for a core; empty for one that has everything."""
+    """Starts the library in an emulator.
+
+    ``cpu`` is qemu's name for a core, empty for qemu's own with every extension; ``report`` is told of what takes long.
+    LibraryError where the core is unknown or lacks the instruction set, ToolError where qemu or a compiler is missing.
+    """
     told = arguments(threads, instruction_set)
     qemu = find_qemu(build.architecture)
     processor = f"qemu ({cpu})" if cpu else "qemu"

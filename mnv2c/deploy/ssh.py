@@ -1,8 +1,8 @@
 """Runs a library on another machine, over ssh: the very file ``lib/*.so`` that is deployed, and a program beside it.
 
 What comes in: a library and a host. What goes out: a ``RemoteNetwork``. One connection does it all: a shell over there
-makes a directory, unpacks what comes, runs it on the rest of its input, and removes the directory, also when the
-connection is lost.
+makes a directory, unpacks the first part of its input there, runs it on the rest, and removes the directory, also when
+the connection is lost.
 """
 
 from __future__ import annotations
@@ -59,7 +59,11 @@ class Host:
 def open_ssh(
     build: Build, host: Host, *, threads: int, instruction_set: str | None, report: Callable[[str], None]
 ) -> RemoteNetwork:
-    """Copies the library there and starts it."""
+    """Copies the library to ``host`` and starts it there; ``report`` is told of what takes long.
+
+    LibraryError where the connection fails or the host cannot run the library, ToolError where ssh or a compiler is
+    missing.
+    """
     told = arguments(threads, instruction_set)
     ssh = shutil.which("ssh")
     if ssh is None:

@@ -5,7 +5,8 @@
 It computes the tasks ``begin <= task < end`` of a workload; tasks are independent of each other, so that threads may
 share them, and neighbouring ones read the same rows or weights, so that a run of them costs what one large task would.
 ``operands`` point to the workload's inputs, its packed constants and its outputs, in this order, each aligned as its
-elements are; ``scratch`` is memory of the calling thread, aligned to 64 bytes. It returns 0, or refuses with another value.
+elements are; ``scratch`` is memory of the calling thread, aligned to 64 bytes. It returns 0, or another value where it
+refuses.
 
 ``runtime/kernel.h`` says the same to C: the library's runtime, the tuner's timing program and the cost model's program
 include it.
@@ -13,9 +14,9 @@ include it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mnv2c.ir.graph import Array
 from mnv2c.targets import InstructionSet, Target
@@ -26,6 +27,18 @@ HEADER = "kernel.h"
 
 Schedule = Any
 """A frozen dataclass of named parameters, one class per kernel family and device."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A schedule, and where it came from: a tuning record of this very workload (``exact``), one of another workload of
+    the family (``transferred``), or the family's ``rule``."""
+
+    schedule: Schedule
+    origin: Literal["exact", "transferred", "rule"]
+
+
+Choose = Callable[[Workload, InstructionSet], Choice]
 
 
 @dataclass(frozen=True)

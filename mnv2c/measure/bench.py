@@ -22,19 +22,20 @@ from mnv2c.deploy.opening import open_network
 from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
 from mnv2c.measure.engines import Engine, library_engine, other_engine
+from mnv2c.measure.images import seeded_image
+from mnv2c.measure.layers import largest
 from mnv2c.measure.peak import PeakMeter
-from mnv2c.measure.validate import seeded_images
 from mnv2c.targets import instruction_set_named
 
 RUNS = 4
 ROUNDS = 50
 WARM_UP = 3
-SAME = 1e-3  # of the largest logit: engines that differ by more do not compute the same network
+SAME = 1e-3  # of the largest value: engines that differ by more do not compute the same network
 
 
 @dataclass(frozen=True)
 class EngineTimes:
-    """``max_abs_difference`` is that of its logits from the library's."""
+    """``max_abs_difference`` is that of its outputs from the library's."""
 
     name: str
     version: str
@@ -84,8 +85,8 @@ def bench(
     LibraryError where an engine computes something else; ToolError where one is missing.
     """
     with open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report) as net:
-        image = seeded_images(1, net.input_shape[1:])["seeded input 0"]
-        x = normalise(directory, image[np.newaxis])
+        batch, *shape = net.input_shape
+        x = normalise(directory, np.stack([seeded_image(index, tuple(shape)) for index in range(batch)]))
         engines = [library_engine(net, x)]
         for name in against:
             report(f"prepare {name}")
@@ -112,16 +113,19 @@ def bench(
 
 
 def _check_same(engines: Sequence[Engine]) -> list[float]:
-    """How far each is from the first; warms them up on the way."""
-    logits = [[engine.run()[0] for _ in range(WARM_UP)][-1] for engine in engines]
-    differences = [float(np.abs(other - logits[0]).max()) for other in logits]
-    allowed = SAME * max(1.0, float(np.abs(logits[0]).max()))
-    for engine, difference in zip(engines, differences, strict=True):
-        if not difference <= allowed:
-            raise LibraryError(
-                f"{engine.name}'s logits differ from the library's by {difference:.2g}: not the same network, so not "
-                "timed; see `mnv2c validate`"
-            )
+    """How far each is from the first, over all outputs; warms them up on the way."""
+    computed = [[engine.run()[0] for _ in range(WARM_UP)][-1] for engine in engines]
+    differences = [0.0 for _ in engines]
+    for name, ours in computed[0].items():
+        allowed = SAME * max(1.0, largest(ours))
+        for index, engine in enumerate(engines):
+            difference = largest(computed[index][name].astype(np.float64) - ours)
+            if not difference <= allowed:
+                raise LibraryError(
+                    f"{engine.name}'s {name} differ from the library's by {difference:.2g}: not the same network, so "
+                    "not timed; see `mnv2c validate`"
+                )
+            differences[index] = max(differences[index], difference)
     return differences
 
 

@@ -1,9 +1,9 @@
-"""The engines that ``mnv2c bench`` times: the library itself, onnxruntime and openvino, each with threads set exactly.
+"""The engines that ``mnv2c bench`` times: the library itself and others, each with threads set exactly.
 
 What comes in: a build directory and one normalised NHWC image. What goes out: ``Engine`` values whose ``run`` computes
-the logits and says how long that took. The others run the library's own ONNX reference, without its first
-transposition: they are given the image in the order of axes that they prefer (NCHW), so that the comparison is not won
-there.
+every output and says how long that took. The others run the library's own ONNX reference, and are given the image in
+the order of axes that they prefer, so that the comparison is not won there: onnxruntime and openvino NCHW, without the
+model's first transposition, LiteRT NHWC.
 """
 
 from __future__ import annotations
@@ -21,21 +21,26 @@ from mnv2c.deploy.manifest import read_reference
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.ir.graph import Array
+from mnv2c.measure.tflite_model import write_tflite
 from mnv2c.reference.onnx_export import INPUT
 
 if TYPE_CHECKING:
     import onnx
 
-OTHERS = ("onnxruntime", "openvino")
+OTHERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert"}
+"""What a library can be compared with, and the package that brings it."""
+
+
+Outputs = dict[str, Array]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """``run`` computes the logits of the one image that the engine was made for; with them, its nanoseconds."""
+    """``run`` computes the outputs, by name, of the images that the engine was made for; with them, its nanoseconds."""
 
     name: str
     version: str
-    run: Callable[[], tuple[Array, int]]
+    run: Callable[[], tuple[Outputs, int]]
 
 
 def library_engine(net: RunnableNetwork, x: Array) -> Engine:
@@ -44,35 +49,36 @@ def library_engine(net: RunnableNetwork, x: Array) -> Engine:
 
 
 def other_engine(name: str, directory: Path, x: Array, *, threads: int) -> Engine:
-    """One of ``OTHERS``; ToolError where it is not installed."""
-    model = _without_transposition(read_reference(directory), directory)
-    pixels = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    make = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
+    """One of ``OTHERS``. ToolError where it is not installed; LibraryError where the reference is damaged."""
+    make = {"onnxruntime": _onnxruntime, "openvino": _openvino, "litert": _litert}[name]
     try:
-        return make(model.SerializeToString(), pixels, threads)
+        return make(read_reference(directory), x, threads)
     except ImportError as error:
         raise ToolError(
-            f"{name} is not installed: pip install {name}, or both that can be compared: pip install 'mnv2c[bench]'"
+            f"{name} is not installed: pip install {OTHERS[name]}, or all that can be compared: "
+            "pip install 'mnv2c[bench]'"
         ) from error
 
 
-def _onnxruntime(model: bytes, pixels: Array, threads: int) -> Engine:
+def _onnxruntime(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
     import onnxruntime
 
+    content, pixels = _without_transposition(model, x)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Its threads spin as ever while it runs; they must not go on spinning into the turn of the next engine.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: pixels}
-    return Engine("onnxruntime", onnxruntime.__version__, _timed(lambda: session.run(None, feeds)[0]))
+    return Engine("onnxruntime", onnxruntime.__version__, _timed(model, lambda: session.run(None, feeds)))
 
 
-def _openvino(model: bytes, pixels: Array, threads: int) -> Engine:
+def _openvino(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
     import openvino
 
+    content, pixels = _without_transposition(model, x)
     core = openvino.Core()
     options = {
         "INFERENCE_NUM_THREADS": threads,
@@ -80,33 +86,56 @@ def _openvino(model: bytes, pixels: Array, threads: int) -> Engine:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()
+    request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
     request.set_input_tensor(openvino.Tensor(pixels))
 
-    def run() -> Array:
+    outputs = range(len(model.graph.output))
+
+    def run() -> list[Array]:
         request.infer()
-        return np.array(request.get_output_tensor().data)
+        return [np.array(request.get_output_tensor(index).data) for index in outputs]
 
-    return Engine("openvino", openvino.__version__.split("-")[0], _timed(run))
+    return Engine("openvino", openvino.__version__.split("-")[0], _timed(model, run))
 
 
-def _timed(run: Callable[[], Array]) -> Callable[[], tuple[Array, int]]:
-    def timed_run() -> tuple[Array, int]:
+def _litert(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
+    """LiteRT with what it does by default: every operator in XNNPACK."""
+    import ai_edge_litert
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=write_tflite(model), num_threads=threads)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    outputs = [details["index"] for details in interpreter.get_output_details()]
+
+    def run() -> list[Array]:
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in outputs]
+
+    return Engine("litert", ai_edge_litert.__version__, _timed(model, run))
+
+
+def _timed(model: onnx.ModelProto, run: Callable[[], list[Array]]) -> Callable[[], tuple[Outputs, int]]:
+    """``run`` gives the outputs of ``model`` in their order."""
+    names = [output.name for output in model.graph.output]
+
+    def timed_run() -> tuple[Outputs, int]:
         begin = time.perf_counter_ns()
-        logits = run()
-        return logits, time.perf_counter_ns() - begin
+        outputs = run()
+        nanoseconds = time.perf_counter_ns() - begin
+        return dict(zip(names, outputs, strict=True)), nanoseconds
 
     return timed_run
 
 
-def _without_transposition(model: onnx.ModelProto, directory: Path) -> onnx.ModelProto:
-    """The model from its NCHW edge on."""
+def _without_transposition(model: onnx.ModelProto, x: Array) -> tuple[bytes, Array]:
+    """The model from its NCHW edge on, and ``x`` for it."""
     transposition, image = model.graph.node[0], model.graph.input[0]
     if transposition.op_type != "Transpose" or list(transposition.input) != [INPUT] or image.name != INPUT:
-        raise LibraryError(f"{directory}: model.onnx is not what this mnv2c writes; build the library again")
-    extents = [dimension.dim_value for dimension in image.type.tensor_type.shape.dim]
+        raise LibraryError("model.onnx is not what this mnv2c writes; build the library again")
+    pixels = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     image.name = transposition.output[0]
-    for dimension, axis in zip(image.type.tensor_type.shape.dim, (0, 3, 1, 2), strict=True):
-        dimension.dim_value = extents[axis]
+    for dimension, extent in zip(image.type.tensor_type.shape.dim, pixels.shape, strict=True):
+        dimension.dim_value = extent
     del model.graph.node[0]
-    return model
+    return model.SerializeToString(), pixels

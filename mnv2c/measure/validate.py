@@ -1,127 +1,66 @@
 """Compares a built library with its ONNX reference: ``mnv2c validate``.
 
-What comes in: a build directory, and images as uint8. What goes out: a ``Validation``: how far the logits are apart and
-whether the best classes are the same, over every image given both as floats and as raw bytes; layers where asked.
+What comes in: a build directory, and images as uint8, one after the other. What goes out: a ``Validation``: how far
+every output is off and whether the best classes are the same, each image given both as floats and as raw bytes; layers
+where asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnv2c.deploy.manifest import normalise, read_reference
-from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
-from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
-from mnv2c.measure.images import Rgb
+from mnv2c.measure.images import Rgb, batches
+from mnv2c.measure.layers import LayerComparer, largest
+from mnv2c.measure.noise import Noise
+from mnv2c.measure.validation import Comparison, Validation
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import LOGITS
 
-if TYPE_CHECKING:
-    import onnx
-
 TOLERANCE = 1e-4
-TIE = 1e-4
-"""Classes whose reference logits are nearer than this are a tie: either may stand first."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One image: the largest error over floats and bytes, and whether the best classes agree."""
-
-    name: str
-    max_abs_error: float
-    relative_error: float
-    cosine: float
-    top1: bool
-    top5: bool
-
-
-@dataclass(frozen=True)
-class LayerComparison:
-    """One layer against the edge of the reference; ``error`` is absolute, over all inputs, ``largest`` the edge's
-    largest absolute value."""
-
-    name: str
-    edge: str
-    error: float
-    largest: float
-
-    def diverges(self, tolerance: float) -> bool:
-        """Errors count in units of the largest value where that is above 1."""
-        return not self.error <= tolerance * max(1.0, self.largest)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """All images; ``runner`` is as it was asked for, ``processor`` what the library ran on."""
-
-    directory: str
-    runner: str | None
-    processor: str
-    reference: str
-    instruction_set: str
-    threads: int
-    tolerance: float
-    comparisons: tuple[Comparison, ...]
-    layers: tuple[LayerComparison, ...] = ()
-
-    @property
-    def max_abs_error(self) -> float:
-        return _largest(comparison.max_abs_error for comparison in self.comparisons)
-
-    @property
-    def passed(self) -> bool:
-        """Within the tolerance everywhere, and the same five classes."""
-        return self.max_abs_error <= self.tolerance and all(comparison.top5 for comparison in self.comparisons)
-
-    @property
-    def first_diverging(self) -> LayerComparison | None:
-        """The first layer to run that is off; ``None`` also where layers were not asked for."""
-        return next((layer for layer in self.layers if layer.diverges(self.tolerance)), None)
-
-
-def seeded_images(count: int, shape: tuple[int, ...], seed: int = 0) -> dict[str, Rgb]:
-    """Images with something in them, the same everywhere: coarse coloured squares under fine noise."""
-    height, width, channels = shape
-    images = {}
-    for index in range(count):
-        draw = np.random.default_rng([seed, index])
-        coarse = draw.integers(0, 256, (-(-height // 16), -(-width // 16), channels))
-        squares = coarse.repeat(16, axis=0).repeat(16, axis=1)[:height, :width]
-        noise = draw.integers(-32, 33, shape)
-        images[f"seeded input {index}"] = np.clip(squares + noise, 0, 255).astype(np.uint8)
-    return images
+"""The largest error of a right library, in units of the output, in networks that float32 determines so far."""
 
 
 def validate(
     directory: Path,
-    images: Mapping[str, Rgb],
+    images: Iterable[tuple[str, Rgb]],
     *,
     runner: str | None = None,
     threads: int = 1,
     instruction_set: str | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
     layers: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Validation:
-    """Runs every image through both. ``report`` is told of each image. LibraryError where the library does not run."""
+    """Runs every image through both, holding no more of them than one batch.
+
+    ``images`` are names and uint8 RGB (height, width, 3) of the network's size. ``tolerance`` is the largest error
+    allowed; without one it is ``TOLERANCE``, or what ``measure.noise`` finds that float32 leaves open where that is
+    more. ``report`` is told of what takes long. LibraryError where the library does not run.
+    """
     model = read_reference(directory)
     with open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report) as net:
-        reference = Reference(model)
-        comparisons = []
-        for name, image in images.items():
-            report(f"compare {name}")
-            comparisons.append(_compare(directory, name, image, net=net, reference=reference))
-        observed: tuple[LayerComparison, ...] = ()
-        if layers:
-            report("compare layer by layer")
-            observed = _compare_layers(directory, list(images.values()), net=net, model=model)
+        exact = tolerance is not None
+        tolerance = TOLERANCE if tolerance is None else tolerance
+        reference, noise = Reference(model), Noise(model)
+        comparer = LayerComparer(model, tolerance=None if exact else tolerance) if layers else None
+        comparisons: list[Comparison] = []
+        for names, pixels in batches(images, net.input_shape[0]):
+            x = normalise(directory, pixels)
+            wanted = reference.run(x)
+            new = _compare(names, (net.outputs(x), net.outputs(pixels)), wanted)
+            if not exact and any(_exceeds(one, tolerance) for one in new):
+                noise.add(x, wanted)
+            comparisons += new
+            if comparer is not None:
+                comparer.add(x, net.layers(x))
         return Validation(
             directory=str(directory),
             runner=runner,
@@ -131,135 +70,53 @@ def validate(
             threads=net.threads,
             tolerance=tolerance,
             comparisons=tuple(comparisons),
-            layers=observed,
+            noise=noise.largest,
+            layers=comparer.compared if comparer is not None else (),
         )
 
 
-def _compare(directory: Path, name: str, image: Rgb, *, net: RunnableNetwork, reference: Reference) -> Comparison:
-    pixels = image[np.newaxis]
-    x = normalise(directory, pixels)
-    wanted = reference.run(x)[LOGITS][0].astype(np.float64)
-    runs = [logits[0].astype(np.float64) for logits in (net.run(x), net.run_rgb(pixels))]
-    error = _largest(float(np.abs(logits - wanted).max()) for logits in runs)
-    largest = float(np.abs(wanted).max())
+def _compare(
+    names: list[str], runs: tuple[dict[str, Array], dict[str, Array]], wanted: dict[str, Array]
+) -> list[Comparison]:
+    """Every output of one batch for each of its images; what the filling gave is left out."""
+    return [
+        _compare_output(name, output, [run[output][index] for run in runs], wanted[output][index])
+        for index, name in enumerate(names)
+        for output in runs[0]
+    ]
+
+
+def _compare_output(image: str, output: str, found: list[Array], reference: Array) -> Comparison:
+    wanted = reference.astype(np.float64)
+    error = largest([largest(one - wanted) for one in found])
+    size = largest(wanted)
+    is_logits = output == LOGITS and wanted.ndim == 1
     return Comparison(
-        name=name,
+        image=image,
+        output=output,
         max_abs_error=error,
-        relative_error=error / largest if largest else error,
-        cosine=min(_cosine(logits, wanted) for logits in runs),
-        top1=all(same_best(logits, wanted, count=1) for logits in runs),
-        top5=all(same_best(logits, wanted, count=5) for logits in runs),
+        relative_error=error / size if size else error,
+        cosine=min(_cosine(one.astype(np.float64), wanted) for one in found),
+        top1_gap=largest([gap(one, wanted, count=1) for one in found]) if is_logits else None,
+        top5_gap=largest([gap(one, wanted, count=5) for one in found]) if is_logits else None,
     )
 
 
-def same_best(logits: Any, wanted: Any, *, count: int) -> bool:
-    """Whether the ``count`` best classes are the same in the same order, but for classes that are a ``TIE``.
+def _exceeds(comparison: Comparison, tolerance: float) -> bool:
+    return not all(error <= tolerance for error in (comparison.max_abs_error, comparison.top5_gap or 0.0))
 
-    At every rank, what the reference thinks of the class that stands there is what it thinks of its own, give or take.
+
+def gap(logits: NDArray[Any], wanted: NDArray[Any], *, count: int) -> float:
+    """How far apart ``wanted`` has the classes that the two put at the same rank of their ``count`` best, at most.
+
+    0 where these are the same classes in the same order; little where the order of nearly equal ones is another.
     """
     ours = np.argsort(-logits, kind="stable")[:count]
     theirs = np.argsort(-wanted, kind="stable")[:count]
-    return bool(np.all(np.abs(wanted[ours] - wanted[theirs]) <= TIE))
+    return largest(wanted[ours] - wanted[theirs])
 
 
-def _cosine(one: Any, other: Any) -> float:
+def _cosine(one: NDArray[Any], other: NDArray[Any]) -> float:
+    one, other = one.ravel(), other.ravel()
     lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / lengths if lengths else float(np.array_equal(one, other))
-
-
-def _compare_layers(
-    directory: Path, images: Sequence[Rgb], *, net: RunnableNetwork, model: onnx.ModelProto
-) -> tuple[LayerComparison, ...]:
-    """Each layer's error over all images; the layers' order is the library's."""
-    observed = Reference(model, observe=True)
-    found: dict[str, LayerComparison] = {}
-    for image in images:
-        x = normalise(directory, image[np.newaxis])
-        edges = observed.run(x)
-        for layer in net.layers(x):
-            edge = _edge_of(layer.name, edges)
-            wanted = edges[edge]
-            ours = layer.array.reshape(wanted.shape) if layer.array.size == wanted.size else None
-            error = float("inf") if ours is None else float(np.abs(ours.astype(np.float64) - wanted).max())
-            before = found.get(layer.name, LayerComparison(layer.name, edge, 0.0, 0.0))
-            largest = _largest((before.largest, float(np.abs(wanted).max())))
-            found[layer.name] = LayerComparison(layer.name, edge, _largest((before.error, error)), largest)
-    return tuple(found.values())
-
-
-def _edge_of(layer: str, edges: Mapping[str, Array]) -> str:
-    """The reference's edge that a layer of the library equals, with what the passes have fused into it.
-
-    ``block3.expand`` is ``block3.expand.relu6``; ``block3.project`` is ``block3.add`` where the block has a shortcut,
-    ``block3.project.bn`` where it has none.
-    """
-    block, _, kind = layer.rpartition(".")
-    fused = [f"{block}.add"] if kind == "project" else []
-    for edge in (*fused, f"{layer}.relu6", f"{layer}.bn", layer):
-        if edge in edges:
-            return edge
-    raise LibraryError(f"the reference has no edge for layer {layer}; build the library again")
-
-
-def _largest(values: Any) -> float:
-    """The maximum, NaN where one of them is: ``max`` would lose it."""
-    return float(np.max(np.fromiter(values, dtype=np.float64)))
-
-
-def to_json(validation: Validation) -> dict[str, Any]:
-    """What ``validate --json`` prints."""
-    comparisons = validation.comparisons
-    fields: dict[str, Any] = {
-        "directory": validation.directory,
-        "runner": validation.runner,
-        "processor": validation.processor,
-        "reference": validation.reference,
-        "instruction_set": validation.instruction_set,
-        "threads": validation.threads,
-        "tolerance": validation.tolerance,
-        "passed": validation.passed,
-        "inputs": len(comparisons),
-        "max_abs_error": validation.max_abs_error,
-        "relative_error": _largest(comparison.relative_error for comparison in comparisons),
-        "cosine": min(comparison.cosine for comparison in comparisons),
-        "top1_agreement": sum(comparison.top1 for comparison in comparisons) / len(comparisons),
-        "top5_agreement": sum(comparison.top5 for comparison in comparisons) / len(comparisons),
-        "comparisons": [asdict(comparison) for comparison in comparisons],
-    }
-    if validation.layers:
-        first = validation.first_diverging
-        fields["layers"] = [asdict(layer) for layer in validation.layers]
-        fields["first_diverging_layer"] = first.name if first else None
-    return fields
-
-
-def format_text(validation: Validation) -> str:
-    """What ``validate`` prints for people."""
-    fields = to_json(validation)
-    width = max(len(comparison.name) for comparison in validation.comparisons)
-    lines = [f"{'input':{width}}  max abs error  relative    cosine      top-1  top-5"]
-    for one in validation.comparisons:
-        agree = ["same " if same else "OTHER" for same in (one.top1, one.top5)]
-        numbers = f"{one.max_abs_error:13.2e}  {one.relative_error:8.1e}  {one.cosine:.8f}  {agree[0]}  {agree[1]}"
-        lines.append(f"{one.name:{width}}  {numbers}")
-    if validation.layers:
-        lines += ["", *_layer_lines(validation)]
-    verdict = "passed" if validation.passed else "FAILED"
-    lines += [
-        "",
-        f"{verdict}: {fields['inputs']} inputs, as floats and as bytes, instruction set {validation.instruction_set}, "
-        f"threads {validation.threads}, on {validation.processor}, against {validation.reference}",
-        f"  max abs error {fields['max_abs_error']:.2e} (at most {validation.tolerance:g}), "
-        f"top-1 agreement {fields['top1_agreement']:.1%}, top-5 agreement {fields['top5_agreement']:.1%}",
-    ]
-    return "\n".join(lines)
-
-
-def _layer_lines(validation: Validation) -> list[str]:
-    first = validation.first_diverging
-    lines = [f"{'layer':16}  {'edge of the reference':22}  max abs error  largest value"]
-    for layer in validation.layers:
-        mark = "  <- diverges" if layer.diverges(validation.tolerance) else ""
-        lines.append(f"{layer.name:16}  {layer.edge:22}  {layer.error:13.2e}  {layer.largest:13.3f}{mark}")
-    lines.append(f"first layer that diverges: {first.name if first else 'none'}")
-    return lines

@@ -178,9 +178,10 @@ static void publish(struct mnv2c_pool *pool, const struct mnv2c_job *job, int sh
     atomic_store_explicit(&pool->least, least > 1 ? least : 1, memory_order_relaxed);
     atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
     atomic_store_explicit(&pool->pending, tasks, memory_order_relaxed);
-    for (int i = 0; i < sharers; i++) {
-        int32_t begin = (int32_t)((int64_t)tasks * i / sharers), end = (int32_t)((int64_t)tasks * (i + 1) / sharers);
+    for (int32_t i = 0, begin = 0; i < sharers; i++) {
+        int32_t end = begin + tasks / sharers + (i < tasks % sharers);
         atomic_store_explicit(&pool->shares[i].tasks, tasks_from(begin, end), memory_order_release);
+        begin = end;
     }
     atomic_fetch_add(&pool->generation, 1);
     if (atomic_load(&pool->sleepers) > 0) wake_all(pool);

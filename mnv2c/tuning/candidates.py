@@ -20,12 +20,10 @@ from mnv2c.workloads import Workload
 
 @dataclass(frozen=True)
 class Candidate:
-    """A kernel in the object: its symbol, and what ``LoweredKernel`` says of it."""
+    """A schedule, and the kernel in the object that it makes."""
 
     schedule: Schedule
-    symbol: str
-    tasks: int
-    scratch_bytes: int
+    kernel: KernelCode
 
 
 @dataclass(frozen=True)
@@ -57,32 +55,26 @@ def compile_candidates(
     return Compiled(rest.object, rest.candidates, failures | rest.failures)
 
 
-def _lower(
-    workload: Workload, schedules: Sequence[Schedule]
-) -> tuple[dict[str, LoweredKernel], tuple[Candidate, ...], dict[Schedule, str]]:
-    """The candidates by symbol, and why the others have none: a template that TVM cannot follow is a failure."""
-    lowered, candidates, failures = {}, [], {}
+def _compile(workload: Workload, schedules: Sequence[Schedule], target: Target, isa: InstructionSet) -> bytes:
+    """What ``_unpack`` reads: a line of JSON, and the object. A template that TVM cannot follow is a failure."""
+    lowered: dict[str, LoweredKernel] = {}
+    found: list[tuple[int, str, int, int]] = []
+    failures: list[tuple[int, str]] = []
     for number, schedule in enumerate(schedules):
         symbol = f"candidate{number}"
         try:
-            lowered[symbol] = lower(scheduled(workload, schedule), symbol, pointer_bits=target.pointer_bits)
-        except Exception as error:  # TVM raises whatever it likes
-            failures[schedule] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            kernel = lower(scheduled(workload, schedule), symbol, pointer_bits=target.pointer_bits)
+        except Exception as error:  # TVM raises many kinds
+            failures.append((number, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
         else:
-            candidates.append(Candidate(schedule, symbol, lowered[symbol].tasks, lowered[symbol].scratch_bytes))
-    return lowered, tuple(candidates), failures
-
-
-def _compile(workload: Workload, schedules: Sequence[Schedule], target: Target, isa: InstructionSet) -> bytes:
-    """What ``_unpack`` reads: a line of JSON, and the object."""
-    lowered, candidates, failures = _lower(workload, schedules)
-    found = [(schedules.index(one.schedule), one.symbol, one.tasks, one.scratch_bytes) for one in candidates]
-    head = json.dumps([found, [(schedules.index(schedule), why) for schedule, why in failures.items()]])
+            lowered[symbol] = kernel
+            found.append((number, symbol, kernel.tasks, kernel.scratch_bytes))
+    head = json.dumps([found, failures])
     return head.encode() + b"\n" + (build_object(lowered, target, isa) if lowered else b"")
 
 
 def _unpack(content: bytes, schedules: Sequence[Schedule]) -> Compiled:
     head, _, object_ = content.partition(b"\n")
     found, failures = json.loads(head)
-    candidates = tuple(Candidate(schedules[index], symbol, tasks, scratch) for index, symbol, tasks, scratch in found)
+    candidates = tuple(Candidate(schedules[index], KernelCode(*fields)) for index, *fields in found)
     return Compiled(object_, candidates, {schedules[index]: why for index, why in failures})

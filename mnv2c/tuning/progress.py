@@ -118,7 +118,7 @@ class Progress:
 
 
 def to_json(tasks: Sequence[Task], runner: Runner) -> dict[str, Any]:
-    """What ``tune --json`` prints for a CPU."""
+    """What ``tune --json`` prints for an instruction set."""
     return {
         "core": runner.isa.mcpu,
         "origin": str(runner.origin),

@@ -58,10 +58,10 @@ class MeasureLinker:
         self._scratch.cleanup()
 
     def _table(self, workload: Workload, compiled: Compiled) -> str:
-        scratch = max(candidate.scratch_bytes for candidate in compiled.candidates)
+        scratch = max(candidate.kernel.scratch_bytes for candidate in compiled.candidates)
         blocks = [*operand_bytes(workload), scratch, _CACHES * self._isa.l2_bytes]
-        kernels = [f"mnv2c_kernel {candidate.symbol};" for candidate in compiled.candidates]
-        rows = [f"{{{candidate.symbol}, {candidate.tasks}}}," for candidate in compiled.candidates]
+        kernels = [f"mnv2c_kernel {candidate.kernel.symbol};" for candidate in compiled.candidates]
+        rows = [f"{{{candidate.kernel.symbol}, {candidate.kernel.tasks}}}," for candidate in compiled.candidates]
         return "\n".join(
             [
                 "#include <stddef.h>",

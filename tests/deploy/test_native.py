@@ -175,13 +175,6 @@ def test_no_directory(tmp_path: Path) -> None:
         mnv2c.load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"interface": {"identifier": "x"}}', '{"interface": 3}', "\x00\xff"])
-def test_damaged_manifest(tmp_path: Path, text: str) -> None:
-    (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
-    with pytest.raises(LibraryError, match=r"manifest\.json: damaged"):
-        mnv2c.load(tmp_path)
-
-
 def test_wrong_architecture_and_damaged_library(built: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(built, copy)
@@ -201,6 +194,25 @@ def test_wrong_architecture_and_damaged_library(built: Path, tmp_path: Path) -> 
     manifest["target"]["triple"] = "riscv64-linux-gnu"
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(LibraryError, match="built for riscv64"):
+        mnv2c.load(copy)
+
+
+def test_a_library_for_another_machine_in_its_place(built: Path, small_armv7_library: Path, tmp_path: Path) -> None:
+    """A 32-bit file is not damaged: its header says what it is for."""
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    library = copy / "lib" / "libtiny_1_0.so"
+    (whole,) = (path.read_bytes() for path in (small_armv7_library / "lib").glob("*.so"))
+    library.write_bytes(whole)
+    with pytest.raises(LibraryError, match="is for armv7l, not for x86_64; build the library again"):
+        mnv2c.load(copy)
+    library.write_bytes(whole[:-1])
+    with pytest.raises(LibraryError, match="damaged or cut short"):
+        mnv2c.load(copy)
+    big_endian = bytearray(64)
+    big_endian[:6], big_endian[18:20] = b"\x7fELF\x02\x02", (22).to_bytes(2, "big")
+    library.write_bytes(big_endian)
+    with pytest.raises(LibraryError, match="is for ELF machine 22, 64 bits, not for x86_64"):
         mnv2c.load(copy)
 
 

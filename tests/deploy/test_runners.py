@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from loopback import Loopback, free_port, loopback
 from photograph import photograph
 from small_library import SMALL
 
-from mnv2c.codegen.header import under_prefix
 from mnv2c.deploy.manifest import normalise
-from mnv2c.deploy.network import RunnableNetwork, read_interface
+from mnv2c.deploy.network import RunnableNetwork, read_build
 from mnv2c.deploy.opening import open_network
-from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork
+from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork, runner_source
 from mnv2c.deploy.ssh import Host
 from mnv2c.errors import LibraryError, ToolError
-from mnv2c.measure.validate import seeded_images
+from mnv2c.measure.images import seeded_image
 from mnv2c.toolchain import find_cc, find_qemu
 
 
@@ -36,7 +34,7 @@ def need_qemu(architecture: str = "aarch64") -> None:
 
 
 def pixels_for(net: RunnableNetwork) -> Any:
-    return seeded_images(1, net.input_shape[1:])["seeded input 0"]
+    return seeded_image(0, net.input_shape[1:])
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +44,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
 
 
 def test_the_program_compiles_without_a_warning(small_library: Path, tmp_path: Path) -> None:
-    source = (resources.files("mnv2c.deploy") / "runner.c").read_text(encoding="utf-8")
-    (tmp_path / "runner.c").write_text(under_prefix(source, "mnv2_0_35"), encoding="utf-8")
+    (tmp_path / "runner.c").write_text(runner_source(read_build(small_library).interface), encoding="utf-8")
     strict = (find_cc(), "-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsyntax-only")
     subprocess.run([*strict, "-I", small_library / "include", tmp_path / "runner.c"], check=True)
 
 
-@pytest.mark.parametrize("isa", ["cortex-a53", "cortex-a72", "cortex-a76"])
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a72", "cortex-a76"])
 def test_arm_runs_on_every_core(small_arm_library: Path, cpu: str) -> None:
     need_qemu()
     result = succeed_json("validate", small_arm_library, "--runner", f"qemu:{cpu}", "--inputs", "2")
@@ -95,7 +92,8 @@ def test_floats_bytes_and_layers_are_one_run(small_arm_library: Path) -> None:
     with open_network(small_arm_library, "qemu") as net:
         pixels = pixels_for(net)
         x = normalise(small_arm_library, pixels)
-        logits, nanoseconds = net.time(x)
+        outputs, nanoseconds = net.time(x)
+        logits = outputs["logits"]
         assert nanoseconds > 0
         assert np.array_equal(net.run(x), logits)
         np.testing.assert_allclose(net.run_rgb(pixels), logits, atol=1e-4)
@@ -221,7 +219,7 @@ def test_a_program_that_is_gone_takes_no_request() -> None:
 def test_something_else_than_the_program_answers(small_library: Path) -> None:
     peer = Peer(["sh", "-c", "echo Welcome to this wonderful machine.; cat >/dev/null"], str)
     with pytest.raises(LibraryError, match="something else than the program answers: b'Welcome"):
-        RemoteNetwork(read_interface(small_library), peer, processor="a board", threads=1, instruction_set=None)
+        RemoteNetwork(read_build(small_library), peer, processor="a board", threads=1, instruction_set=None)
 
 
 def test_names_of_hosts() -> None:

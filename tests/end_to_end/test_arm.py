@@ -10,11 +10,11 @@ from programs import call, need
 from small_library import RESOLUTION
 
 import mnv2c
-from mnv2c.measure.validate import seeded_images
+from mnv2c.measure.images import seeded_image
 from mnv2c.targets import ARM, ARMV7, Target
 from mnv2c.toolchain import find_qemu, find_toolchain, link_program
 
-PIXELS = seeded_images(1, (RESOLUTION, RESOLUTION, 3), seed=7)["seeded input 0"]
+PIXELS = seeded_image(0, (RESOLUTION, RESOLUTION, 3), seed=7)
 NAME = "mnv2_0_35"
 
 

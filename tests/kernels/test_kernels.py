@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from compiled_kernels import RUNNABLE, CompiledKernels
@@ -33,6 +35,6 @@ def test_tasks_are_independent_and_come_in_any_order(kernels: CompiledKernels, w
     np.testing.assert_array_equal(kernels.run(workload, inputs, constants, one_by_one), whole)
     draw = np.random.default_rng(tasks)
     cuts = [0, *sorted(draw.integers(0, tasks + 1, 5).tolist()), tasks]
-    runs = list(zip(cuts[:-1], cuts[1:], strict=True))
+    runs = list(itertools.pairwise(cuts))
     draw.shuffle(runs)
     np.testing.assert_array_equal(kernels.run(workload, inputs, constants, runs), whole)

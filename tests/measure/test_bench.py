@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ from small_library import copy_of, damage_reference
 
 from mnv2c.measure.engines import OTHERS
 
-INSTALLED = [name for name in OTHERS if importlib.util.find_spec(name)]
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+INSTALLED = [name for name, package in OTHERS.items() if _is_installed(package)]
 
 
 def test_the_library_alone(small_library: Path) -> None:
@@ -48,6 +57,17 @@ def test_the_text_names_the_processor(small_library: Path) -> None:
     text = succeed("bench", small_library, "--rounds", "1", "--layers")
     assert " on " in text.splitlines()[0]
     assert "measured FMA peak" in text
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_missing_engine_says_how_to_get_it(small_library: Path, tmp_path: Path, name: str) -> None:
+    package = OTHERS[name]
+    module = tmp_path / f"{package.replace('-', '_')}.py"
+    module.write_text(f"raise ModuleNotFoundError({package!r})\n", encoding="utf-8")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = mnv2c("bench", small_library, "--against", name, environment={"PYTHONPATH": path})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"mnv2c: error: {name} is not installed: pip install {package},")
 
 
 @pytest.mark.skipif("onnxruntime" not in INSTALLED, reason="needs onnxruntime: pip install 'mnv2c[bench]'")

@@ -14,7 +14,8 @@ from PIL import Image
 from small_library import CLASSES, RESOLUTION, copy_of, damage_reference
 
 import mnv2c as package
-from mnv2c.measure.validate import same_best, seeded_images, validate
+from mnv2c.measure.images import seeded_image
+from mnv2c.measure.validate import gap, validate
 
 
 def test_a_good_library_passes(small_library: Path) -> None:
@@ -68,15 +69,15 @@ def test_nan_never_passes(small_library: Path, tmp_path: Path) -> None:
     (bias,) = [one for one in model.graph.initializer if one.name == "fc.bias"]
     bias.CopyFrom(numpy_helper.from_array(np.full(CLASSES, np.nan, np.float32), "fc.bias"))
     onnx.save(model, library / "model.onnx")
-    assert not validate(library, seeded_images(1, (RESOLUTION, RESOLUTION, 3))).passed
+    assert not validate(library, [("image", seeded_image(0, (RESOLUTION, RESOLUTION, 3)))]).passed
 
 
-def test_ties_may_be_swapped_and_nothing_else() -> None:
-    wanted = np.array([1.0, 5.0, 5.00001, 2.0])
-    assert same_best(np.array([1.0, 5.00001, 5.0, 2.0]), wanted, count=1)
-    assert same_best(np.array([1.0, 5.00001, 5.0, 2.0]), wanted, count=3)
-    assert not same_best(np.array([9.0, 5.0, 5.0, 2.0]), wanted, count=1)
-    assert not same_best(np.array([np.nan] * 4), np.array([np.nan] * 4), count=1)
+def test_the_gap_is_that_of_the_classes_that_changed_places() -> None:
+    wanted = np.array([1.0, 5.0, 5.25, 2.0])
+    assert gap(np.array([1.0, 5.25, 5.0, 2.0]), wanted, count=1) == 0.25
+    assert gap(np.array([1.0, 5.25, 5.0, 2.0]), wanted, count=3) == 0.25
+    assert gap(np.array([2.0, 5.0, 5.25, 1.0]), wanted, count=2) == 0.0
+    assert gap(np.array([9.0, 5.0, 5.25, 2.0]), wanted, count=1) == 4.25
 
 
 def test_run_prints_the_best_classes_with_their_labels(small_library: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import tvm
 from tvm import relax
 from tvm.relax import dpl
-from tvm.relax.transform import FusionPattern
+from tvm.relax.transform import FusionPattern, PatternCheckContext
 
 from mnv2c.backends.calls import KernelCall
 from mnv2c.errors import GraphError
@@ -59,10 +59,19 @@ def _convolution_patterns(family: str, check: Check, *, residual: bool, border: 
         found = [*(dpl.is_op("relax.nn.pad")(pattern) for pattern in found), *found]
     if residual:
         found = [dpl.is_op("relax.add")(pattern, dpl.wildcard()) for pattern in (clipped, biased)] + found
+
+    def fits(context: PatternCheckContext) -> bool:
+        return _is_read_inside_alone(context) and check(context.annotated_expr["convolution"])
+
     for pattern in found:
-        yield FusionPattern(
-            family, pattern, {"convolution": convolution}, lambda context: check(context.annotated_expr["convolution"])
-        )
+        yield FusionPattern(family, pattern, {"convolution": convolution}, fits)
+
+
+def _is_read_inside_alone(context: PatternCheckContext) -> bool:
+    """Whether nobody outside the match reads what it computes on the way: a kernel writes its last value alone."""
+    inside = set(context.matched_bindings)
+    on_the_way = (var for var, value in context.matched_bindings.items() if not value.same_as(context.matched_expr))
+    return all(set(context.var_usages.get(var, ())) <= inside for var in on_the_way)
 
 
 def _is_plain(call: relax.Call) -> bool:

@@ -1,7 +1,7 @@
 """The classifier: the computation, its schedule template and the rule for its defaults.
 
-``output[b, n] = sum_k input[b, k] * weight[n // 16, k, n % 16] + bias[n]``: few rows, so that every weight is used a few
-times and the layer is as fast as weights arrive; several panels at once keep several streams of them in flight.
+``output[b, n] = sum_k input[b, k] * weight[n // 16, k, n % 16] + bias[n]``: few rows, so that every weight is used a
+few times and the layer is as fast as weights arrive; several panels at once keep several streams of them in flight.
 """
 
 from __future__ import annotations

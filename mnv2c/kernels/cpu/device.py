@@ -15,6 +15,7 @@ import tvm
 from tvm import s_tir, tirx
 
 import mnv2c.workloads as workloads
+from mnv2c.forked import in_fork
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.abi import KernelCode, Schedule
 from mnv2c.kernels.cpu import dense, depthwise, pad, pointwise, pool, stem
@@ -85,7 +86,7 @@ class _Cpu:
             for symbol, workload, schedule in kernels
         }
         codes = (KernelCode(symbol, kernel.tasks, kernel.scratch_bytes) for symbol, kernel in lowered.items())
-        return build_object(lowered, target, isa), tuple(codes)
+        return in_fork(lambda: build_object(lowered, target, isa)), tuple(codes)
 
 
 CPU = _Cpu()

@@ -1,8 +1,8 @@
 """Scheduled PrimFuncs to an object file of kernels with the C signature of ``kernels.abi``.
 
-In: PrimFuncs whose parameters are the operands in the order of the signature, and whose top level has one nest of loops
-annotated ``TASK``, each directly inside the one before. Out: one ELF object; no undefined TVM symbol, no global state, no
-allocation.
+In: PrimFuncs whose parameters are the operands in the order of the signature, and whose top level has one nest of
+loops annotated ``TASK``, each directly inside the one before. Out: one ELF object; no undefined TVM symbol, no global
+state, no allocation.
 
 TVM's own pipeline (``tvm.s_tir.pipeline``) ends in packed functions that check types, launch TVM's threads and allocate
 workspaces through its runtime. This one keeps its order of passes and replaces that end: operands come from a table of
@@ -235,7 +235,7 @@ def lower(func: tirx.PrimFunc, symbol: str, *, pointer_bits: int) -> LoweredKern
     scratch, begin, end = tirx.Var("scratch", _pointer("uint8")), tirx.Var("begin", "int32"), tirx.Var("end", "int32")
     body, tasks = _bound_tasks(main.body, begin, end)
     body, scratch_bytes = _move_to_scratch(body, scratch)
-    table, operands = _read_operands(main.params, f"int{pointer_bits}")
+    table, operands = _read_operands(main.params, pointer_bits)
     body = tirx.SeqStmt([*operands, body, tirx.stmt.Return(tirx.IntImm("int32", 0))])
     kernel = tirx.PrimFunc([table, scratch, begin, end], body, tvm.ir.PrimType("int32"))
     kernel = kernel.with_attr("global_symbol", symbol).with_attr("tirx.noalias", True)
@@ -246,14 +246,16 @@ def _pointer(dtype: str) -> tvm.ir.PointerType:
     return tvm.ir.PointerType(tvm.ir.PrimType(dtype), "global")
 
 
-def _read_operands(params: Sequence[tirx.Var], word: str) -> tuple[tirx.Var, list[tirx.Stmt]]:
-    """The table of pointers, and what reads one for each parameter; TIR has no pointers to pointers, so as a ``word``."""
+def _read_operands(params: Sequence[tirx.Var], pointer_bits: int) -> tuple[tirx.Var, list[tirx.Stmt]]:
+    """The table of pointers, and what reads one for each parameter: as an integer, TIR has no pointers to pointers."""
+    word = f"uint{pointer_bits}"
     table = tirx.Var("operands", _pointer(word))
     words = tirx.decl_buffer((len(params),), word, "operand_table", data=table)
     statements: list[tirx.Stmt] = [tirx.DeclBuffer(words, data=table)]
     for index, param in enumerate(params):
         pointer = tirx.Var(f"{param.name}_pointer", _pointer(str(param.dtype)))
-        statements.append(tirx.Bind(pointer, tirx.reinterpret(pointer.ty, tirx.BufferLoad(words, [index]))))
+        address = tirx.Cast("uint64", tirx.BufferLoad(words, [index]))
+        statements.append(tirx.Bind(pointer, tirx.reinterpret(pointer.ty, address)))
         statements.append(tirx.DeclBuffer(param, data=pointer))
     return table, statements
 

@@ -1,9 +1,9 @@
 """1x1 convolutions (expand, project, head): the computation, its schedule template and the rule for its defaults.
 
-``output[p, n] = activation(sum_k input[p, k] * weight[n // 16, k, n % 16] + bias[n]) (+ residual[p, n])``, NHWC, so that
-the pixels ``p`` of a whole batch are rows of a matrix; the weight lies in panels of 16 columns, which every vector width
-can read. Where the reader is a depthwise convolution, the output has a border of zeros around it, so that the reader never
-has to ask where the edge is.
+``output[p, n] = activation(sum_k input[p, k] * weight[n // 16, k, n % 16] + bias[n]) (+ residual[p, n])``, NHWC, so
+that the pixels ``p`` of a whole batch are rows of a matrix; the weight lies in panels of 16 columns, which every
+vector width can read. Where the reader is a depthwise convolution, the output has a border of zeros around it, so that
+the reader never has to ask where the edge is.
 """
 
 from __future__ import annotations

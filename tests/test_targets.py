@@ -1,0 +1,140 @@
+"""What ``targets`` says: by name, of this machine, and the same as the C that asks processors."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from command_line import succeed_json
+
+from mnv2c.errors import TargetError
+from mnv2c.runtime import source
+from mnv2c.targets import (
+    A7,
+    A53,
+    A72,
+    A76,
+    ARM,
+    ARMV7,
+    NEOVERSE_N1,
+    PI5,
+    TARGETS,
+    V2,
+    V3,
+    V4,
+    X86,
+    InstructionSet,
+    core_named,
+    cores,
+    instruction_set_named,
+    instruction_sets_here,
+    native_target,
+    target_for,
+    target_named,
+)
+
+_LINUX_NAMES = {"sse3": "pni", "cmpxchg16b": "cx16", "bmi": "bmi1"}
+"""Where the compiler's ``cpuid.h`` calls a feature otherwise than /proc/cpuinfo."""
+
+
+def x86_features(level: str) -> set[str]:
+    """What ``has_LEVEL`` in cpu.c asks the processor for, by Linux's names."""
+    body = re.search(rf"static int has_{level}\(void\)\n\{{(.*?)\n\}}", source("cpu.c"), re.DOTALL)
+    assert body is not None
+    names = {name.lower() for name in re.findall(r"\bbit_(\w+)", body[1])}
+    return {_LINUX_NAMES.get(name, name) for name in names}
+
+
+def arm_features(name: str) -> set[str]:
+    """What ``mnv2c_cpu_has(NAME)`` in cpu.c asks Linux for."""
+    text = source("cpu.c")
+    asked = re.search(rf'"{name}"\) == 0\)\s*return has\((.*?)\);', text, re.DOTALL)
+    assert asked is not None
+    names = set(re.findall(r"\w+", asked[1]))
+    if "armv8" in names:
+        base = re.search(r"armv8 = (.*?);", text)
+        assert base is not None
+        names = names - {"armv8"} | set(re.findall(r"\w+", base[1]))
+    return names
+
+
+def test_x86_levels_ask_for_what_the_library_asks_for() -> None:
+    assert x86_features("v2") == set(V2.features)
+    assert x86_features("v3") == set(V3.features) - set(V2.features)
+    assert x86_features("v4") == set(V4.features) - set(V3.features)
+
+
+@pytest.mark.parametrize("isa", [A53, A72, A76, NEOVERSE_N1, A7], ids=lambda isa: isa.mcpu)
+def test_arm_cores_ask_for_what_the_library_asks_for(isa: InstructionSet) -> None:
+    assert arm_features(isa.name) == set(isa.features)
+
+
+def test_only_the_oldest_level_multiplies_and_adds_in_two() -> None:
+    assert [isa.mcpu for target in TARGETS for isa in target.instruction_sets if not isa.fused_multiply_add] == [
+        "x86-64-v2"
+    ] * 2
+
+
+def test_native_is_the_best_level_as_it_stands() -> None:
+    assert native_target().instruction_sets == instruction_sets_here()[:1]
+    assert native_target().instruction_sets[0] in X86.instruction_sets, "so that the level's records fit"
+    assert native_target().triple == X86.triple
+
+
+@pytest.mark.parametrize(
+    ("flags", "best"),
+    [
+        (set(V4.features), [V4, V3, V2]),
+        (set(V4.features) - {"avx512bw"}, [V3, V2]),
+        (set(V2.features), [V2]),
+        (set(V4.features) - {"cx16"}, []),
+        (set(V4.features) - {"lahf_lm"}, []),
+    ],
+)
+def test_what_this_machine_runs(monkeypatch: pytest.MonkeyPatch, flags: set[str], best: list[InstructionSet]) -> None:
+    monkeypatch.setattr("mnv2c.targets._cpu_flags", lambda: frozenset(flags))
+    assert list(instruction_sets_here()) == best
+    if not best:
+        with pytest.raises(TargetError, match="this processor lacks what x86-64-v2 needs"):
+            native_target()
+
+
+def test_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert instruction_sets_here() == ()
+    with pytest.raises(TargetError, match="this machine is Linux on aarch64; native means x86-64 Linux"):
+        native_target()
+
+
+def test_names() -> None:
+    assert target_named("arm") is ARM
+    with pytest.raises(TargetError, match=r"unknown target 'am': did you mean arm\?"):
+        target_named("am")
+    with pytest.raises(TargetError, match=r"the targets are x86, .*, native"):
+        target_named("commodore")
+
+
+def test_targets_of_built_libraries() -> None:
+    for target in TARGETS:
+        assert target_for(target.name, target.triple) is target
+    assert target_for("native", X86.triple) is X86
+    for name, triple in (("native", ARM.triple), ("arm", ARMV7.triple), ("pi9", ARM.triple)):
+        with pytest.raises(TargetError, match=f"this mnv2c knows no target {name} for {triple}; build"):
+            target_for(name, triple)
+
+
+def test_instruction_sets_and_cores() -> None:
+    assert instruction_set_named("armv8") == (ARM, A72)
+    assert core_named("cortex-a76") == (PI5, A76)
+    assert cores("aarch64") == {isa.mcpu: isa for isa in (A72, A53, A76, NEOVERSE_N1)}
+    with pytest.raises(TargetError, match="knows no instruction set v9"):
+        instruction_set_named("v9")
+    with pytest.raises(TargetError, match="knows no core 'z80'"):
+        core_named("z80")
+
+
+def test_all_are_listed() -> None:
+    listed = {target["name"]: target["instruction_sets"] for target in succeed_json("targets")}
+    assert listed == {target.name: [isa.name for isa in target.instruction_sets] for target in TARGETS} | {
+        "native": None
+    }
