@@ -118,7 +118,7 @@ def _scratch(kernels: KernelObject) -> int:
 def _steps(program: Program) -> str:
     rows = "".join(f"    {_step(call)},\n" for call in program.calls)
     return (
-        "/* What an observer is told: name, element, shape, strides, multiply-adds; which operand, where it starts. */\n"
+        "/* What an observer is told: name, element, shape, strides, multiply-adds; which operand, and where. */\n"
         f"static const struct mnv2c_step steps[] = {{\n{rows}}};\n"
     )
 
