@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,12 @@ def _spec(overrides: tuple[str, ...]) -> Spec:
 
 def _frontend(spec: Spec) -> Graph:
     return build_graph(spec, seeded_weights(spec, 3))
+
+
+def test_the_text_of_the_emitted_module(golden: Callable[[str, str], None]) -> None:
+    """What a build keeps as ``ir/relax.py``."""
+    graph = run_pipeline(_frontend(load_spec(SPECS / "mnv2_0.35.yaml", ("resolution=96",))))
+    golden("mnv2_0.35_96.relax", emit(graph).script() + "\n")
 
 
 def test_tvm_runs_the_emitted_module(graph: Graph) -> None:
