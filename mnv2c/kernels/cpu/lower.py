@@ -13,7 +13,7 @@ pointers, the nest of tasks runs from ``begin`` to ``end``, and a buffer too lar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -78,25 +78,31 @@ def _prefetch_into_l2(load: tvm.ir.TensorLoad) -> tirx.Expr:
 
 
 def _peel_ragged_tasks(func: tirx.PrimFunc, _module: tvm.IRModule, _context: object) -> tirx.PrimFunc:
-    """The last turn of a RAGGED loop apart, so that the others need not ask where the edge is::
+    """The last turns of RAGGED loops apart, inside the nest of tasks, so that the others need not ask where the edge is::
 
-        for t in range(n): f(t)  ->  for t in range(n): if t < n - 1: f(t) else: f(n - 1)
+        for t in range(n): for u in range(m): f(t, u)  ->  for t in range(n): for u in range(m):
+                                                               if t < n - 1: f(t, u) else: f(n - 1, u)
 
-    LoopPartition would make two loops of it, which could not be bounded by ``begin`` and ``end`` any more.
+    LoopPartition would make two loops of one, which could not be bounded by ``begin`` and ``end`` any more.
     """
 
-    def peel(loop: tirx.For) -> tirx.Stmt:
-        if RAGGED not in loop.annotations:
-            return loop
-        kept = {key: value for key, value in loop.annotations.items() if key != RAGGED}
-        last = tirx.IntImm("int32", int(loop.extent) - 1)
-        if int(last) == 0 or not _asks_about(loop.body, loop.loop_var):
-            return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, loop.body, annotations=kept)
-        cut = _with(loop.body, loop.loop_var, last)
-        body = tirx.IfThenElse(loop.loop_var < last, loop.body, cut)
-        return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, annotations=kept)
+    def peel(statement: tirx.Stmt) -> tirx.Stmt:
+        nest, inner = _nest(statement)
+        for loop in nest:
+            last = tirx.IntImm("int32", int(loop.extent) - 1)
+            if RAGGED in loop.annotations and int(last) > 0 and _asks_about(inner, loop.loop_var):
+                cut = _with(inner, loop.loop_var, last)
+                inner = tirx.IfThenElse(loop.loop_var < last, inner, cut)
+        for loop in reversed(nest):
+            inner = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, inner, annotations=loop.annotations)
+        return inner
 
-    return func.with_body(structural_map(func.body, (tirx.For, peel)))
+    return func.with_body(_at_the_top(func.body, peel))
+
+
+def _at_the_top(body: tirx.Stmt, change: Callable[[tirx.Stmt], tirx.Stmt]) -> tirx.Stmt:
+    """``body`` with each of its statements changed."""
+    return tirx.SeqStmt([change(one) for one in body.seq]) if isinstance(body, tirx.SeqStmt) else change(body)
 
 
 def _with(part: Part, var: tirx.Var, value: tirx.Expr) -> Part:
