@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from compiled_kernels import NATIVE
 
-from mnv2c.kernels import Schedule, Workload
+from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import X86, InstructionSet
 from mnv2c.tuning.records import Database, Origin, record_json
+from mnv2c.workloads import Workload
 
 HERE = Origin("a machine", "measured", "0.27")
 

@@ -33,8 +33,8 @@ def test_weights():
 )
 def test_a_skip_is_a_failure_where_none_is_allowed(tmp_path: Path, no_skips: str, status: int, summary: str) -> None:
     (tmp_path / "test_some.py").write_text(TESTS, encoding="utf-8")
-    environment = os.environ | {"MNV2C_NO_SKIPS": no_skips, "PYTHONPATH": str(Path(__file__).parent)}
+    changes = {"MNV2C_NO_SKIPS": no_skips, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_ADDOPTS": ""}
     command = [sys.executable, "-m", "pytest", "-p", "no_skips", "test_some.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | changes, capture_output=True, text=True, check=False)
     assert summary in done.stdout, done.stdout + done.stderr
     assert done.returncode == status

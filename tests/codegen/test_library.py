@@ -72,6 +72,7 @@ def test_holds_what_a_person_deploys(library: Library) -> None:
         "src/threads.c",
         "src/cpu.c",
         "src/runtime.h",
+        "src/kernel.h",
         "examples/main.c",
         "examples/CMakeLists.txt",
     }

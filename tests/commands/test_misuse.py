@@ -80,8 +80,8 @@ def _without_ziglang(place: Place, *arguments: str | Path) -> Finished:
     """A command of an installation in which everything is there but zig."""
     packages = place.folder / "packages"
     packages.mkdir()
-    for folder in site.getsitepackages():
-        for path in Path(folder).iterdir():
+    for folder in filter(Path.is_dir, map(Path, site.getsitepackages())):  # Debian names some that are not there
+        for path in folder.iterdir():
             if not path.name.startswith("ziglang"):
                 (packages / path.name).symlink_to(path)
     environment = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{packages}", "PATH": str(packages), "CC": ""}
