@@ -7,7 +7,6 @@ failure, told in one line; 2 for a mistake in the arguments; 130 after ^C. Only 
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ from typing import NoReturn
 from mnv2c import __version__
 from mnv2c.commands import UsageError, discard_stdout, on_interrupt
 from mnv2c.errors import Mnv2cError, SpecError
+from mnv2c.spelling import did_you_mean
 
 _DEBUG = "MNV2C_DEBUG"
 _MOST_THREADS = 256
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{count} mistakes:\n{error}" if count > 1 else str(error))
     except Mnv2cError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted", status=130)
+    except KeyboardInterrupt as error:
+        return _fail(": ".join(["interrupted", *map(str, error.args)]), status=130)
     except BrokenPipeError:  # whoever read our output has seen enough
         discard_stdout()
         return 141
@@ -102,8 +102,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _meant(word: str, choices: Sequence[str] | dict[str, _Parser]) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(dict.fromkeys(choices))}"
+    close = did_you_mean(word, choices)
+    return f"did you mean {close}?" if close else f"there are {', '.join(dict.fromkeys(choices))}"
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -128,7 +128,9 @@ def _tolerance(text: str) -> float:
 
 
 def _spec(parser: _Parser) -> None:
-    parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML layer table, e.g. specs/mnv2_1.0.yaml")
+    parser.add_argument(
+        "spec", type=Path, metavar="SPEC", help="YAML layer table, or the name of one of mnv2c's own: mnv2_1.0"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="K=V", help="override a field, e.g. resolution=192"
     )
@@ -219,7 +221,9 @@ def _declare_cost(parser: _Parser) -> None:
 
 
 def _declare_tune(parser: _Parser) -> None:
-    parser.add_argument("specs", nargs="+", type=Path, metavar="SPEC", help="YAML layer tables")
+    parser.add_argument(
+        "specs", nargs="+", type=Path, metavar="SPEC", help="YAML layer tables, or names of mnv2c's own"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="K=V", help="override a field of each, e.g. resolution=192"
     )
@@ -227,7 +231,7 @@ def _declare_tune(parser: _Parser) -> None:
     limits = parser.add_mutually_exclusive_group()
     limits.add_argument("--trials", type=_whole(1, 100_000), metavar="N", help="at most so many per kernel")
     limits.add_argument(
-        "--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long, for all CPUs together"
+        "--minutes", type=_whole(1, 100_000), metavar="M", help="at most so long, for all instruction sets together"
     )
     _schedules(parser)
     where = parser.add_mutually_exclusive_group()

@@ -40,7 +40,7 @@ _OPTIONAL_TOOLS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """``state`` is what was found; ``advice`` says how to mend it, empty where nothing is wrong."""
+    """``state`` is what was found; ``advice`` says how to get it, empty where nothing is wrong."""
 
     name: str
     required: bool

@@ -6,29 +6,32 @@ import hashlib
 import importlib.metadata
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnv2c import __version__
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.program import Program
-from mnv2c.deploy.manifest import Layer, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
-from mnv2c.ir.graph import Graph
+from mnv2c.deploy.manifest import MODEL, Layer, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
+from mnv2c.ir.graph import Graph, Input
 from mnv2c.ir.printer import format_graph
 from mnv2c.passes import run_pipeline
 from mnv2c.reference.onnx_export import export_onnx
+from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec
 from mnv2c.targets import Target
 from mnv2c.toolchain import Toolchain, find_toolchain
-from mnv2c.weights import WeightsOrigin, load_weights
-
-if TYPE_CHECKING:
-    from mnv2c.kernels import Workload
+from mnv2c.weights import load_weights
+from mnv2c.workloads import Workload
 
 
-SCHEDULES = Path(__file__).parents[1] / "schedules"
-"""The records that come with mnv2c."""
+@dataclass(frozen=True)
+class Sources:
+    """What a graph came from, for the manifest: the spec as text, and where its weights are from."""
+
+    spec: str
+    weights: WeightsSource
 
 
 def build(
@@ -42,11 +45,26 @@ def build(
 ) -> Library:
     """The library of ``spec`` for ``target``, tuned as the records in ``schedules`` say; by rule where that is None.
 
-    ``report`` is told what is being done, a line per stage. WeightsError, TargetError, ToolError, RecordError: as the
-    stages raise them.
+    ``report`` is told what is being done, a line per stage. WeightsError, GraphError, TargetError, ToolError,
+    RecordError: as the stages raise them.
     """
+    report("read the weights")
+    weights, origin = load_weights(weights_path, spec, seed)
+    sources = Sources(spec=repr(spec), weights=WeightsSource(origin.description, origin.sha256, origin.seed))
+    return build_network(build_graph(spec, weights), sources, target=target, schedules=schedules, report=report)
+
+
+def build_network(
+    frontend: Graph,
+    sources: Sources,
+    *,
+    target: Target,
+    schedules: Path | None = SCHEDULES,
+    report: Callable[[str], None] = lambda line: None,
+) -> Library:
+    """The library of a graph as the frontend makes it, with any number of outputs; see ``build``."""
+    from mnv2c.backends.relax import kernel_calls
     from mnv2c.backends.relax.emit import emit
-    from mnv2c.backends.relax.legalize import legalize
     from mnv2c.codegen.assemble import assemble
     from mnv2c.codegen.compile import compile_program
     from mnv2c.tuning.lookup import by_rule, from_records
@@ -57,33 +75,32 @@ def build(
     def keep(stage: str, graph: Graph) -> None:
         files[f"ir/{stage}.ir"] = format_graph(graph).encode()
 
-    report("read the weights")
-    weights, origin = load_weights(weights_path, spec, seed)
-    frontend = build_graph(spec, weights)
     report("export the ONNX reference")
-    files["model.onnx"] = export_onnx(frontend).SerializeToString(deterministic=True)
+    files[MODEL] = export_onnx(frontend).SerializeToString(deterministic=True)
     report("run the graph passes")
     graph = run_pipeline(frontend, observe=keep)
     report("lower to Relax")
-    module = emit(graph)
-    files["ir/relax.py"] = module.script().encode()
-    legalized = legalize(module)
-    files["ir/relax-legalized.py"] = legalized.module.script().encode()
+    files["ir/relax.py"] = emit(graph).script().encode()
+    calls = kernel_calls(graph)
     choose = by_rule if schedules is None else from_records(schedules, target.instruction_sets, complain=report)
-    program = compile_program(graph, legalized, target, identifier(spec.name), choose=choose, report=report)
+    program = compile_program(calls, graph, target, identifier(graph.name), choose=choose, report=report)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
-    return assemble(program, _manifest(spec, origin, program, toolchain), extra=files)
+    return assemble(program, _manifest(program, graph.input, sources, toolchain), extra=files)
 
 
 def workloads(spec: Spec) -> list[tuple[str, Workload]]:
-    """The layers of ``spec`` and what each computes, for tuning: weights do not matter."""
-    from mnv2c.backends.relax.emit import emit
-    from mnv2c.backends.relax.legalize import legalize
-    from mnv2c.codegen.compile import layer_workloads
+    """The layers of ``spec`` and what each computes, for tuning; the stem a second time, last, as it reads raw bytes.
+
+    Weights do not matter.
+    """
+    from mnv2c.backends.relax import kernel_calls
+    from mnv2c.codegen.compile import reads_bytes
 
     weights, _ = load_weights(None, spec, 0)
-    graph = run_pipeline(build_graph(spec, weights), observe=lambda stage, graph: None)
-    return layer_workloads(graph, legalize(emit(graph)))
+    graph = run_pipeline(build_graph(spec, weights))
+    calls = kernel_calls(graph)
+    of_bytes = [(f"{call.layer} (bytes)", reads_bytes(call, graph.input)) for call in calls]
+    return [(call.layer, call.workload) for call in calls] + [(name, found) for name, found in of_bytes if found]
 
 
 def identifier(name: str) -> str:
@@ -92,18 +109,18 @@ def identifier(name: str) -> str:
     return plain if plain[0].isalpha() else f"n{plain}"
 
 
-def _manifest(spec: Spec, origin: WeightsOrigin, program: Program, toolchain: Toolchain) -> Manifest:
+def _manifest(program: Program, image: Input, sources: Sources, toolchain: Toolchain) -> Manifest:
     """What the library is and how it came about, but for its files, which ``assemble`` lists."""
     from mnv2c.codegen.assemble import interface, kernels
     from mnv2c.kernels.cpu.lower import llvm_version
 
-    target, text = program.target, repr(spec)
+    target = program.target
     return Manifest(
-        name=spec.name,
+        name=program.name,
         interface=interface(program),
-        preprocessing=Preprocessing(spec.input.mean, spec.input.scale),
-        spec=SpecSource(hashlib.sha256(text.encode()).hexdigest(), text),
-        weights=WeightsSource(origin.description, origin.sha256, origin.seed),
+        preprocessing=Preprocessing(image.mean, image.scale),
+        spec=SpecSource(hashlib.sha256(sources.spec.encode()).hexdigest(), sources.spec),
+        weights=sources.weights,
         versions={
             "mnv2c": __version__,
             "apache-tvm": importlib.metadata.version("apache-tvm"),

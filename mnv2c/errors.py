@@ -12,7 +12,7 @@ class Mnv2cError(Exception):
 
 @dataclass(frozen=True)
 class SourceError:
-    """One mistake in a text file: where (1-based line and column), what, the line itself and how to mend it."""
+    """One mistake in a text file: where (1-based line and column), what, the line itself and how to correct it."""
 
     file: str
     line: int

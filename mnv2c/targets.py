@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from mnv2c.errors import TargetError
-from mnv2c.spec.yaml_reader import did_you_mean
+from mnv2c.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ class Target:
     def gnu_triple(self) -> str:
         """As Debian names cross compilers and the folders of cross libraries: ``arm-linux-gnueabihf``."""
         return self.zig_triple.split(".")[0]
+
+    @property
+    def pointer_bits(self) -> int:
+        """32 or 64."""
+        return 32 if self.architecture.startswith("armv7") else 64
 
     @property
     def architecture(self) -> str:
@@ -191,7 +196,7 @@ ARMV7 = Target(
 _ARM_TARGETS = (ARM, PI3, PI_ZERO_2W, PI4, PI5, AARCH64, ARMV7)
 
 
-def _one_level(isa: InstructionSet) -> Target:
+def _only(isa: InstructionSet) -> Target:
     return Target(
         name=f"x86-{isa.name}",
         description=f"x86-64 machines with {isa.mcpu} only",
@@ -201,11 +206,11 @@ def _one_level(isa: InstructionSet) -> Target:
     )
 
 
-TARGETS = (X86, *(_one_level(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS)
+TARGETS = (X86, *(_only(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS)
 """All but ``native``, which depends on the machine."""
 
 NATIVE = "native"
-NATIVE_DESCRIPTION = "this machine only: the best x86-64 level that it has"
+NATIVE_DESCRIPTION = "this machine only: the best x86-64 instruction set that it has"
 
 
 def target_named(name: str) -> Target:
@@ -222,9 +227,9 @@ def target_named(name: str) -> Target:
 
 
 def native_target() -> Target:
-    """The best x86-64 level that this machine has; TargetError where it has none.
+    """The best x86-64 instruction set that this machine has; TargetError where it has none.
 
-    It is scheduled as every processor of the level is, whatever this one's caches: so the level's records fit.
+    Kernels are scheduled as for every processor that has it, whatever this one's caches are: so its records fit.
     """
     if not _is_x86_linux():
         raise TargetError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -11,9 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-SPECS = REPOSITORY / "specs"
+from mnv2c.shipped import SPECS
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+"""The repository, if the tests are in it; then ``python -m`` finds the package here, else where it is installed."""
+
+__all__ = ["REPOSITORY", "SPECS", "Finished", "mnv2c", "obey_permissions", "succeed", "succeed_json"]
+
+_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1  # linux/prctl.h, linux/capability.h
 Finished = subprocess.CompletedProcess[str]
 
 
@@ -35,6 +41,14 @@ def mnv2c(
         check=False,
         preexec_fn=before,
     )
+
+
+def obey_permissions() -> None:
+    """For ``before``: what only its owner may write, root may not write by being root (CAP_DAC_OVERRIDE)."""
+    if os.geteuid() == 0:
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        if prctl(_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl")
 
 
 def succeed(*arguments: str | Path, cwd: Path = REPOSITORY) -> str:

@@ -1,4 +1,4 @@
-"""Golden files: texts under tests/golden that ``pytest --update-golden`` rewrites; never done unasked."""
+"""What all tests share: fixtures, and golden files, texts that ``pytest --update-golden`` alone rewrites."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from no_skips import pytest_runtest_makereport
 from small_library import small_arm_library, small_armv7_library, small_library
 
-__all__ = ["golden", "small_arm_library", "small_armv7_library", "small_library"]
+__all__ = ["golden", "pytest_runtest_makereport", "small_arm_library", "small_armv7_library", "small_library"]
 
 _GOLDEN = Path(__file__).parent / "golden"
 
@@ -26,6 +27,6 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         if request.config.getoption("--update-golden"):
             path.write_text(text, encoding="utf-8")
         assert path.is_file(), f"{name} is new: run pytest --update-golden and read it"
-        assert text == path.read_text(encoding="utf-8"), f"{name} differs: mend it, or run pytest --update-golden"
+        assert text == path.read_text(encoding="utf-8"), f"{name} differs: correct it, or run pytest --update-golden"
 
     return check

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from no_skips import WITHOUT_WEIGHTS
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARED_DATA = Path(os.environ.get("MNV2C_SHARED_DATA", _BESIDE))
@@ -15,5 +16,5 @@ PHOTOGRAPHS = SHARED_DATA / "images" / "224"
 
 needs_shared_data = pytest.mark.skipif(
     not GOLDEN.is_file(),
-    reason="the trained weights are not here: set MNV2C_SHARED_DATA to the folder that holds golden_outputs.npz",
+    reason=WITHOUT_WEIGHTS,
 )

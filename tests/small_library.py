@@ -5,8 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from command_line import SPECS, succeed
+from onnx import numpy_helper
 
 SMALL = (str(SPECS / "mnv2_0.35.yaml"), "--set", "resolution=96", "--set", "classes=1001", "--seed", "1")
 """0.35 at 96 with a background class, on seeded weights."""
@@ -41,3 +44,13 @@ def small_armv7_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy_of(library: Path, directory: Path) -> Path:
     """A library that a test may damage."""
     return Path(shutil.copytree(library, directory / "library"))
+
+
+def damage_reference(library: Path, weight: str) -> None:
+    """Another value in the reference alone: then the library is wrong from that layer on."""
+    file = library / "model.onnx"
+    model = onnx.load(file)
+    (initializer,) = [one for one in model.graph.initializer if one.name == weight]
+    changed = numpy_helper.to_array(initializer) + np.float32(0.5)
+    initializer.CopyFrom(numpy_helper.from_array(changed, weight))
+    onnx.save(model, file)

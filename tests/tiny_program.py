@@ -25,10 +25,11 @@ OFFSET = np.linspace(0, 1, CLASSES, dtype=np.float32)
 _KERNELS = """
 #include <stdint.h>
 enum { H = 40, W = 6, C = 3, ROW = (W + 2) * C, CLASSES = 7 };
-#define KERNEL(name) int32_t PREFIX_##name(const void *input, const float *weight, const float *bias, \\
-    const float *residual, float *output, float *scratch, int32_t begin, int32_t end)
+#define KERNEL(name) int32_t PREFIX_##name(void *const *operands, void *scratch, int32_t begin, int32_t end)
 #define STEM(type, load)                                                                       \\
-    const type *x = input;                                                                     \\
+    const type *x = operands[0];                                                               \\
+    const float *weight = operands[1], *bias = operands[2];                                    \\
+    float *output = operands[3];                                                               \\
     for (int32_t row = begin; row < end; row++) {                                              \\
         float *y = output + (row + 1) * ROW;                                                   \\
         if (row == 0) for (int i = 0; i < ROW; i++) output[i] = 0;                             \\
@@ -36,24 +37,25 @@ enum { H = 40, W = 6, C = 3, ROW = (W + 2) * C, CLASSES = 7 };
         for (int c = 0; c < C; c++) y[c] = y[ROW - C + c] = 0;                                 \\
         for (int i = 0; i < W * C; i++) y[C + i] = load(x[row * W * C + i]) * weight[i % C] + bias[i % C]; \\
     }                                                                                          \\
-    (void)residual; (void)scratch;                                                             \\
+    (void)scratch;                                                                             \\
     return 0;
 #define SAME(value) (value)
 #define NORMALISED(value) (((float)(value) - 127.5f) / 127.5f)
 KERNEL(stem) { STEM(float, SAME) }
 KERNEL(stem_uint8) { STEM(uint8_t, NORMALISED) }
 KERNEL(mirror) {
-    const float *x = input;
+    const float *x = operands[0], *residual = operands[1];
+    float *output = operands[2], *copy = scratch;
     for (int32_t row = begin; row < end; row++) {
         for (int i = 0; i < W; i++)
-            for (int c = 0; c < C; c++) scratch[i * C + c] = x[(row + 1) * ROW + (W - i) * C + c];
-        for (int i = 0; i < W * C; i++) output[row * W * C + i] = scratch[i] + residual[(row + 1) * ROW + C + i];
+            for (int c = 0; c < C; c++) copy[i * C + c] = x[(row + 1) * ROW + (W - i) * C + c];
+        for (int i = 0; i < W * C; i++) output[row * W * C + i] = copy[i] + residual[(row + 1) * ROW + C + i];
     }
-    (void)weight; (void)bias;
     return 0;
 }
 KERNEL(classifier) {
-    const float *x = input;
+    const float *x = operands[0], *weight = operands[1], *bias = operands[2];
+    float *output = operands[3];
     if (x[0] > 1e6f) return 1;
     for (int32_t k = begin; k < end; k++) {
         double sum = 0;
@@ -61,7 +63,7 @@ KERNEL(classifier) {
             for (int c = 0; c < C; c++) sum += (double)x[i * C + c] * weight[k * C + c];
         output[k] = (float)(sum / (H * W)) + bias[k];
     }
-    (void)residual; (void)scratch;
+    (void)scratch;
     return 0;
 }
 """
@@ -91,11 +93,8 @@ def tiny_program(directory: Path, *, identifier: str = "tiny_1_0", target: Targe
             layer="stem",
             comment="scale and bias */ per channel",
             kernel="stem",
-            input=Operand("input"),
-            output=stem,
+            operands=(Operand("input"), places["scale"], places["bias"], stem),
             type=image_type,
-            weight=places["scale"],
-            bias=places["bias"],
             border=Padding(1, 1, 1, 1),
             kernel_uint8="stem_uint8",
             macs=HEIGHT * WIDTH * CHANNELS,
@@ -104,20 +103,15 @@ def tiny_program(directory: Path, *, identifier: str = "tiny_1_0", target: Targe
             layer="block1.mirror",
             comment="each row and its mirror image",
             kernel="mirror",
-            input=stem,
-            output=mirror,
+            operands=(stem, stem, mirror),
             type=image_type,
-            residual=stem,
         ),
         Call(
             layer="classifier",
             comment="mean, then a matrix",
             kernel="classifier",
-            input=mirror,
-            output=Operand("output"),
+            operands=(mirror, places["weight"], places["offset"], Operand("output")),
             type=TensorType((1, CLASSES)),
-            weight=places["weight"],
-            bias=places["offset"],
         ),
     )
     return Program(
@@ -125,7 +119,7 @@ def tiny_program(directory: Path, *, identifier: str = "tiny_1_0", target: Targe
         identifier=identifier,
         target=target,
         input=image_type,
-        output=TensorType((1, CLASSES)),
+        outputs={"logits": TensorType((1, CLASSES))},
         kernels=tuple(_TASKS),
         kernel_objects=tuple(_kernel_set(directory, identifier, cpu) for cpu in target.instruction_sets),
         calls=calls,

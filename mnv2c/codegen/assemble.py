@@ -29,7 +29,7 @@ def interface(program: Program) -> Interface:
         identifier=program.identifier,
         instruction_sets=tuple(kernels.isa.name for kernels in program.kernel_objects),
         input_shape=(batch, height, width, channels),
-        outputs=(Output("logits", program.output.shape),),
+        outputs=tuple(Output(name, type_.shape) for name, type_ in program.outputs.items()),
     )
 
 
@@ -52,7 +52,9 @@ def assemble(program: Program, manifest: Manifest, *, extra: Mapping[str, bytes]
     identifier = program.identifier
     sources = runtime_sources(identifier) | {f"{identifier}.c": driver(program)}
     texts = {f"src/{name}": text for name, text in sources.items()} | package_files(identifier)
-    texts |= {f"include/{identifier}.h": header(program), "examples/main.c": example(identifier)}
+    texts[f"include/{identifier}.h"] = header(program)
+    if (text := example(program)) is not None:
+        texts["examples/main.c"] = text
     files = {path: text.encode() for path, text in texts.items()} | _compile(program, texts) | dict(extra)
     return Library.of(files, manifest)
 

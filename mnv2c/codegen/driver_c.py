@@ -6,9 +6,10 @@ What comes in: a ``Program``. What goes out: ``src/<identifier>.c``, and the ass
 from __future__ import annotations
 
 import json
-import re
 
+from mnv2c.codegen.header import output_parameters
 from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.ir.graph import TensorType
 from mnv2c.runtime import under_prefix
 
 _TOP = """\
@@ -24,18 +25,26 @@ _TOP = """\
 extern const char mnv2c_weights[];
 """
 
-_LAYER = """\
-/* A layer: its record, kernel and operands (input, weight, bias, residual, output). After a failure none runs. */
-#define LAYER(record, kernel, ...) \\
+_LAYERS = """\
+/* A layer: its step, kernel and operands (inputs, constants, output). After a failure none runs. */
+#define LAYER(step, kernel, ...) \\
     if (status == MNV2C_OK) \\
-        status = mnv2c_run_layer(context, &records[record], &kernels[kernel], (struct mnv2c_operands){__VA_ARGS__})
-#define A(offset) ((float *)(void *)(arena + (offset))) /* in the arena, in bytes */
-#define W(offset) ((const float *)(const void *)(mnv2c_weights + (offset))) /* in the weights, in bytes */
+        status = mnv2c_run_layer(context, &steps[step], &kernels[kernel], (void *const[]){__VA_ARGS__})
+#define A(offset) ((void *)(arena + (offset))) /* in the arena, in bytes */
+#define W(offset) ((void *)(uintptr_t)(mnv2c_weights + (offset))) /* in the weights, in bytes; kernels only read them */
 
-int mnv2c_layers(mnv2c_context *context, const struct mnv2c_work *kernels, char *arena, const void *input, int rgb,
-                 float *logits)
+int mnv2c_layers(mnv2c_context *context, const struct mnv2c_compiled *kernels, char *arena, void *input, int rgb,
+                 void *const *outputs)
 {
     int status = MNV2C_OK;
+"""
+
+_RUN = """
+int mnv2c_run{suffix}(mnv2c_context *context, const {element} *{image}, {parameters})
+{{
+    void *const outputs[] = {{{names}}};
+    return mnv2c_run_network(context, {image}, {rgb}, outputs);
+}}
 """
 
 _WEIGHTS = """\
@@ -58,13 +67,14 @@ def weights_assembly(program: Program) -> str:
 
 def driver(program: Program) -> str:
     """The text of ``src/<identifier>.c``."""
+    layers = "".join(_call(index, call) for index, call in enumerate(program.calls))
     parts = [
         _TOP.format(name=_comment(program.name), identifier=program.identifier),
         _kernel_names(program),
         *(_kernel_table(kernels) for kernels in program.kernel_objects),
-        _levels(program),
-        _records(program),
-        _LAYER + "".join(_call(index, call) for index, call in enumerate(program.calls)) + "    return status;\n}\n",
+        _instruction_sets(program),
+        _steps(program),
+        _LAYERS + layers + "    return status;\n}\n" + _runs(program),
     ]
     return under_prefix("\n".join(parts), program.identifier)
 
@@ -76,27 +86,28 @@ def _kernel_names(program: Program) -> str:
 
 def _kernel_table(kernels: KernelObject) -> str:
     declarations = "".join(f"mnv2c_kernel {kernel.symbol};\n" for kernel in kernels.kernels)
-    rows = "".join(f"    [{_constant(kernel.name)}] = {_work(kernel)},\n" for kernel in kernels.kernels)
+    rows = "".join(f"    [{_constant(kernel.name)}] = {_compiled(kernel)},\n" for kernel in kernels.kernels)
     return (
         f"/* Kernels for {kernels.isa.name}: the function, how many tasks it has, the fewest worth a thread. */\n"
-        f"{declarations}\nstatic const struct mnv2c_work {kernels.isa.name}_kernels[] = {{\n{rows}}};\n"
+        f"{declarations}\nstatic const struct mnv2c_compiled {kernels.isa.name}_kernels[] = {{\n{rows}}};\n"
     )
 
 
-def _work(kernel: CompiledKernel) -> str:
+def _compiled(kernel: CompiledKernel) -> str:
     return f"{{{kernel.symbol}, {kernel.tasks}, {kernel.grain}}}"
 
 
-def _levels(program: Program) -> str:
+def _instruction_sets(program: Program) -> str:
     rows = "".join(
         f"    {{{_string(kernels.isa.name)}, {kernels.isa.name}_kernels, {_scratch(kernels)}}},\n"
         for kernels in program.kernel_objects
     )
     return (
         f"/* Best first, with the bytes of scratch that its kernels need per thread. */\n"
-        f"const struct mnv2c_level mnv2c_levels[] = {{\n{rows}}};\n"
-        f"const int mnv2c_level_count = {len(program.kernel_objects)};\n"
+        f"const struct mnv2c_instruction_set mnv2c_instruction_sets[] = {{\n{rows}}};\n"
+        f"const int mnv2c_instruction_set_count = {len(program.kernel_objects)};\n"
         f"const size_t mnv2c_arena_bytes = {program.arena_bytes};\n"
+        f"const int mnv2c_output_count = {len(program.outputs)};\n"
     )
 
 
@@ -104,45 +115,55 @@ def _scratch(kernels: KernelObject) -> int:
     return max((kernel.scratch_bytes for kernel in kernels.kernels), default=0)
 
 
-def _records(program: Program) -> str:
-    rows = "".join(f"    {_record(call)},\n" for call in program.calls)
+def _steps(program: Program) -> str:
+    rows = "".join(f"    {_step(call)},\n" for call in program.calls)
     return (
-        "/* What an observer is told: name, shape, strides, multiply-accumulates; and where the tensor starts. */\n"
-        f"static const struct mnv2c_record records[] = {{\n{rows}}};\n"
+        "/* What an observer is told: name, element, shape, strides, multiply-adds; which operand, and where. */\n"
+        f"static const struct mnv2c_step steps[] = {{\n{rows}}};\n"
     )
 
 
-def _record(call: Call) -> str:
+def _step(call: Call) -> str:
     """One row; a tensor of rank 2 has height and width 1."""
     shape = call.type.shape
     batch, height, width, channels = shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])
     border = call.border
     row = (border.left + width + border.right) * channels
     image = (border.top + height + border.bottom) * row
-    interior = border.top * row + border.left * channels
+    interior = TensorType((border.top * row + border.left * channels,), call.type.dtype).nbytes
     numbers = f"{{{batch}, {height}, {width}, {channels}}}, {{{image}, {row}, {channels}, 1}}, 0, {call.macs}"
-    return f"{{{{{_string(call.layer)}, NULL, {numbers}}}, {interior}}}"
+    layer = f"{{{_string(call.layer)}, NULL, {_string(call.type.dtype)}, {numbers}}}"
+    return f"{{{layer}, {len(call.operands) - 1}, {interior}}}"
 
 
 def _call(index: int, call: Call) -> str:
     kernel = _constant(call.kernel)
     if call.kernel_uint8 is not None:
         kernel = f"rgb ? {_constant(call.kernel_uint8)} : {kernel}"
-    operands = ", ".join(
-        _operand(operand) for operand in (call.input, call.weight, call.bias, call.residual, call.output)
-    )
+    operands = ", ".join(_operand(operand) for operand in call.operands)
     return f"\n    /* {_comment(call.layer)}: {_comment(call.comment)} */\n    LAYER({index}, {kernel}, {operands});\n"
 
 
-def _operand(operand: Operand | None) -> str:
-    if operand is None:
-        return "NULL"
-    names = {"input": "input", "output": "logits", "arena": f"A({operand.offset})", "weights": f"W({operand.offset})"}
+def _operand(operand: Operand) -> str:
+    names = {
+        "input": "input",
+        "output": f"outputs[{operand.offset}]",
+        "arena": f"A({operand.offset})",
+        "weights": f"W({operand.offset})",
+    }
     return names[operand.space]
 
 
+def _runs(program: Program) -> str:
+    """The two functions that take one pointer for each output."""
+    fields = {"parameters": output_parameters(program.outputs), "names": ", ".join(program.outputs)}
+    return _RUN.format(suffix="", element="float", image="input", rgb=0, **fields) + _RUN.format(
+        suffix="_rgb", element="uint8_t", image="rgb", rgb=1, **fields
+    )
+
+
 def _constant(name: str) -> str:
-    return "KERNEL_" + re.sub(r"\W", "_", name)
+    return "KERNEL_" + name
 
 
 def _string(text: str) -> str:

@@ -1,38 +1,57 @@
-"""The library's C text that is the same for every network: the public header, the runtime sources and the example.
+"""The library's C text but for the driver: the public header, the runtime sources and the example.
 
-What comes in: ``runtime/``, hand-written C under the prefix ``mnv2c_``. What goes out: the same under the library's own
-prefix, so that two libraries can live in one program.
+What comes in: ``mnv2c.runtime``, hand-written C, and a Program. What goes out: that C under the library's own prefix,
+with the network's dimensions and a pointer for each of its outputs.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
 from mnv2c.codegen.program import Program
+from mnv2c.kernels.abi import HEADER as KERNEL_HEADER
 from mnv2c.runtime import source, under_prefix
 
 FUNCTIONS = ("message", "create", "destroy", "run", "run_rgb", "instruction_set", "threads", "observe")  # the whole API
 RUNTIME_SOURCES = ("context.c", "threads.c", "cpu.c")
-RUNTIME_HEADER = "runtime.h"
-_CONSTANTS = "/* @constants@ */"
+RUNTIME_HEADERS = ("runtime.h", KERNEL_HEADER)
+LOGITS = "logits"
+"""The output that ``examples/main.c`` and ``MNV2C_CLASSES`` are about."""
+_CONSTANTS, _OUTPUTS, _BUFFERS, _ARGUMENTS = (
+    f"/* @{name}@ */" for name in ("constants", "outputs", "buffers", "arguments")
+)
 
 
 def header(program: Program) -> str:
     """``include/<identifier>.h``: the API, and the network's dimensions as constants."""
     batch, height, width, channels = program.input.shape
     dimensions = {"BATCH": batch, "HEIGHT": height, "WIDTH": width, "CHANNELS": channels}
-    dimensions |= {"CLASSES": program.output.shape[-1], "LOGITS_SIZE": math.prod(program.output.shape)}
-    levels = ", ".join(f'"{kernels.isa.name}"' for kernels in program.kernel_objects)
-    lines = [f"/* {program.name}: instruction sets {levels}. */"]
+    if LOGITS in program.outputs:
+        dimensions["CLASSES"] = program.outputs[LOGITS].shape[-1]
+    isas = ", ".join(f'"{kernels.isa.name}"' for kernels in program.kernel_objects)
+    lines = [f"/* {program.name}: instruction sets {isas}. */"]
     lines += [f"#define MNV2C_{name} {value}" for name, value in dimensions.items()]
-    return under_prefix(source("mnv2c.h").replace(_CONSTANTS, "\n".join(lines)), program.identifier)
+    for name, type_ in program.outputs.items():
+        shape = " x ".join(map(str, type_.shape))
+        lines.append(f"#define MNV2C_{name.upper()}_SIZE {type_.elements} /* floats: {shape} */")
+    text = source("mnv2c.h").replace(_CONSTANTS, "\n".join(lines)).replace(_OUTPUTS, output_parameters(program.outputs))
+    return under_prefix(text, program.identifier)
+
+
+def output_parameters(names: Iterable[str]) -> str:
+    """One pointer for each output: ``float *logits``."""
+    return ", ".join(f"float *{name}" for name in names)
 
 
 def runtime_sources(identifier: str) -> dict[str, str]:
     """The thread pool, the contexts and the CPU detection, by file name."""
-    return {name: under_prefix(source(name), identifier) for name in (RUNTIME_HEADER, *RUNTIME_SOURCES)}
+    return {name: under_prefix(source(name), identifier) for name in (*RUNTIME_HEADERS, *RUNTIME_SOURCES)}
 
 
-def example(identifier: str) -> str:
-    """``examples/main.c``: classifies a raw RGB file."""
-    return under_prefix(source("example.c"), identifier)
+def example(program: Program) -> str | None:
+    """``examples/main.c``: classifies a raw RGB file; None for a network without logits."""
+    if LOGITS not in program.outputs:
+        return None
+    buffers = "\n".join(f"static float {name}[MNV2C_{name.upper()}_SIZE];" for name in program.outputs)
+    text = source("example.c").replace(_BUFFERS, buffers).replace(_ARGUMENTS, ", ".join(program.outputs))
+    return under_prefix(text, program.identifier)

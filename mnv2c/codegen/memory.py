@@ -1,16 +1,36 @@
-"""The static memory plan: where in the arena each edge of the graph lies.
+"""The static memory plan: where in the arena each edge lies.
 
-What comes in: a graph after ``passes``, whose ops run in order. What goes out: a byte offset for every edge but the
-input and the outputs, which are the caller's memory. Two edges overlap only where their lives do not.
+What comes in: steps in the order in which they run, those of kernel calls or of a graph, and the edges that are the
+caller's memory (input and outputs). What goes out: a byte offset for every other edge. Two edges overlap only where
+their lives do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from mnv2c.backends.calls import KernelCall
 from mnv2c.codegen.program import ALIGNMENT
-from mnv2c.ir.graph import Graph
+from mnv2c.ir.graph import Op, TensorType
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one layer reads and writes."""
+
+    reads: tuple[str, ...]
+    writes: Mapping[str, TensorType]
+
+    @staticmethod
+    def of_call(call: KernelCall) -> Step:
+        """A kernel call as a step."""
+        return Step(call.inputs, dict(zip(call.outputs, call.workload.outputs, strict=True)))
+
+    @staticmethod
+    def of_op(op: Op) -> Step:
+        """An op of a graph as a step."""
+        return Step(op.inputs, {op.name: op.type})
 
 
 @dataclass(frozen=True)
@@ -23,7 +43,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class _Life:
-    """An edge is written by op number ``first`` and read for the last time by op number ``last``."""
+    """An edge is written by step number ``first`` and read for the last time by step number ``last``."""
 
     edge: str
     nbytes: int
@@ -34,13 +54,14 @@ class _Life:
         return self.first <= other.last and other.first <= self.last
 
 
-def plan_memory(graph: Graph) -> MemoryPlan:
+def plan_memory(steps: Sequence[Step], callers: Collection[str]) -> MemoryPlan:
     """The longest lives first (the shortcuts), the largest of equals, each at the lowest offset free all its life.
 
-    Reaches ``least_arena_bytes`` on every shipped spec; by size alone it does not.
+    ``callers`` are edges in the caller's memory. Reaches ``least_arena_bytes`` on every shipped spec; by size alone it
+    does not.
     """
     placed: list[tuple[int, _Life]] = []
-    for life in sorted(_lives(graph), key=lambda life: (life.first - life.last, -life.nbytes, life.first)):
+    for life in sorted(_lives(steps, callers), key=lambda life: (life.first - life.last, -life.nbytes, life.first)):
         offset = 0
         for taken, other in sorted(placed, key=lambda place: place[0]):
             if life.meets(other) and taken < offset + life.nbytes:
@@ -50,17 +71,17 @@ def plan_memory(graph: Graph) -> MemoryPlan:
     return MemoryPlan({life.edge: offset for offset, life in placed}, end)
 
 
-def least_arena_bytes(graph: Graph) -> int:
+def least_arena_bytes(steps: Sequence[Step], callers: Collection[str]) -> int:
     """What no plan can do without: the largest sum of edges alive at the same time."""
-    lives = _lives(graph)
-    return max(sum(life.nbytes for life in lives if life.first <= now <= life.last) for now in range(len(graph.ops)))
+    lives = _lives(steps, callers)
+    return max(sum(life.nbytes for life in lives if life.first <= now <= life.last) for now in range(len(steps)))
 
 
-def _lives(graph: Graph) -> list[_Life]:
-    numbers = {op.name: number for number, op in enumerate(graph.ops)}
-    lives = []
-    for op in graph.ops[1:]:
-        if op.name not in graph.outputs.values():
-            last = max(numbers[user.name] for user in graph.users(op.name))
-            lives.append(_Life(op.name, -(-op.type.nbytes // ALIGNMENT) * ALIGNMENT, numbers[op.name], last))
-    return lives
+def _lives(steps: Sequence[Step], callers: Collection[str]) -> list[_Life]:
+    last = {edge: number for number, step in enumerate(steps) for edge in step.reads}
+    return [
+        _Life(edge, -(-type_.nbytes // ALIGNMENT) * ALIGNMENT, number, last.get(edge, number))
+        for number, step in enumerate(steps)
+        for edge, type_ in step.writes.items()
+        if edge not in callers
+    ]

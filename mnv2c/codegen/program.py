@@ -1,17 +1,10 @@
 """The Program: everything the C driver needs, as a frozen value: kernels, the ordered calls, the memory plan, packed
-weights.
-
-Every kernel has one C signature, whatever it computes::
-
-    int32_t kernel(const void *input, const float *weight, const float *bias, const float *residual,
-                   float *output, float *scratch, int32_t begin, int32_t end);
-
-It computes its tasks ``begin <= task < end``; tasks of one kernel are independent of each other, so that threads may
-share them. ``scratch`` is memory of the calling thread; operands a kernel has no use for are null.
+weights. Kernels have the signature of ``kernels.abi``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +16,7 @@ ALIGNMENT = 64  # bytes: of the arena, of every tensor in it, of the weights and
 
 @dataclass(frozen=True)
 class CompiledKernel:
-    """One kernel for one CPU.
+    """One kernel for one instruction set.
 
     ``tasks`` is how many there are; ``grain`` the fewest worth waking a thread for; ``origin`` says where the
     schedule's parameters came from: a tuning record of this very workload (``exact``), one of another workload of the
@@ -41,7 +34,7 @@ class CompiledKernel:
 
 @dataclass(frozen=True)
 class KernelObject:
-    """All kernels for one CPU: an ELF object file and what is in it, in the order of ``Program.kernels``."""
+    """All kernels for one instruction set: an ELF object, and what is in it, in the order of ``Program.kernels``."""
 
     isa: InstructionSet
     object: bytes
@@ -50,7 +43,8 @@ class KernelObject:
 
 @dataclass(frozen=True)
 class Operand:
-    """Where a kernel finds a tensor: the caller's input or output, or a byte offset in the arena or in the weights."""
+    """Where a kernel finds a tensor: the caller's input, one of the caller's outputs by its number, or a byte offset in
+    the arena or in the weights."""
 
     space: Literal["input", "output", "arena", "weights"]
     offset: int = 0
@@ -60,19 +54,16 @@ class Operand:
 class Call:
     """One layer. ``layer`` is its edge in the graph; ``comment`` one line for the reader of the C driver.
 
-    ``kernel_uint8`` is set on the first call alone: the same layer read from raw RGB bytes. ``type`` is the output's
-    without its zero ``border``; in memory the rows and columns of the border surround it.
+    ``operands`` are in the order of the signature, the output last. ``kernel_uint8`` is set on the first call alone:
+    the same layer read from raw RGB bytes. ``type`` is the output's without its zero ``border``; in memory the rows
+    and columns of the border surround it.
     """
 
     layer: str
     comment: str
     kernel: str
-    input: Operand
-    output: Operand
+    operands: tuple[Operand, ...]
     type: TensorType
-    weight: Operand | None = None
-    bias: Operand | None = None
-    residual: Operand | None = None
     border: Padding = Padding()
     kernel_uint8: str | None = None
     macs: int = 0
@@ -80,13 +71,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Program:
-    """``identifier`` is the C prefix (``mnv2_1_0``); ``kernels`` the names in the calls, each in every KernelSet."""
+    """``identifier`` is the C prefix (``mnv2_1_0``); ``outputs`` the types of the outputs by name, in the order of
+    their numbers; ``kernels`` the names in the calls, each in every KernelObject."""
 
     name: str
     identifier: str
     target: Target
     input: TensorType
-    output: TensorType
+    outputs: Mapping[str, TensorType]
     kernels: tuple[str, ...]
     kernel_objects: tuple[KernelObject, ...]
     calls: tuple[Call, ...]

@@ -8,7 +8,7 @@ from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.cost.estimate import count_instructions
 from mnv2c.measure.bench import ROUNDS, bench, format_text, to_json
 from mnv2c.measure.engines import OTHERS
-from mnv2c.spec.yaml_reader import did_you_mean
+from mnv2c.spelling import did_you_mean
 
 
 def command(options: argparse.Namespace) -> int:

@@ -15,8 +15,9 @@ from typing import Any
 from mnv2c.codegen.library import Library, check_replaceable
 from mnv2c.commands import megabytes, progress, say, say_json
 from mnv2c.deploy.manifest import MANIFEST, Kernel, WeightsSource
-from mnv2c.driver import SCHEDULES, build
+from mnv2c.driver import build
 from mnv2c.errors import RecordError
+from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import Target, target_named
 from mnv2c.toolchain import find_toolchain
@@ -30,9 +31,13 @@ def command(options: argparse.Namespace) -> int:
     directory = options.out or Path("build") / f"{spec.name}-{target.name}"
     check_replaceable(directory)
     report = progress()
-    schedules = None if options.untuned else options.schedules or SCHEDULES
     library = build(
-        spec, target=target, weights_path=options.weights, seed=options.seed, schedules=schedules, report=report
+        spec,
+        target=target,
+        weights_path=options.weights,
+        seed=options.seed,
+        schedules=_schedules(options),
+        report=report,
     )
     if options.require_tuned:
         _require_tuned(library)
@@ -45,6 +50,21 @@ def command(options: argparse.Namespace) -> int:
     else:
         say(_summary(library, directory, target, seconds))
     return 0
+
+
+def _schedules(options: argparse.Namespace) -> Path | None:
+    """Where the records are; None for a build by rule, which happens only where it was asked for."""
+    if options.untuned:
+        return None
+    directory: Path = options.schedules or SCHEDULES
+    if options.schedules is None and not any(directory.glob("*/*.json")):
+        raise RecordError(
+            f"{directory}: the tuning records that come with mnv2c are missing; install mnv2c again, or build "
+            "without them, which makes slower kernels: --untuned"
+        )
+    if not directory.is_dir():
+        raise RecordError(f"{directory}: no such directory; `mnv2c tune --schedules DIR` makes one")
+    return directory
 
 
 def _to_json(library: Library, directory: Path, seconds: float) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mnv2c.commands import UsageError, say, say_json
-from mnv2c.driver import SCHEDULES
 from mnv2c.errors import RecordError
-from mnv2c.kernels import space
+from mnv2c.kernels.cpu.device import space
+from mnv2c.shipped import SCHEDULES
 from mnv2c.targets import InstructionSet, core_named
 from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.lookup import best_record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mnv2c.codegen.memory import plan_memory
+from mnv2c.codegen.memory import Step, plan_memory
 from mnv2c.commands import UsageError, say, say_json, write_file
 from mnv2c.ir.graph import Graph
 from mnv2c.ir.printer import format_graph
@@ -12,7 +12,7 @@ from mnv2c.measure.report import format_table, summarize, to_json
 from mnv2c.passes import PIPELINE, run_pipeline
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec, load_spec
-from mnv2c.spec.yaml_reader import did_you_mean
+from mnv2c.spelling import did_you_mean
 from mnv2c.weights import load_weights
 
 _PASSES = ("frontend", *(rewrite.__name__ for rewrite in PIPELINE))
@@ -51,7 +51,9 @@ def _graph(spec: Spec, options: argparse.Namespace) -> Graph:
 
 
 def _arena_bytes(graph: Graph) -> int:
-    return plan_memory(run_pipeline(graph)).arena_bytes
+    optimised = run_pipeline(graph)
+    callers = {optimised.input.name, *optimised.outputs.values()}
+    return plan_memory([Step.of_op(op) for op in optimised.ops[1:]], callers).arena_bytes
 
 
 def _content(graph: Graph, options: argparse.Namespace) -> bytes:

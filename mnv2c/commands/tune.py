@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mnv2c.commands import UsageError, progress, say, say_json, stop_if_interrupted
-from mnv2c.driver import SCHEDULES, workloads
-from mnv2c.kernels import Workload
+from mnv2c.driver import workloads
+from mnv2c.errors import RecordError
+from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import InstructionSet, Target, target_named
 from mnv2c.tuning.progress import Progress, to_json
 from mnv2c.tuning.records import Database
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.tune import Limits, Task, make_tasks, tune
+from mnv2c.workloads import Workload
 
 
 def command(options: argparse.Namespace) -> int:
-    """One CPU of the target after the other."""
+    """One instruction set of the target after the other."""
     if (options.rpc is None) != (options.key is None):
         raise UsageError("--rpc and --key go together: --rpc HOST:PORT --key KEY")
     report = progress()
@@ -36,12 +40,12 @@ def command(options: argparse.Namespace) -> int:
 def _tune(
     target: Target, isa: InstructionSet, layers: Sequence[tuple[str, Workload]], options: argparse.Namespace
 ) -> dict[str, Any]:
-    database = Database(options.schedules or SCHEDULES)
+    database = Database(_directory(options))
     runner = _open(options, target, isa)
     try:
         if options.fresh:
-            workloads = {workload for _, workload in layers}
-            database.keep(isa.mcpu, lambda records: [record for record in records if record.workload not in workloads])
+            fresh = {workload for _, workload in layers}
+            database.keep(isa.mcpu, lambda records: [record for record in records if record.workload not in fresh])
         loaded = database.load(isa.mcpu)
         for complaint in loaded.complaints:
             print(f"mnv2c: note: {complaint}", file=sys.stderr)
@@ -53,12 +57,30 @@ def _tune(
                 shown.batch(task, trials)
                 stop_if_interrupted()
 
-            tune(tasks, runner, database, limits=Limits(options.trials, seconds), show=show)
+            try:
+                tune(tasks, runner, database, limits=Limits(options.trials, seconds), show=show)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_what_is_kept(shown, database, options)) from None
         if not options.json:
             say(shown.summary())
         return to_json(tasks, runner)
     finally:
         runner.close()
+
+
+def _what_is_kept(shown: Progress, database: Database, options: argparse.Namespace) -> str:
+    again = "the same command without --fresh" if options.fresh else "the same command"
+    return f"{shown.new_trials} new trials are kept in {database.directory}; {again} goes on where this one stopped"
+
+
+def _directory(options: argparse.Namespace) -> Path:
+    """Where the records go; RecordError where that is among mnv2c's own, and those belong to somebody else."""
+    if options.schedules is None and not os.access(SCHEDULES, os.W_OK):
+        raise RecordError(
+            f"{SCHEDULES}: the records that come with mnv2c cannot be written to: keep yours elsewhere with "
+            "--schedules DIR, and give `mnv2c build` the same"
+        )
+    return options.schedules or SCHEDULES
 
 
 def _open(options: argparse.Namespace, target: Target, isa: InstructionSet) -> Runner:

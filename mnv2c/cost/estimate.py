@@ -18,7 +18,7 @@ from mnv2c.cost.cycles import FunctionCost, function_costs, model_name
 from mnv2c.deploy.network import Build, read_build
 from mnv2c.deploy.peer import LINKING, arguments, link_runner, one_request
 from mnv2c.errors import LibraryError, TargetError
-from mnv2c.spec.yaml_reader import did_you_mean
+from mnv2c.spelling import did_you_mean
 from mnv2c.targets import InstructionSet, cores, target_for
 from mnv2c.toolchain import find_qemu
 

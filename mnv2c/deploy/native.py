@@ -45,7 +45,8 @@ class _Options(ctypes.Structure):
 class _Layer(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
-        ("data", ctypes.POINTER(ctypes.c_float)),
+        ("data", ctypes.c_void_p),
+        ("element", ctypes.c_char_p),
         ("shape", ctypes.c_int64 * 4),
         ("strides", ctypes.c_int64 * 4),
         ("nanoseconds", ctypes.c_uint64),
@@ -209,8 +210,9 @@ def _architecture_here() -> str:
 
 def _copy_layer(layer: Any) -> LayerRun:
     """The tensor lies inside a border in memory that the next layer may reuse: copied out."""
-    shape, strides = tuple(layer.shape), tuple(stride * 4 for stride in layer.strides)
-    span = 1 + sum((extent - 1) * stride for extent, stride in zip(layer.shape, layer.strides, strict=True))
-    memory = np.ctypeslib.as_array(layer.data, (span,))
-    array = np.lib.stride_tricks.as_strided(memory, shape, strides).copy()
+    dtype = np.dtype(layer.element.decode())
+    strides = tuple(stride * dtype.itemsize for stride in layer.strides)
+    span = dtype.itemsize + sum((extent - 1) * s for extent, s in zip(layer.shape, strides, strict=True))
+    memory = (ctypes.c_uint8 * span).from_address(layer.data)
+    array: NDArray[Any] = np.ndarray(tuple(layer.shape), dtype, memory, strides=strides).copy()
     return LayerRun(layer.name.decode(), array, int(layer.nanoseconds), int(layer.macs))

@@ -14,7 +14,7 @@ from mnv2c.deploy.network import RunnableNetwork, read_build
 from mnv2c.deploy.qemu import open_qemu
 from mnv2c.deploy.ssh import Host, open_ssh
 from mnv2c.errors import LibraryError
-from mnv2c.spec.yaml_reader import did_you_mean
+from mnv2c.spelling import did_you_mean
 
 FORMS = "qemu, qemu:CPU or ssh:[USER@]HOST[:PORT]"
 

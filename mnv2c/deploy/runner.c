@@ -60,16 +60,17 @@ static void put_layer(void *user, const mnv2c_layer *layer)
     (void)user;
     const int64_t *shape = layer->shape, *strides = layer->strides;
     struct layer about = {layer->macs, {shape[0], shape[1], shape[2], shape[3]}};
-    uint64_t values = (uint64_t)(shape[0] * shape[1] * shape[2] * shape[3]);
+    const float *values = layer->data;
+    uint64_t count = (uint64_t)(shape[0] * shape[1] * shape[2] * shape[3]);
     struct answer answer = {LAYER, MNV2C_OK, layer->nanoseconds, 0};
-    answer.payload = sizeof about + values * sizeof(float) + strlen(layer->name);
+    answer.payload = sizeof about + count * sizeof *values + strlen(layer->name);
     put(&answer, sizeof answer);
     put(&about, sizeof about);
     for (int64_t n = 0; n < shape[0]; n++)
         for (int64_t h = 0; h < shape[1]; h++)
             for (int64_t w = 0; w < shape[2]; w++)
                 for (int64_t c = 0; c < shape[3]; c++)
-                    put(&layer->data[n * strides[0] + h * strides[1] + w * strides[2] + c * strides[3]], sizeof(float));
+                    put(&values[n * strides[0] + h * strides[1] + w * strides[2] + c * strides[3]], sizeof *values);
     put(layer->name, strlen(layer->name));
 }
 

@@ -33,6 +33,10 @@ Shape = tuple[int, ...]
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
+MOST_ELEMENTS = 2**31 - 1
+"""In one tensor: kernels count elements in 32 bits."""
+
+
 def verify(graph: Graph) -> None:
     """Returns where every invariant holds; else raises ``GraphError`` with a line for each that does not."""
     violations = [*_check_order(graph), *_check_outputs(graph), *_check_uses(graph), *_check_constants(graph)]
@@ -140,6 +144,9 @@ def _check_attributes(op: Op) -> Iterator[str]:
         yield f"{len(op.mean)} means and {len(op.scale)} scales for {op.type.shape[-1]} channels"
     if any(extent < 1 for extent in op.type.shape):
         yield f"shape {op.type.shape} is empty"
+    if op.type.elements > MOST_ELEMENTS:
+        size = f"{op.type.elements} elements, more than {MOST_ELEMENTS}"
+        yield f"shape {op.type.shape} has {size}: lower batch or resolution"
 
 
 def _check_sides(name: str, zeros: Padding) -> Iterator[str]:

@@ -6,7 +6,6 @@ uint8 RGB (height, width, 3) of the network's size; labels by class.
 
 from __future__ import annotations
 
-import difflib
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnv2c.errors import Mnv2cError
+from mnv2c.spelling import did_you_mean
 
 Rgb = NDArray[np.uint8]
 Name = TypeVar("Name")
@@ -167,8 +167,8 @@ def _background_hint(labels: int, classes: int) -> str:
 
 def _suggest(path: Path) -> str:
     names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
+    close = did_you_mean(path.name, names)
+    return f"; did you mean {path.parent / close}?" if close else ""
 
 
 def _one_line(error: BaseException) -> str:

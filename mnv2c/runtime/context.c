@@ -10,7 +10,7 @@
 enum { ALIGNMENT = 64 }; /* of the arena and of each thread's scratch: a cache line, and the widest vector */
 
 struct mnv2c_context {
-    const struct mnv2c_level *level;
+    const struct mnv2c_instruction_set *instruction_set;
     struct mnv2c_pool *pool;
     char *arena;
     char *scratch;
@@ -41,14 +41,14 @@ static int options_are_valid(const mnv2c_options *options)
     return options->threads == mnv2c_threads(options->share_threads_with);
 }
 
-static int choose_level(const char *name, const struct mnv2c_level **level)
+static int choose_instruction_set(const char *name, const struct mnv2c_instruction_set **chosen)
 {
     int known = 0;
-    for (int i = 0; i < mnv2c_level_count; i++) {
-        if (name != NULL && strcmp(name, mnv2c_levels[i].name) != 0) continue;
+    for (int i = 0; i < mnv2c_instruction_set_count; i++) {
+        if (name != NULL && strcmp(name, mnv2c_instruction_sets[i].name) != 0) continue;
         known = 1;
-        *level = &mnv2c_levels[i];
-        if (mnv2c_cpu_has((*level)->name)) return MNV2C_OK;
+        *chosen = &mnv2c_instruction_sets[i];
+        if (mnv2c_cpu_has((*chosen)->name)) return MNV2C_OK;
     }
     return known ? MNV2C_CPU : MNV2C_INSTRUCTION_SET;
 }
@@ -69,7 +69,7 @@ static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMEN
 static int find_memory(mnv2c_context *context)
 {
     size_t arena = round_up(mnv2c_arena_bytes);
-    context->scratch_stride = round_up(context->level->scratch);
+    context->scratch_stride = round_up(context->instruction_set->scratch);
     size_t bytes = arena + context->scratch_stride * (size_t)mnv2c_pool_threads(context->pool);
     context->arena = aligned_alloc(ALIGNMENT, bytes > 0 ? bytes : ALIGNMENT);
     if (context->arena == NULL) return MNV2C_MEMORY;
@@ -86,12 +86,12 @@ int mnv2c_create(const mnv2c_options *options, mnv2c_context **context)
     if (options == NULL) options = &defaults;
     if (!options_are_valid(options)) return MNV2C_ARGUMENT;
 
-    const struct mnv2c_level *level;
-    int status = choose_level(options->instruction_set, &level);
+    const struct mnv2c_instruction_set *chosen;
+    int status = choose_instruction_set(options->instruction_set, &chosen);
     if (status != MNV2C_OK) return status;
     mnv2c_context *made = calloc(1, sizeof *made);
     if (made == NULL) return MNV2C_MEMORY;
-    made->level = level;
+    made->instruction_set = chosen;
     status = find_threads(options, &made->pool);
     if (status == MNV2C_OK) status = find_memory(made);
     if (status == MNV2C_OK && pthread_mutex_init(&made->lock, NULL) != 0) status = MNV2C_MEMORY;
@@ -121,36 +121,35 @@ static uint64_t now(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_record *record, const struct mnv2c_work *work,
-                    struct mnv2c_operands operands)
+int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_step *step, const struct mnv2c_compiled *compiled,
+                    void *const *operands)
 {
-    struct mnv2c_job job = {work, operands, context->scratch, context->scratch_stride};
+    struct mnv2c_job job = {compiled, operands, context->scratch, context->scratch_stride};
     if (context->observer == NULL) return mnv2c_pool_run(context->pool, &job);
     uint64_t start = now();
     int status = mnv2c_pool_run(context->pool, &job);
-    mnv2c_layer layer = record->layer;
+    mnv2c_layer layer = step->layer;
     layer.nanoseconds = now() - start;
-    layer.data = operands.output + record->interior;
+    layer.data = (const char *)operands[step->output] + step->interior;
     context->observer(context->user, &layer);
     return status;
 }
 
-static int run(mnv2c_context *context, const void *input, int rgb, float *logits)
+static int is_float_buffer(const void *buffer) { return buffer != NULL && (uintptr_t)buffer % _Alignof(float) == 0; }
+
+int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
 {
-    if (context == NULL || input == NULL || logits == NULL) return MNV2C_ARGUMENT;
-    if ((uintptr_t)logits % _Alignof(float) != 0) return MNV2C_ARGUMENT;
-    if (!rgb && (uintptr_t)input % _Alignof(float) != 0) return MNV2C_ARGUMENT;
+    if (context == NULL || input == NULL || (!rgb && !is_float_buffer(input))) return MNV2C_ARGUMENT;
+    for (int i = 0; i < mnv2c_output_count; i++)
+        if (!is_float_buffer(outputs[i])) return MNV2C_ARGUMENT;
     pthread_mutex_lock(&context->lock);
     mnv2c_pool_enter(context->pool);
-    int status = mnv2c_layers(context, context->level->kernels, context->arena, input, rgb, logits);
+    void *image = (void *)(uintptr_t)input; /* kernels only read it */
+    int status = mnv2c_layers(context, context->instruction_set->kernels, context->arena, image, rgb, outputs);
     mnv2c_pool_leave(context->pool);
     pthread_mutex_unlock(&context->lock);
     return status;
 }
-
-int mnv2c_run(mnv2c_context *context, const float *input, float *logits) { return run(context, input, 0, logits); }
-
-int mnv2c_run_rgb(mnv2c_context *context, const uint8_t *rgb, float *logits) { return run(context, rgb, 1, logits); }
 
 int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user)
 {
@@ -162,6 +161,6 @@ int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user)
     return MNV2C_OK;
 }
 
-const char *mnv2c_instruction_set(const mnv2c_context *context) { return context == NULL ? NULL : context->level->name; }
+const char *mnv2c_instruction_set(const mnv2c_context *context) { return context == NULL ? NULL : context->instruction_set->name; }
 
 int mnv2c_threads(const mnv2c_context *context) { return context == NULL ? 0 : mnv2c_pool_threads(context->pool); }

@@ -15,8 +15,10 @@
 
 #include "mnv2c.h"
 
-static uint8_t rgb[MNV2C_HEIGHT * MNV2C_WIDTH * MNV2C_CHANNELS];
-static float logits[MNV2C_CLASSES];
+enum { IMAGE = MNV2C_HEIGHT * MNV2C_WIDTH * MNV2C_CHANNELS };
+
+static uint8_t rgb[MNV2C_BATCH * IMAGE]; /* the image is the first of the batch */
+/* @buffers@ */
 static char labels[MNV2C_CLASSES][256];
 
 static int fail(const char *subject, const char *message)
@@ -29,8 +31,8 @@ int main(int argc, char **argv)
 {
     if (argc != 2 && argc != 3) return fail("usage", "main IMAGE.rgb [LABELS.txt]");
     FILE *file = fopen(argv[1], "rb");
-    size_t read = file ? fread(rgb, 1, sizeof rgb, file) : 0;
-    if (read != sizeof rgb || fgetc(file) != EOF) return fail(argv[1], "is not a file of height * width * 3 bytes");
+    size_t read = file ? fread(rgb, 1, IMAGE, file) : 0;
+    if (read != IMAGE || fgetc(file) != EOF) return fail(argv[1], "is not a file of height * width * 3 bytes");
     fclose(file);
     file = argc == 3 ? fopen(argv[2], "r") : NULL;
     if (argc == 3 && file == NULL) return fail(argv[2], "cannot be read");
@@ -40,7 +42,7 @@ int main(int argc, char **argv)
 
     mnv2c_context *context;
     int status = mnv2c_create(NULL, &context);
-    if (status == MNV2C_OK) status = mnv2c_run_rgb(context, rgb, logits);
+    if (status == MNV2C_OK) status = mnv2c_run_rgb(context, rgb, /* @arguments@ */);
     mnv2c_destroy(context);
     if (status != MNV2C_OK) return fail(argv[0], mnv2c_message(status));
 

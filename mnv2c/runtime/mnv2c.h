@@ -63,13 +63,14 @@ int mnv2c_create(const mnv2c_options *options, mnv2c_context **context);
 void mnv2c_destroy(mnv2c_context *context);
 
 /*
- * Runs the network on a normalised image: MNV2C_HEIGHT rows of MNV2C_WIDTH pixels of MNV2C_CHANNELS floats,
- * x = (pixel - mean) / scale as the network was trained. Writes MNV2C_CLASSES floats, before any softmax.
+ * Runs the network on MNV2C_BATCH normalised images: MNV2C_HEIGHT rows of MNV2C_WIDTH pixels of MNV2C_CHANNELS floats,
+ * x = (pixel - mean) / scale as the network was trained. Writes each output, MNV2C_..._SIZE floats as its constant above
+ * says; logits come before any softmax. Buffers must not overlap.
  */
-int mnv2c_run(mnv2c_context *context, const float *input, float *logits);
+int mnv2c_run(mnv2c_context *context, const float *input, /* @outputs@ */);
 
 /* The same from raw bytes, 0 to 255, of the same layout (R, G, B, R, G, B, ...): the library normalises them itself. */
-int mnv2c_run_rgb(mnv2c_context *context, const uint8_t *rgb, float *logits);
+int mnv2c_run_rgb(mnv2c_context *context, const uint8_t *rgb, /* @outputs@ */);
 
 /* The name of the instruction set in use, such as "v3"; null for a null context. Not to be freed. */
 const char *mnv2c_instruction_set(const mnv2c_context *context);
@@ -80,9 +81,10 @@ int mnv2c_threads(const mnv2c_context *context);
 /* What an observer is told about a layer that has just run. All of it is valid until the observer returns. */
 typedef struct {
     const char *name;     /* as in the model's table, such as "block3.expand" */
-    const float *data;    /* the first element of what the layer computed */
+    const void *data;     /* the first element of what the layer computed */
+    const char *element;  /* the type of its elements: "float32" */
     int64_t shape[4];     /* batch, height, width, channels; height and width are 1 where a layer has none */
-    int64_t strides[4];   /* the distance between neighbours along each, in floats: a tensor may lie inside a border */
+    int64_t strides[4];   /* the distance between neighbours along each, in elements: a tensor may lie inside a border */
     uint64_t nanoseconds; /* wall time of this layer */
     uint64_t macs;        /* multiply-accumulates in it */
 } mnv2c_layer;

@@ -7,49 +7,44 @@
 #include "mnv2c.h"
 #pragma GCC visibility pop
 
-/* Computes the tasks begin <= task < end of a layer; tasks are independent of each other. Not 0: it refused. */
-typedef int32_t mnv2c_kernel(const void *input, const float *weight, const float *bias, const float *residual, float *output,
-                             float *scratch, int32_t begin, int32_t end);
+#include "kernel.h"
 
 /* A kernel and how its tasks may be shared: `grain` is the fewest tasks worth a thread. */
-struct mnv2c_work {
+struct mnv2c_compiled {
     mnv2c_kernel *kernel;
     int32_t tasks;
     int32_t grain;
 };
 
 /* The kernels for one instruction set, in the order of the driver's enum; `scratch` is bytes per thread. */
-struct mnv2c_level {
+struct mnv2c_instruction_set {
     const char *name;
-    const struct mnv2c_work *kernels;
+    const struct mnv2c_compiled *kernels;
     size_t scratch;
 };
 
-/* A layer as the observer is told of it, but for data and time; `interior`: floats from its memory to its first element. */
-struct mnv2c_record {
+/* A layer as the observer is told of it, but for data and time; `output`: which operand it writes; `interior`: bytes from
+ * where that begins to its first element inside the border. */
+struct mnv2c_step {
     mnv2c_layer layer;
+    int output;
     size_t interior;
 };
 
-/* Tensors of one call. */
-struct mnv2c_operands {
-    const void *input;
-    const float *weight;
-    const float *bias;
-    const float *residual;
-    float *output;
-};
-
-/* The driver defines these; the best level comes first. */
-extern const struct mnv2c_level mnv2c_levels[];
-extern const int mnv2c_level_count;
+/* The driver defines these; the best instruction set comes first. */
+extern const struct mnv2c_instruction_set mnv2c_instruction_sets[];
+extern const int mnv2c_instruction_set_count;
 extern const size_t mnv2c_arena_bytes;
-int mnv2c_layers(mnv2c_context *context, const struct mnv2c_work *kernels, char *arena, const void *input, int rgb,
-                 float *logits);
+extern const int mnv2c_output_count;
+int mnv2c_layers(mnv2c_context *context, const struct mnv2c_compiled *kernels, char *arena, void *input, int rgb,
+                 void *const *outputs);
+
+/* context.c: runs the network for the driver's mnv2c_run and mnv2c_run_rgb, one pointer for each output. */
+int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs);
 
 /* context.c: runs one layer for the driver, and tells the observer. */
-int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_record *record, const struct mnv2c_work *work,
-                    struct mnv2c_operands operands);
+int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_step *step, const struct mnv2c_compiled *compiled,
+                    void *const *operands);
 
 /* cpu.c: whether this processor, with its system, runs the instruction set of that name. */
 int mnv2c_cpu_has(const char *instruction_set);
@@ -58,8 +53,8 @@ int mnv2c_cpu_has(const char *instruction_set);
 struct mnv2c_pool;
 
 struct mnv2c_job {
-    const struct mnv2c_work *work;
-    struct mnv2c_operands operands;
+    const struct mnv2c_compiled *compiled;
+    void *const *operands;
     char *scratch; /* scratch_stride bytes for each thread */
     size_t scratch_stride;
 };

@@ -17,7 +17,9 @@ from yaml.nodes import Node, SequenceNode
 
 from mnv2c.errors import SourceError, SpecError
 from mnv2c.ir.graph import Source
-from mnv2c.spec.yaml_reader import OVERRIDES, Reader, did_you_mean, place_of
+from mnv2c.shipped import SPECS, find_spec, spec_names
+from mnv2c.spec.yaml_reader import OVERRIDES, Reader, place_of
+from mnv2c.spelling import did_you_mean
 
 PaddingConvention = Literal["same", "symmetric"]
 PerChannel = tuple[float, float, float]
@@ -125,14 +127,15 @@ def make_divisible(value: float, divisor: int) -> int:
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
-    """The spec in file ``path``, every value in range. Overrides are ``KEY=VALUE``: ``resolution=192``,
-    ``bottlenecks[2].c=40``; the last one for a key wins.
+    """The spec in file ``path``, or the shipped one of that name (``mnv2_1.0``), every value in range. Overrides are
+    ``KEY=VALUE``: ``resolution=192``, ``bottlenecks[2].c=40``; the last one for a key wins.
 
     ``SpecError`` where the file cannot be read, and with every mistake of file and overrides.
     """
+    path = find_spec(Path(path))
     file = str(path)
     overrides = [" ".join(text.splitlines()) for text in overrides]
-    reader = Reader(file, _read_text(Path(path)), overrides)
+    reader = Reader(file, _read_text(path), overrides)
     for index, override in enumerate(overrides):
         _override(reader, override, index)
     if reader.root is not None:
@@ -140,7 +143,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
         if not reader.errors:
             return spec
     elif not any(error.file == file for error in reader.errors):
-        reader.report(file, 1, 1, "the spec is empty", "begin with `name: ...`; see specs/mnv2_1.0.yaml")
+        reader.report(file, 1, 1, "the spec is empty", f"begin with `name: ...`; see {SPECS / 'mnv2_1.0.yaml'}")
     raise SpecError(sorted(reader.errors, key=lambda error: (error.file == OVERRIDES, error.line, error.column)))
 
 
@@ -158,9 +161,10 @@ def _read_text(path: Path) -> str:
         before = error.object[: error.start].decode("utf-8", "replace")
         line, column = place_of(before, len(before))
     except FileNotFoundError:
-        siblings = sorted(found.name for found in path.parent.glob("*.yaml"))
-        guess = did_you_mean(path.name, siblings)
-        message, hint = "no such file", f"did you mean {path.parent / guess}?" if guess else ""
+        known = {found.name: str(found) for found in sorted(path.parent.glob("*.yaml"))} | {n: n for n in spec_names()}
+        guess = did_you_mean(path.name, known)
+        message = "no such file, nor does a spec of that name come with mnv2c"
+        hint = f"did you mean {known[guess]}?" if guess else f"there are {', '.join(spec_names())}"
     except IsADirectoryError:
         message, hint = "a directory, not a file", "name the YAML file in it"
     except (OSError, ValueError) as error:

@@ -9,14 +9,14 @@ more than their text.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from mnv2c.errors import SourceError
+from mnv2c.spelling import did_you_mean
 
 OVERRIDES = "--set"
 """The file name that errors of overrides carry; their line is the number of the override."""
@@ -24,11 +24,6 @@ OVERRIDES = "--set"
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _LONGEST_LINE_SHOWN = 200
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The choice that ``word`` was probably meant to be, or an empty string."""
-    return next(iter(difflib.get_close_matches(word, list(choices), n=1)), "")
 
 
 class Reader:

@@ -1,34 +1,29 @@
 """Compiles candidates, guarded: what crashes the compiler costs one trial.
 
 What comes in: schedules of one workload for one CPU. What goes out: ``Compiled``: one object with all that compiled,
-and why the others did not. The work is done in a fork of this process, so that TVM is there at once, and one crash is
-not ours.
+and why the others did not. The work is done in a fork of this process.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import json
-import os
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
-from mnv2c.errors import ToolError
-from mnv2c.kernels import Schedule, Workload, scheduled
+from mnv2c.forked import CrashError, in_fork
+from mnv2c.kernels.abi import KernelCode, Schedule
+from mnv2c.kernels.cpu.device import scheduled
 from mnv2c.kernels.cpu.lower import LoweredKernel, build_object, lower
 from mnv2c.targets import InstructionSet, Target
+from mnv2c.workloads import Workload
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A kernel in the object: its symbol, and what ``LoweredKernel`` says of it."""
+    """A schedule, and the kernel in the object that it makes."""
 
     schedule: Schedule
-    symbol: str
-    tasks: int
-    scratch_bytes: int
+    kernel: KernelCode
 
 
 @dataclass(frozen=True)
@@ -44,86 +39,42 @@ def compile_candidates(
     workload: Workload, schedules: Sequence[Schedule], target: Target, isa: InstructionSet
 ) -> Compiled:
     """All of ``schedules`` in one go; where that fails, one by one, to find out which."""
-    result = _in_fork(lambda: _compile(workload, schedules, target, isa))
-    if isinstance(result, bytes):
-        return _unpack(result, schedules)
+    try:
+        return _unpack(in_fork(lambda: _compile(workload, schedules, target, isa)), schedules)
+    except CrashError as error:
+        reason = str(error)
     if len(schedules) == 1:
-        return Compiled(b"", (), {schedules[0]: result})
+        return Compiled(b"", (), {schedules[0]: reason})
     failures: dict[Schedule, str] = {}
     for schedule in schedules:
         failures |= compile_candidates(workload, [schedule], target, isa).failures
     good = [schedule for schedule in schedules if schedule not in failures]
     if not good or len(good) == len(schedules):
-        return Compiled(b"", (), failures or dict.fromkeys(schedules, result))
+        return Compiled(b"", (), failures or dict.fromkeys(schedules, reason))
     rest = compile_candidates(workload, good, target, isa)
     return Compiled(rest.object, rest.candidates, failures | rest.failures)
 
 
-def _lower(
-    workload: Workload, schedules: Sequence[Schedule]
-) -> tuple[dict[str, LoweredKernel], tuple[Candidate, ...], dict[Schedule, str]]:
-    """The candidates by symbol, and why the others have none: a template that TVM cannot follow is a failure."""
-    lowered, candidates, failures = {}, [], {}
+def _compile(workload: Workload, schedules: Sequence[Schedule], target: Target, isa: InstructionSet) -> bytes:
+    """What ``_unpack`` reads: a line of JSON, and the object. A template that TVM cannot follow is a failure."""
+    lowered: dict[str, LoweredKernel] = {}
+    found: list[tuple[int, str, int, int]] = []
+    failures: list[tuple[int, str]] = []
     for number, schedule in enumerate(schedules):
         symbol = f"candidate{number}"
         try:
-            lowered[symbol] = lower(scheduled(workload, schedule), symbol)
-        except Exception as error:  # TVM raises whatever it likes
-            failures[schedule] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            kernel = lower(scheduled(workload, schedule), symbol, pointer_bits=target.pointer_bits)
+        except Exception as error:  # TVM raises many kinds
+            failures.append((number, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
         else:
-            candidates.append(Candidate(schedule, symbol, lowered[symbol].tasks, lowered[symbol].scratch_bytes))
-    return lowered, tuple(candidates), failures
-
-
-def _compile(workload: Workload, schedules: Sequence[Schedule], target: Target, isa: InstructionSet) -> bytes:
-    """What ``_unpack`` reads: a line of JSON, and the object."""
-    lowered, candidates, failures = _lower(workload, schedules)
-    found = [(schedules.index(one.schedule), one.symbol, one.tasks, one.scratch_bytes) for one in candidates]
-    head = json.dumps([found, [(schedules.index(schedule), why) for schedule, why in failures.items()]])
+            lowered[symbol] = kernel
+            found.append((number, symbol, kernel.tasks, kernel.scratch_bytes))
+    head = json.dumps([found, failures])
     return head.encode() + b"\n" + (build_object(lowered, target, isa) if lowered else b"")
 
 
 def _unpack(content: bytes, schedules: Sequence[Schedule]) -> Compiled:
     head, _, object_ = content.partition(b"\n")
     found, failures = json.loads(head)
-    candidates = tuple(Candidate(schedules[index], symbol, tasks, scratch) for index, symbol, tasks, scratch in found)
+    candidates = tuple(Candidate(schedules[index], KernelCode(*fields)) for index, *fields in found)
     return Compiled(object_, candidates, {schedules[index]: why for index, why in failures})
-
-
-def _in_fork(compute: Callable[[], bytes]) -> bytes | str:
-    """What ``compute`` returns in a fork of this process, or how that ended."""
-    reader, writer = os.pipe()
-    try:
-        child = os.fork()
-    except OSError as error:
-        raise ToolError(f"cannot start a process to compile in: {error.strerror}") from error
-    if child == 0:
-        os.close(reader)  # or it would wait for itself to read, were we killed
-        _report(compute, writer)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        try:
-            content = pipe.read()
-        except BaseException:
-            os.kill(child, signal.SIGKILL)
-            raise
-        finally:
-            _, status = os.waitpid(child, 0)
-    if status == 0 and content:
-        return content
-    code = os.waitstatus_to_exitcode(status)
-    return f"the compiler crashed ({signal.Signals(-code).name if code < 0 else f'status {code}'})"
-
-
-def _report(compute: Callable[[], bytes], writer: int) -> NoReturn:
-    """In the fork: sends the bytes, and ends without a word."""
-    status = 1
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        faulthandler.disable()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        with os.fdopen(writer, "wb") as pipe:
-            pipe.write(compute())
-        status = 0
-    finally:
-        os._exit(status)

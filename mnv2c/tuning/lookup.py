@@ -9,28 +9,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mnv2c.ir.graph import Padding
-from mnv2c.kernels import Schedule, Workload, space
+from mnv2c.kernels.abi import Choice, Choose, Schedule
+from mnv2c.kernels.cpu.device import space
 from mnv2c.targets import InstructionSet
 from mnv2c.tuning.records import MEASURED, Database, Record, by_workload
+from mnv2c.workloads import Workload
 
 _NEAR = 3.0  # doublings, over all extents together, that a record is still worth following
 _FITS = 1.0  # the same, over a schedule's parameters
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A schedule, and whose opinion it is."""
-
-    schedule: Schedule
-    origin: Literal["exact", "transferred", "rule"]
-
-
-Choose = Callable[[Workload, InstructionSet], Choice]
 
 
 def by_rule(workload: Workload, isa: InstructionSet) -> Choice:
@@ -41,7 +32,7 @@ def by_rule(workload: Workload, isa: InstructionSet) -> Choice:
 def from_records(
     directory: Path, instruction_sets: Iterable[InstructionSet], complain: Callable[[str], None]
 ) -> Choose:
-    """``complain`` hears of every line that cannot be read, and of the records of a kernel that no longer replay."""
+    """``complain`` is told of every line that cannot be read, and of a kernel's records that no longer replay."""
     database = Database(directory)
     records: dict[str, dict[Workload, list[Record]]] = {}
     for isa in instruction_sets:
@@ -113,9 +104,9 @@ def _apart(one: Any, other: Any) -> float:
     if one == other:
         return 0.0
     if isinstance(one, Padding):
-        return 0.5 if (one == Padding()) == (other == Padding()) else 2 * _NEAR
-    if isinstance(one, bool):
-        return 0.5
-    if isinstance(one, tuple) or min(one, other) <= 0:
-        return 2 * _NEAR
-    return abs(math.log2(one / other))
+        return 0.5 if bool(one) == bool(other) else 2 * _NEAR
+    if isinstance(one, bool) or (isinstance(one, tuple) and one and other):
+        return 0.5  # a shortcut or none, another mean or scale: the same loops
+    if isinstance(one, int) and isinstance(other, int):
+        return abs(math.log2(one / other))
+    return 0.5 if {one, other} == {None, "relu6"} else 2 * _NEAR

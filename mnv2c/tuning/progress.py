@@ -55,7 +55,7 @@ class Progress:
             self._live.stop()
         self._write(
             f"{'interrupted' if kind is KeyboardInterrupt else 'end' if kind is None else 'failed'} after "
-            f"{time.monotonic() - self._begin:.0f} s, {self._new} new trials"
+            f"{time.monotonic() - self._begin:.0f} s, {self.new_trials} new trials"
         )
 
     def batch(self, task: Task, trials: Sequence[Trial]) -> None:
@@ -77,7 +77,7 @@ class Progress:
     def summary(self) -> str:
         """A line per kernel."""
         lines = [
-            f"{self._runner.isa.mcpu}, {self._runner.origin}: {self._new} new trials in "
+            f"{self._runner.isa.mcpu}, {self._runner.origin}: {self.new_trials} new trials in "
             f"{time.monotonic() - self._begin:.0f} s",
             "",
             f"{'kernel':56} {'layers':>6} {'rule':>9} {'best':>9} {'gain':>6} {'of peak':>7} {'trials':>6}",
@@ -87,11 +87,14 @@ class Progress:
         return "\n".join(lines)
 
     @property
-    def _new(self) -> int:
+    def new_trials(self) -> int:
+        """Those of this run, all kept."""
         return sum(len(task.tried) for task in self._tasks) - self._known
 
     def _table(self, current: Task | None) -> Table:
-        table = Table(title=f"{self._runner.isa.mcpu}: {self._new} new trials{self._left()}", box=None, padding=(0, 1))
+        table = Table(
+            title=f"{self._runner.isa.mcpu}: {self.new_trials} new trials{self._left()}", box=None, padding=(0, 1)
+        )
         for name in ("kernel", "layers", "rule", "best", "gain", "of peak", "trials"):
             table.add_column(name, justify="left" if name == "kernel" else "right", no_wrap=True)
         for task in sorted(self._tasks, key=lambda task: task is not current):
@@ -115,7 +118,7 @@ class Progress:
 
 
 def to_json(tasks: Sequence[Task], runner: Runner) -> dict[str, Any]:
-    """What ``tune --json`` prints for a CPU."""
+    """What ``tune --json`` prints for an instruction set."""
     return {
         "core": runner.isa.mcpu,
         "origin": str(runner.origin),

@@ -23,11 +23,12 @@ from typing import Any
 from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.errors import RecordError
-from mnv2c.ir.graph import Padding
-from mnv2c.kernels import SCHEDULE_TYPES, WORKLOADS, Schedule, Workload
+from mnv2c.kernels.abi import Schedule
+from mnv2c.kernels.cpu.device import SCHEDULES
 from mnv2c.kernels.cpu.lower import tvm_target
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.space import module, sampled_values, traced
+from mnv2c.workloads import Workload, from_json
 
 WORKLOAD_FILE = "database_workload.json"
 RECORD_FILE = "database_tuning_record.json"
@@ -250,7 +251,7 @@ def _read_record(core: str, line: str, workloads: Sequence[Workload | None]) -> 
     if workload is None:
         raise ValueError(f"workload {index} cannot be read")
     values = sampled_values(trace)
-    kind = SCHEDULE_TYPES[type(workload)]
+    kind = SCHEDULES[workload.family]
     parameters = fields(kind)
     if len(values) != len(parameters):
         raise ValueError(f"{workload.name}: {len(values)} parameters, {len(parameters)} expected")
@@ -275,16 +276,7 @@ def _workload_of(module_text: str) -> Workload:
     raw = base64.b64decode(module_text, validate=True)
     nodes = json.loads(raw[_LENGTH:])["nodes"]
     texts = (node["data"] for node in nodes if node["type"] == "ffi.String")
-    fields_ = json.loads(next(text for text in texts if text.startswith('{"family":')))
-    kind = WORKLOADS[fields_.pop("family")]
-    workload: Workload = kind(**{name: _field(value) for name, value in fields_.items()})
-    return workload
-
-
-def _field(value: Any) -> Any:
-    if isinstance(value, dict):
-        return Padding(**value)
-    return tuple(value) if isinstance(value, list) else value
+    return from_json(json.loads(next(text for text in texts if text.startswith('{"family":'))))
 
 
 def _append(path: Path, text: str) -> None:

@@ -1,8 +1,8 @@
 """The kernel families' templates as a space that MetaSchedule samples, and their schedules as its traces.
 
-What comes in: a workload, a CPU, and a schedule's parameters or none. What goes out: a ``Schedule`` whose trace
-begins with one ``SampleCategorical`` per parameter, in the order of the parameters' dataclass. A parameter is sampled
-among the values that go with those before it, so that every sample is one of ``kernels.space``.
+What comes in: a workload, an instruction set, and a schedule's parameters or none. What goes out: a ``Schedule`` whose
+trace begins with one ``SampleCategorical`` per parameter, in the order of the parameters' dataclass. A parameter is
+sampled among the values that go with those before it, so that every sample is one of ``kernels.space``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Any
 import tvm
 from tvm import s_tir
 
-from mnv2c.kernels import Schedule, Workload, apply, computation, space
+from mnv2c.kernels.abi import Schedule
+from mnv2c.kernels.cpu.device import apply, computation, space
 from mnv2c.targets import InstructionSet
+from mnv2c.workloads import Workload
 
 
 def schedule_fn(workload: Workload, isa: InstructionSet) -> Callable[[s_tir.Schedule], None]:

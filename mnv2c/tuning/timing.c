@@ -9,39 +9,40 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define EXPORTED __attribute__((visibility("default")))
-enum { LINE = 64, INPUT, WEIGHT, BIAS, RESIDUAL, OUTPUT, SCRATCH, ELSEWHERE, BLOCKS };
+#include "kernel.h"
 
-typedef int32_t kernel_function(const void *input, const float *weight, const float *bias, const float *residual,
-                                float *output, float *scratch, int32_t begin, int32_t end);
+#define EXPORTED __attribute__((visibility("default")))
+enum { LINE = 64 };
+
 struct candidate {
-    kernel_function *kernel;
+    mnv2c_kernel *kernel;
     int32_t tasks;
 };
 
 extern const struct candidate mnv2c_candidates[];
 extern const int mnv2c_candidate_count;
-/* Bytes of input, weight, bias, residual, output, scratch, and of memory beside them larger than the core's own caches. */
+/* The operands in the order of the signature, the inputs first; then scratch, and memory beside them that is larger than the
+ * core's own caches. */
 extern const size_t mnv2c_block_bytes[];
-
-static char *blocks[BLOCKS]; /* made by the first call */
+extern const int mnv2c_block_count, mnv2c_input_count;
+extern void *mnv2c_blocks[]; /* made by the first call */
 
 static int find_memory(void)
 {
-    for (int block = INPUT; block < BLOCKS; block++) {
-        size_t bytes = (mnv2c_block_bytes[block - INPUT] + LINE) / LINE * LINE;
+    for (int block = 0; block < mnv2c_block_count; block++) {
+        size_t bytes = (mnv2c_block_bytes[block] + LINE) / LINE * LINE;
         float *values = aligned_alloc(LINE, bytes);
         if (values == NULL) return 0;
         for (size_t i = 0; i < bytes / sizeof *values; i++) values[i] = 0.125f;
-        blocks[block] = (char *)values;
+        mnv2c_blocks[block] = values;
     }
     return 1;
 }
 
 static void touch(int block)
 {
-    volatile char *memory = blocks[block];
-    for (size_t i = 0; i < mnv2c_block_bytes[block - INPUT]; i += LINE) memory[i] = memory[i];
+    volatile char *memory = mnv2c_blocks[block];
+    for (size_t i = 0; i < mnv2c_block_bytes[block]; i += LINE) memory[i] = memory[i];
 }
 
 static int64_t now(void)
@@ -54,14 +55,14 @@ static int64_t now(void)
 /* Nanoseconds of one run of all of a candidate's tasks; below 0 where there is no such candidate or no memory. */
 EXPORTED int64_t mnv2c_time(int index)
 {
+    const int elsewhere = mnv2c_block_count - 1, scratch = elsewhere - 1;
     if (index < 0 || index >= mnv2c_candidate_count) return -1;
-    if (blocks[ELSEWHERE] == NULL && !find_memory()) return -1;
+    if (mnv2c_blocks[elsewhere] == NULL && !find_memory()) return -1;
     const struct candidate *candidate = &mnv2c_candidates[index];
-    touch(ELSEWHERE);
-    touch(INPUT);
+    touch(elsewhere);
+    for (int input = 0; input < mnv2c_input_count; input++) touch(input);
     int64_t start = now();
-    candidate->kernel(blocks[INPUT], (float *)blocks[WEIGHT], (float *)blocks[BIAS], (float *)blocks[RESIDUAL],
-                      (float *)blocks[OUTPUT], (float *)blocks[SCRATCH], 0, candidate->tasks);
+    candidate->kernel(mnv2c_blocks, mnv2c_blocks[scratch], 0, candidate->tasks);
     return now() - start;
 }
 

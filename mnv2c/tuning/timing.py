@@ -6,17 +6,19 @@ cross-linked here.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from importlib import resources
 from pathlib import Path
 
+from mnv2c import runtime
 from mnv2c.errors import ToolError
-from mnv2c.kernels import Workload, computation
-from mnv2c.kernels.cpu.lower import OPERANDS
+from mnv2c.ir.graph import TensorType
+from mnv2c.kernels.abi import HEADER
+from mnv2c.kernels.cpu.device import computation
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.toolchain import compile_c, find_toolchain, link_shared
 from mnv2c.tuning.candidates import Compiled
+from mnv2c.workloads import Workload
 
 _CACHES = 8  # times the core's L2 that displace a kernel's weights
 
@@ -25,13 +27,14 @@ class MeasureLinker:
     """Keeps a directory, and the part that is the same for all candidates."""
 
     def __init__(self, target: Target, isa: InstructionSet) -> None:
-        self._cpu = isa
+        self._isa = isa
         self._toolchain = find_toolchain(target)
         self._scratch = tempfile.TemporaryDirectory(prefix="mnv2c-")
         self._directory = Path(self._scratch.name)
         self._batches = 0
         source = (resources.files("mnv2c.tuning") / "timing.c").read_text(encoding="utf-8")
         self._write("timing.c", source.encode())
+        self._write(HEADER, runtime.source(HEADER).encode())
         self._measure = compile_c(self._toolchain, self._directory, "timing.c")
 
     def link(self, workload: Workload, compiled: Compiled) -> Path:
@@ -55,24 +58,22 @@ class MeasureLinker:
         self._scratch.cleanup()
 
     def _table(self, workload: Workload, compiled: Compiled) -> str:
-        sizes = operand_bytes(workload)
-        scratch = max(candidate.scratch_bytes for candidate in compiled.candidates)
-        blocks = [sizes.get(name, 0) for name in OPERANDS if name != "scratch"] + [
-            scratch,
-            _CACHES * self._cpu.l2_bytes,
-        ]
-        kernels = [f"int32_t {candidate.symbol}();" for candidate in compiled.candidates]
-        rows = [f"{{{candidate.symbol}, {candidate.tasks}}}," for candidate in compiled.candidates]
+        scratch = max(candidate.kernel.scratch_bytes for candidate in compiled.candidates)
+        blocks = [*operand_bytes(workload), scratch, _CACHES * self._isa.l2_bytes]
+        kernels = [f"mnv2c_kernel {candidate.kernel.symbol};" for candidate in compiled.candidates]
+        rows = [f"{{{candidate.kernel.symbol}, {candidate.kernel.tasks}}}," for candidate in compiled.candidates]
         return "\n".join(
             [
                 "#include <stddef.h>",
-                "#include <stdint.h>",
+                f'#include "{HEADER}"',
                 *kernels,
-                "const struct { int32_t (*kernel)(); int32_t tasks; } mnv2c_candidates[] = {",
+                "const struct { mnv2c_kernel *kernel; int32_t tasks; } mnv2c_candidates[] = {",
                 *rows,
                 "};",
                 f"const int mnv2c_candidate_count = {len(rows)};",
+                f"const int mnv2c_block_count = {len(blocks)}, mnv2c_input_count = {len(workload.inputs)};",
                 f"const size_t mnv2c_block_bytes[] = {{{', '.join(map(str, blocks))}}};",
+                f"void *mnv2c_blocks[{len(blocks)}];",
             ]
         )
 
@@ -83,10 +84,7 @@ class MeasureLinker:
             raise ToolError(f"cannot write candidates in {tempfile.gettempdir()}: {error.strerror}") from error
 
 
-def operand_bytes(workload: Workload) -> dict[str, int]:
-    """The size of each of the kernel's operands, by name."""
-    sizes = {}
-    for parameter in computation(workload).params:
-        extents = [int(extent) for extent in parameter.ty.shape]
-        sizes[str(parameter.name)] = math.prod(extents) * (1 if "uint8" in str(parameter.ty.dtype) else 4)
-    return sizes
+def operand_bytes(workload: Workload) -> list[int]:
+    """The size of each of the kernel's operands, constants as they are packed, in the order of the signature."""
+    types = (parameter.ty for parameter in computation(workload).params)
+    return [TensorType(tuple(map(int, type_.shape)), str(type_.dtype)).nbytes for type_ in types]

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field, replace
 from statistics import mean
 from typing import Any
 
-from mnv2c.kernels import Schedule, Workload, space
+from mnv2c.kernels.abi import Schedule
+from mnv2c.kernels.cpu.device import space
 from mnv2c.tuning.records import Database, Record, by_workload, record_json
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.search import propose
+from mnv2c.workloads import Workload
 
 BATCH = 8
 _PATIENCE = 24  # trials without a gain after which a workload is left alone
@@ -114,7 +116,7 @@ def tune(
     limits: Limits,
     show: Callable[[Task, list[Trial]], None],
 ) -> None:
-    """Until nothing promises a gain, or a limit is reached. ``show`` hears of every batch, once it has been kept."""
+    """Until nothing promises a gain, or a limit is reached. ``show`` is given every batch, once it is kept."""
     deadline = math.inf if limits.seconds is None else time.monotonic() + limits.seconds
     while time.monotonic() < deadline:
         for task in sorted(tasks, key=lambda task: -task.promise):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mnv2c.errors import WeightsError
 from mnv2c.ir.graph import Array
-from mnv2c.spec.yaml_reader import did_you_mean
+from mnv2c.spelling import did_you_mean
 
 Tensor = NDArray[Any] | str
 """A tensor, or the text of why it could not be read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import call, need
 from tiny_program import HEIGHT, WIDTH, baseline_target, reference, tiny_manifest, tiny_program
 
 from mnv2c.codegen.assemble import assemble
@@ -35,19 +35,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     moved = tmp_path_factory.mktemp("moved") / "with a space"  # everything in it is relative
     directory.rename(moved)
     return Built(moved, workload / "tiny_1_0_v2.c")
-
-
-def need(tool: str) -> str:
-    path = shutil.which(tool)
-    if path is None:
-        pytest.skip(f"{tool} is not on this machine")
-    return path
-
-
-def call(*command: str | Path, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | (env or {}), check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def check_example(program: Path, tmp_path: Path, library: Path) -> None:
@@ -100,7 +87,7 @@ def test_cmake(built: Built, tmp_path: Path, static: bool) -> None:
 def test_the_example_says_what_is_wrong(built: Built, tmp_path: Path) -> None:
     library = built.directory / "lib/libtiny_1_0.a"
     include = f"-I{built.directory / 'include'}"
-    call(need("cc"), include, built.directory / "examples/main.c", library, "-lm", "-pthread", "-o", tmp_path / "main")
+    call("cc", include, built.directory / "examples/main.c", library, "-lm", "-pthread", "-o", tmp_path / "main")
     (tmp_path / "short.rgb").write_bytes(b"123")
     (tmp_path / "image.rgb").write_bytes(PIXELS.tobytes())
     cases = {(): "usage", ("no",): "no", ("short.rgb",): "is not a file of", ("image.rgb", "no"): "cannot be read"}
@@ -124,7 +111,7 @@ def test_two_libraries_in_one_program(built: Built, tmp_path: Path) -> None:
     )
     includes = [f"-I{directory / 'include'}" for directory in (built.directory, tmp_path / "other")]
     libraries = [built.directory / "lib/libtiny_1_0.a", tmp_path / "other/lib/libtiny_2_0.a"]
-    call(need("cc"), *includes, tmp_path / "main.c", *libraries, "-pthread", "-o", tmp_path / "main")
+    call("cc", *includes, tmp_path / "main.c", *libraries, "-pthread", "-o", tmp_path / "main")
     call(tmp_path / "main")
 
 
@@ -142,14 +129,14 @@ def test_the_header_is_c_and_cxx(built: Built, tmp_path: Path) -> None:
 def test_errors_from_c(built: Built, tmp_path: Path) -> None:
     include = f"-I{built.directory / 'include'}"
     library = built.directory / "lib/libtiny_1_0.a"
-    call(need("cc"), include, HERE / "misuse.c", library, "-pthread", "-o", tmp_path / "misuse")
+    call("cc", include, HERE / "misuse.c", library, "-pthread", "-o", tmp_path / "misuse")
     assert call(tmp_path / "misuse") == "every misuse gave its status\n"
 
 
 def compile_stress(built: Built, program: Path, *flags: str, sources: tuple[Path, ...] = ()) -> None:
     include = f"-I{built.directory / 'include'}"
     library = built.directory / "lib/libtiny_1_0.a"
-    call(need("cc"), "-g", *flags, include, HERE / "stress.c", *sources, library, "-pthread", "-lm", "-o", program)
+    call("cc", "-g", *flags, include, HERE / "stress.c", *sources, library, "-pthread", "-lm", "-o", program)
 
 
 def test_twelve_threads(built: Built, tmp_path: Path) -> None:
@@ -188,5 +175,5 @@ def test_an_idle_pool_sleeps(built: Built, tmp_path: Path) -> None:
     )
     include = f"-I{built.directory / 'include'}"
     library = built.directory / "lib/libtiny_1_0.a"
-    call(need("cc"), include, tmp_path / "idle.c", library, "-pthread", "-o", tmp_path / "idle")
+    call("cc", include, tmp_path / "idle.c", library, "-pthread", "-o", tmp_path / "idle")
     assert float(call(tmp_path / "idle")) < 0.05

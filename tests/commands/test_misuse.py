@@ -21,25 +21,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import REPOSITORY, SPECS, Finished, mnv2c
+from mini_spec import MINI
+from no_skips import WITHOUT_MOUNTS
+from photograph import photograph
 from small_library import CLASSES, copy_of
-from test_validate import photograph
 
 from mnv2c.spec.table import load_spec
 from mnv2c.weights import load_weights
 
 SPEC = SPECS / "mnv2_0.35.yaml"
-MINI = """\
-name: mini
-width_multiplier: 1.0
-classes: 16
-input: {resolution: 32}
-padding: same
-batchnorm_epsilon: 1.0e-3
-stem: {c: 16, s: 2}
-bottlenecks:
-  - {t: 1, c: 16, n: 1, s: 2}
-head: {c: 32}
-"""
 
 
 @dataclass(frozen=True)
@@ -90,11 +80,11 @@ def _without_ziglang(place: Place, *arguments: str | Path) -> Finished:
     """A command of an installation in which everything is there but zig."""
     packages = place.folder / "packages"
     packages.mkdir()
-    for folder in site.getsitepackages():
-        for path in Path(folder).iterdir():
+    for folder in filter(Path.is_dir, map(Path, site.getsitepackages())):  # Debian names some that are not there
+        for path in folder.iterdir():
             if not path.name.startswith("ziglang"):
                 (packages / path.name).symlink_to(path)
-    environment = {"PYTHONPATH": f"{packages}{os.pathsep}{REPOSITORY}", "PATH": str(packages), "CC": ""}
+    environment = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{packages}", "PATH": str(packages), "CC": ""}
     python = (sys.executable, "-S", "-m", "mnv2c")
     return mnv2c(*arguments, cwd=place.folder, environment=environment, python=python)
 
@@ -105,7 +95,7 @@ def _tiny_disk(place: Place) -> Iterator[Path]:
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False)
     if mounted.returncode != 0:
-        pytest.skip("may not mount a small file system here")
+        pytest.skip(WITHOUT_MOUNTS)
     try:
         yield disk
     finally:
@@ -200,6 +190,11 @@ COMMANDS: dict[str, Case] = {
 
 FILES: dict[str, Case] = {
     "missing spec": lambda p: (mnv2c("build", SPECS / "mnv2_1.5.yaml"), "mnv2_1.5.yaml"),
+    "a name of no spec": lambda p: (mnv2c("build", "mnv1_0.35", cwd=p.folder), "did you mean mnv2_0.35?"),
+    "a shipped spec looked for in a folder": lambda p: (
+        mnv2c("build", "specs/mnv2_1.0.yaml", cwd=p.folder),
+        "did you mean mnv2_1.0?",
+    ),
     "not YAML": lambda p: (p.build(p.spec("{resolution: 32}", "{resolution: 32")), "not valid YAML"),
     "wrong key": lambda p: (p.build(p.spec("padding", "pading")), "did you mean `padding`?"),
     "value out of range": lambda p: (p.build(p.spec("classes: 16", "classes: 0")), "mini.yaml:3:10"),
@@ -256,6 +251,10 @@ FILES: dict[str, Case] = {
     "untuned where tuned is required": lambda p: (
         p.build_mini("--require-tuned", "--schedules", p.folder),
         "kernels have no record of their own",
+    ),
+    "records that are nowhere": lambda p: (
+        p.build_mini("--schedules", p.folder / "none"),
+        "none: no such directory; `mnv2c tune --schedules DIR` makes one",
     ),
     "no library there": lambda p: (mnv2c("validate", p.folder / "nothing"), "nothing: no such directory"),
     "not a library": lambda p: (mnv2c("run", p.folder, p.image()), "no manifest.json"),

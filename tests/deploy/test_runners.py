@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from command_line import Finished, mnv2c, succeed_json
 from loopback import Loopback, free_port, loopback
+from photograph import photograph
 from small_library import SMALL
-from test_validate import photograph
 
 from mnv2c.deploy.manifest import normalise
 from mnv2c.deploy.network import RunnableNetwork, read_build

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import call, need
 from small_library import RESOLUTION
-from test_consumers import call, need
-from test_library import output_of
 
 import mnv2c
 from mnv2c.measure.images import seeded_image
@@ -53,17 +52,17 @@ def qemu_for(architecture: str) -> str:
 
 def test_needs_no_more_than_an_old_c_library(arm: tuple[Target, Path]) -> None:
     library = arm[1] / f"lib/lib{NAME}.so"
-    dynamic = output_of("readelf", "-dW", library)
+    dynamic = call("readelf", "-dW", library)
     needed = {line.split("[")[1].rstrip("]") for line in dynamic.splitlines() if "(NEEDED)" in line}
     assert needed <= {"libc.so.6", "libm.so.6", "libpthread.so.0"}
     assert "TEXTREL" not in dynamic
-    words = output_of("readelf", "-VW", library).split()
+    words = call("readelf", "-VW", library).split()
     minors = [int(word.removeprefix("GLIBC_2.").split(".")[0]) for word in words if word.startswith("GLIBC_2.")]
     assert max(minors) <= 28
-    symbols = output_of("readelf", "--dyn-syms", "-W", library).lower()
+    symbols = call("readelf", "--dyn-syms", "-W", library).lower()
     assert "aligned_alloc" in symbols
     assert "tvm" not in symbols
-    assert not any("STACK" in line and "RWE" in line for line in output_of("readelf", "-lW", library).splitlines())
+    assert not any("STACK" in line and "RWE" in line for line in call("readelf", "-lW", library).splitlines())
 
 
 def test_the_example_linked_by_zig(arm: tuple[Target, Path], small_library: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -24,19 +23,6 @@ LABELS = SHARED_DATA / "imagenet_labels_1001.txt"
 ORIGINALS = SHARED_DATA / "images" / "original"
 TRAINED_BUILD = ("build", SPECS / "mnv2_1.0.yaml", "--set", "classes=1001", "--weights", TRAINED)
 
-PUBLISHED = {  # resolution, width: millions of multiply-adds and of parameters (1001 classes)
-    (224, "1.4"): (582, 6.06),
-    (224, "1.3"): (509, 5.34),
-    (224, "1.0"): (300, 3.47),
-    (192, "1.0"): (221, 3.47),
-    (160, "1.0"): (154, 3.47),
-    (128, "1.0"): (99, 3.47),
-    (96, "1.0"): (56, 3.47),
-    (224, "0.75"): (209, 2.61),
-    (224, "0.5"): (97, 1.95),
-    (224, "0.35"): (59, 1.66),
-}
-
 
 @pytest.fixture(scope="module")
 def trained_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,16 +36,9 @@ def runnable(library: Path) -> list[str]:
     """The instruction sets of a library that this machine has."""
     names = json.loads((library / "manifest.json").read_text(encoding="utf-8"))["interface"]["instruction_sets"]
     with mnv2c.load(library) as net:
-        return list(itertools.dropwhile(lambda name: name != net.instruction_set, names))  # the best comes first
-
-
-@pytest.mark.parametrize(("resolution", "width"), PUBLISHED)
-def test_the_published_numbers(resolution: int, width: str) -> None:
-    overrides = ("--set", f"resolution={resolution}", "--set", "classes=1001")
-    totals = succeed_json("show", SPECS / f"mnv2_{width}.yaml", *overrides)["totals"]
-    macs, parameters = PUBLISHED[resolution, width]
-    assert math.isclose(totals["macs"] / 1e6, macs, abs_tol=1.0)
-    assert math.isclose(totals["weights"] / 1e6, parameters, abs_tol=0.01)
+        found = list(itertools.dropwhile(lambda name: name != net.instruction_set, names))  # the best comes first
+    assert found, "none would be validated"
+    return found
 
 
 @needs_shared_data

@@ -293,3 +293,9 @@ def test_all_violations_are_named_at_once() -> None:
         "mnv2_0.35: pool: output is (1, 8), not (1, 24)",
         "mnv2_0.35: fc: weight is (5, 24), not (5, 8)",
     ]
+
+
+def test_a_tensor_that_32_bits_cannot_count_is_refused() -> None:
+    spec = load_spec(SPECS / "mnv2_1.0.yaml", ["batch=1024", "resolution=2048"])
+    with pytest.raises(GraphError, match=r"stem: shape \(1024, 1024, 1024, 32\) has 34359738368 elements"):
+        build_graph(spec, seeded_weights(spec, 0))

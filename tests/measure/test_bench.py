@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import mnv2c, succeed, succeed_json
-from small_library import copy_of
-from test_validate import damage_reference
+from small_library import copy_of, damage_reference
 
 from mnv2c.measure.engines import OTHERS
 

@@ -7,6 +7,7 @@ import json
 import pytest
 from command_line import SPECS
 from folded_weights import fold
+from published import COUNTS, PARAMETERS
 
 from mnv2c.ir.graph import Graph
 from mnv2c.measure.report import format_table, summarize, to_json
@@ -14,27 +15,13 @@ from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import load_spec
 from mnv2c.weights import load_weights
 
-# Width, resolution, and millions of MACs and weights: github.com/tensorflow/models, research/slim/nets/mobilenet.
-PUBLISHED = [
-    ("1.4", 224, 582, 6.06),
-    ("1.3", 224, 509, 5.34),
-    ("1.0", 224, 300, 3.47),
-    ("1.0", 192, 221, 3.47),
-    ("1.0", 160, 154, 3.47),
-    ("1.0", 128, 99, 3.47),
-    ("1.0", 96, 56, 3.47),
-    ("0.75", 224, 209, 2.61),
-    ("0.5", 224, 97, 1.95),
-    ("0.35", 224, 59, 1.66),
-]
-
 
 def graph_of(width: str, *overrides: str) -> Graph:
     spec = load_spec(SPECS / f"mnv2_{width}.yaml", overrides)
     return build_graph(spec, load_weights(None, spec, 0)[0])
 
 
-@pytest.mark.parametrize(("width", "resolution", "macs", "weights"), PUBLISHED)
+@pytest.mark.parametrize(("width", "resolution", "macs", "weights"), COUNTS)
 def test_published_counts(width: str, resolution: int, macs: int, weights: float) -> None:
     """Published MACs are whole millions rounded down (1.0 at 224 has 300.78), weights are rounded to nearest."""
     totals = summarize(graph_of(width, f"resolution={resolution}", "classes=1001")).totals
@@ -45,7 +32,7 @@ def test_published_counts(width: str, resolution: int, macs: int, weights: float
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
 def test_parameters_of_torchvision(padding: str) -> None:
     totals = summarize(graph_of("1.0", "classes=1000", f"padding={padding}")).totals
-    assert totals.parameters == 3_504_872
+    assert totals.parameters == PARAMETERS
     assert totals.macs == 300_774_272
 
 

@@ -16,31 +16,15 @@ import onnx
 import pytest
 from command_line import SPECS, mnv2c, succeed, succeed_json
 from onnx import numpy_helper
+from photograph import photograph
 from PIL import Image
-from small_library import CLASSES, RESOLUTION, copy_of
+from small_library import CLASSES, RESOLUTION, copy_of, damage_reference
 
 import mnv2c as package
 from mnv2c.ir.graph import Array
 from mnv2c.measure.images import Fit, Rgb, read_rgb, seeded_image
 from mnv2c.measure.validate import compare, gap, validate
 from mnv2c.measure.validation import Comparison, Validation, format_text, to_json
-
-
-def photograph(path: Path, *, size: tuple[int, int] = (200, 120)) -> Path:
-    """Something with edges in it."""
-    pixels = seeded_image(0, (size[1], size[0], 3), seed=3)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def damage_reference(library: Path, weight: str) -> None:
-    """Another value in the reference alone: then the library is wrong from that layer on."""
-    file = library / "model.onnx"
-    model = onnx.load(file)
-    (initializer,) = [one for one in model.graph.initializer if one.name == weight]
-    changed = numpy_helper.to_array(initializer) + np.float32(0.5)
-    initializer.CopyFrom(numpy_helper.from_array(changed, weight))
-    onnx.save(model, file)
 
 
 def test_a_good_library_passes(small_library: Path) -> None:

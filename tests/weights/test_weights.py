@@ -78,6 +78,7 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
 def test_converts_other_floats(tmp_path: Path, dtype: str) -> None:
     tensors = {name: array.astype(dtype) for name, array in good().items()}
     weights = read(saved(tmp_path, tensors))
+    assert weights.keys() == tensors.keys()
     for name, array in weights.items():
         assert array.dtype == np.dtype("=f4")
         np.testing.assert_array_equal(array, tensors[name].astype(np.float32))

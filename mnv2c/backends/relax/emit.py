@@ -1,44 +1,48 @@
 """The Graph as a Relax module in the ops that a TVM user knows: ``nn.conv2d``, ``add``, ``clip``, ``mean``, ``matmul``.
 
 What comes in: a graph after ``passes``, BatchNorm folded. What goes out: an IRModule whose ``main`` takes the image
-(NHWC) and then every constant as a parameter, under the names of the graph with ``_`` for ``.``; the variable that
-holds an edge's value is named alike.
+(NHWC) and then every constant as a parameter, in the order of the graph; the names of variables are those of the edges,
+as far as Relax allows (``_`` for ``.``), for people to read: nothing finds an edge by them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tvm
 from tvm import relax
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Pad, Padding
+from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Pad, Padding, TensorType
 
 
-def emit(graph: Graph) -> tvm.IRModule:
-    """The module. GraphError where an op is left that the passes fold into its neighbour."""
-    image = relax.Var("input", _type(graph.input.type.shape))
-    constants = {name: relax.Var(variable(name), _type(value.shape)) for name, value in graph.constants.items()}
+def emit(graph: Graph, *, returned: Sequence[str] | None = None) -> tvm.IRModule:
+    """The module. ``main`` returns the ``returned`` edges, by default the graph's outputs: a tensor where it is one,
+    else a tuple in their order. GraphError where an op is left that the passes fold into its neighbour."""
+    image = relax.Var("input", _type(graph.input.type))
+    constants = {
+        name: relax.Var(_readable(name), _type(TensorType(value.shape, str(value.dtype))))
+        for name, value in graph.constants.items()
+    }
     edges: dict[str, relax.Expr] = {graph.input.name: image, **constants}
     builder = relax.BlockBuilder()
     with builder.function("main", [image, *constants.values()]):
         with builder.dataflow():
             for op in graph.ops[1:]:
                 edges[op.name] = _emit_op(builder, op, edges)
-            (edge,) = graph.outputs.values()
-            output = builder.emit_output(edges[edge], "output")
+            values = [edges[edge] for edge in returned or graph.outputs.values()]
+            output = builder.emit_output(values[0] if len(values) == 1 else relax.Tuple(values), "output")
         builder.emit_func_output(output)
     return builder.finalize()
 
 
-def variable(edge: str) -> str:
-    """The Relax name of an edge or a constant."""
+def _readable(edge: str) -> str:
+    """A name that Relax takes."""
     return edge.replace(".", "_")
 
 
-def _type(shape: tuple[int, ...]) -> relax.TensorType:
-    return relax.TensorType(shape, "float32")
+def _type(type_: TensorType) -> relax.TensorType:
+    return relax.TensorType(type_.shape, type_.dtype)
 
 
 def _emit_op(builder: relax.BlockBuilder, op: Op, edges: Mapping[str, relax.Expr]) -> relax.Expr:
@@ -46,15 +50,15 @@ def _emit_op(builder: relax.BlockBuilder, op: Op, edges: Mapping[str, relax.Expr
         case Convolution():
             return _emit_convolution(builder, op, edges)
         case GlobalAvgPool():
-            return builder.emit(relax.op.mean(edges[op.inputs[0]], axis=[1, 2]), variable(op.name))
+            return builder.emit(relax.op.mean(edges[op.inputs[0]], axis=[1, 2]), _readable(op.name))
         case Dense():
             if op.bias is None:
                 raise GraphError(f"{op.name}: a Dense without a bias; add_bias gives it one")
-            weight = builder.emit(relax.op.permute_dims(edges[op.weight]), variable(f"{op.name}.transposed"))
-            product = builder.emit(relax.op.matmul(edges[op.inputs[0]], weight), variable(f"{op.name}.product"))
-            return builder.emit(relax.op.add(product, edges[op.bias]), variable(op.name))
+            weight = builder.emit(relax.op.permute_dims(edges[op.weight]), _readable(f"{op.name}.transposed"))
+            product = builder.emit(relax.op.matmul(edges[op.inputs[0]], weight), _readable(f"{op.name}.product"))
+            return builder.emit(relax.op.add(product, edges[op.bias]), _readable(op.name))
         case Pad():
-            return builder.emit(_pad(edges[op.inputs[0]], op.border), variable(op.name))
+            return builder.emit(_pad(edges[op.inputs[0]], op.border), _readable(op.name))
         case _:
             raise GraphError(f"{op.name}: a {type(op).__name__} is left that the passes should have folded")
 
@@ -85,8 +89,8 @@ def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mappi
         steps.append(("padded", lambda x: _pad(x, border)))
     value: relax.Expr = None
     for suffix, step in steps[:-1]:
-        value = builder.emit(step(value), variable(f"{op.name}.{suffix}"))
-    return builder.emit(steps[-1][1](value), variable(op.name))
+        value = builder.emit(step(value), _readable(f"{op.name}.{suffix}"))
+    return builder.emit(steps[-1][1](value), _readable(op.name))
 
 
 def _pad(x: relax.Expr, border: Padding) -> relax.Expr:

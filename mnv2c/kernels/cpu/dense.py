@@ -1,74 +1,55 @@
 """The classifier: the computation, its schedule template and the rule for its defaults.
 
-``output[n] = sum_k input[k] * weight[n // 16, k, n % 16] + bias[n]``: one row, so that every weight is used once and
-the layer is as fast as weights arrive; several panels at once keep several streams of them in flight.
+``output[b, n] = sum_k input[b, k] * weight[n // 16, k, n % 16] + bias[n]``: few rows, so that every weight is used a
+few times and the layer is as fast as weights arrive; several panels at once keep several streams of them in flight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cpu.lower import PANEL, TASK
-from mnv2c.kernels.cpu.tiles import pack_panels, register_tile
+from mnv2c.kernels.cpu.lower import PANEL
+from mnv2c.kernels.cpu.tiles import pack_panels, panels_of, register_tile, task_loops
 from mnv2c.targets import InstructionSet
+from mnv2c.workloads import Dense
 
 
-@dataclass(frozen=True)
-class Dense:
-    """The workload: ``k`` features in, ``n`` classes out."""
+def pack(workload: Dense, constants: Sequence[Array]) -> tuple[Array, ...]:
+    """``n x k`` as panels; the bias as it is."""
+    weight, bias = constants
+    return pack_panels(weight), bias
 
-    k: int
-    n: int
 
-    @property
-    def name(self) -> str:
-        return f"dense_{self.k}_{self.n}"
+def compute(workload: Dense) -> tirx.PrimFunc:
+    """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
+    B, K, N, panels = workload.batch, workload.k, workload.n, panels_of(workload.n)
 
-    @property
-    def macs(self) -> int:
-        return self.k * self.n
+    @T.prim_func(s_tir=True)
+    def dense(
+        input: T.Buffer((B, K), "float32"),
+        weight: T.Buffer((panels, K, PANEL), "float32"),
+        bias: T.Buffer((N,), "float32"),
+        output: T.Buffer((B, N), "float32"),
+    ):
+        product = T.sblock_alloc_buffer((B, panels * PANEL), "float32")
+        for b, n, k in T.grid(B, panels * PANEL, K):
+            with T.sblock("product"):
+                vb, vn, vk = T.axis.remap("SSR", [b, n, k])
+                with T.init():
+                    product[vb, vn] = T.float32(0)
+                product[vb, vn] = product[vb, vn] + input[vb, vk] * weight[vn // PANEL, vk, vn % PANEL]
+        for b, n in T.grid(B, panels * PANEL):
+            with T.sblock("epilogue"):
+                vb, vn = T.axis.remap("SS", [b, n])
+                if vn < N:
+                    output[vb, vn] = product[vb, vn] + bias[vn]
 
-    @property
-    def panels(self) -> int:
-        return -(-self.n // PANEL)
-
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        return (self.panels, self.k, PANEL)
-
-    def pack(self, weight: Array) -> Array:
-        """``n x k`` as panels."""
-        return pack_panels(weight)
-
-    def compute(self) -> tirx.PrimFunc:
-        """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
-        K, N, panels = self.k, self.n, self.panels
-
-        @T.prim_func(s_tir=True)
-        def dense(
-            input: T.Buffer((1, K), "float32"),
-            weight: T.Buffer((panels, K, PANEL), "float32"),
-            bias: T.Buffer((N,), "float32"),
-            output: T.Buffer((1, N), "float32"),
-        ):
-            product = T.sblock_alloc_buffer((panels * PANEL,), "float32")
-            for n, k in T.grid(panels * PANEL, K):
-                with T.sblock("product"):
-                    vn, vk = T.axis.remap("SR", [n, k])
-                    with T.init():
-                        product[vn] = T.float32(0)
-                    product[vn] = product[vn] + input[0, vk] * weight[vn // PANEL, vk, vn % PANEL]
-            for n in T.serial(panels * PANEL):
-                with T.sblock("epilogue"):
-                    vn = T.axis.remap("S", [n])
-                    if vn < N:
-                        output[0, vn] = product[vn] + bias[vn]
-
-        return dense
+    return dense
 
 
 STREAMS = 8  # of weights that a core keeps in flight; twice as many took 1.7 times as long on Zen 4
@@ -76,19 +57,20 @@ STREAMS = 8  # of weights that a core keeps in flight; twice as many took 1.7 ti
 
 @dataclass(frozen=True)
 class DenseSchedule:
-    """``panels`` of 16 classes at once, in vectors of ``lanes``."""
+    """``panels`` of 16 classes at once, in vectors of ``lanes``, for one image: a task."""
 
     panels: int
     lanes: int
 
 
 def apply(s: s_tir.Schedule, workload: Dense, schedule: DenseSchedule) -> None:
-    """A few panels, then all features for them."""
+    """A few panels; for each image in turn all features for them, so that the panels come from the cache again."""
     product, epilogue = s.get_sblock("product"), s.get_sblock("epilogue")
-    (n,) = s.get_loops(epilogue)
-    n, _ = s.split(n, [None, schedule.panels * PANEL])
-    s.annotate(n, TASK, 1)
-    s.compute_at(product, n, preserve_unit_loops=True)
+    b, n = s.get_loops(epilogue)
+    n, lane = s.split(n, [None, schedule.panels * PANEL])
+    s.reorder(n, b, lane)
+    task_loops(s, (n, b), ragged=(n,))
+    s.compute_at(product, b, preserve_unit_loops=True)
     *_, column, k = s.get_loops(product)
     s.reorder(k, column)
     register_tile(s, (), column, schedule.lanes)
@@ -96,7 +78,6 @@ def apply(s: s_tir.Schedule, workload: Dense, schedule: DenseSchedule) -> None:
 
 
 def space(workload: Dense, isa: InstructionSet) -> list[DenseSchedule]:
-    """Panels that divide the classes and leave a few registers free: first those up to ``STREAMS``, the most first."""
-    most = max((isa.registers - 2) * isa.lanes // PANEL, 1)
-    panels = [panels for panels in range(most, 0, -1) if workload.panels % panels == 0]
-    return [DenseSchedule(count, isa.lanes) for count in sorted(panels, key=lambda count: count > STREAMS)]
+    """Panels that leave a few registers free: first those up to ``STREAMS``, the most first."""
+    most = min(max((isa.registers - 2) * isa.lanes // PANEL, 1), panels_of(workload.n))
+    return [DenseSchedule(count, isa.lanes) for count in sorted(range(most, 0, -1), key=lambda count: count > STREAMS)]

@@ -7,52 +7,40 @@ itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
-from mnv2c.ir.graph import Padding
-from mnv2c.kernels.cpu.lower import TASK
-from mnv2c.kernels.cpu.tiles import register_tile, vector_lanes, zero_border
+from mnv2c.ir.graph import Array
+from mnv2c.kernels.cpu.tiles import register_tile, task_loops, vector_lanes, zero_border
 from mnv2c.targets import InstructionSet
+from mnv2c.workloads import Pad
 
 
-@dataclass(frozen=True)
-class Pad:
-    """The workload: ``height x width`` pixels of ``channels``, and the border around them."""
+def pack(workload: Pad, constants: Sequence[Array]) -> tuple[Array, ...]:
+    """There is nothing to pack."""
+    return tuple(constants)
 
-    height: int
-    width: int
-    channels: int
-    border: Padding
 
-    @property
-    def name(self) -> str:
-        b = self.border
-        return f"pad_{self.height}x{self.width}_{self.channels}_border{b.top}{b.left}{b.bottom}{b.right}"
+def compute(workload: Pad) -> tirx.PrimFunc:
+    """The PrimFunc before scheduling: ``(input, output)``."""
+    B, H, W, C, border = workload.batch, workload.height, workload.width, workload.channels, workload.border
+    top, left, bottom, right = border.top, border.left, border.bottom, border.right
 
-    @property
-    def macs(self) -> int:
-        return 0
+    @T.prim_func(s_tir=True)
+    def pad(
+        input: T.Buffer((B, H, W, C), "float32"),
+        output: T.Buffer((B, top + H + bottom, left + W + right, C), "float32"),
+    ):
+        for b, h, w, c in T.grid(B, H, W, C):
+            with T.sblock("copy"):
+                vb, vh, vw, vc = T.axis.remap("SSSS", [b, h, w, c])
+                output[vb, vh + top, vw + left, vc] = input[vb, vh, vw, vc]
+        zero_border(output, B, H, W, C, top, left, bottom, right)
 
-    def compute(self) -> tirx.PrimFunc:
-        """The PrimFunc before scheduling: ``(input, output)``."""
-        H, W, C = self.height, self.width, self.channels
-        top, left, bottom, right = self.border.top, self.border.left, self.border.bottom, self.border.right
-
-        @T.prim_func(s_tir=True)
-        def pad(
-            input: T.Buffer((1, H, W, C), "float32"),
-            output: T.Buffer((1, top + H + bottom, left + W + right, C), "float32"),
-        ):
-            for h, w, c in T.grid(H, W, C):
-                with T.sblock("copy"):
-                    vh, vw, vc = T.axis.remap("SSS", [h, w, c])
-                    output[0, vh + top, vw + left, vc] = input[0, vh, vw, vc]
-            zero_border(output, H, W, C, top, left, bottom, right)
-
-        return pad
+    return pad
 
 
 @dataclass(frozen=True)
@@ -64,8 +52,8 @@ class PadSchedule:
 
 def apply(s: s_tir.Schedule, workload: Pad, schedule: PadSchedule) -> None:
     """A row is a task."""
-    h, _, c = s.get_loops(s.get_sblock("copy"))
-    s.annotate(h, TASK, 1)
+    b, h, _, c = s.get_loops(s.get_sblock("copy"))
+    task_loops(s, (b, h))
     c, lane = s.split(c, [None, schedule.lanes])
     register_tile(s, (), lane, schedule.lanes)
 

@@ -5,52 +5,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
-from mnv2c.kernels.cpu.lower import TASK
-from mnv2c.kernels.cpu.tiles import register_tile, vector_lanes
+from mnv2c.ir.graph import Array
+from mnv2c.kernels.cpu.tiles import register_tile, task_loops, vector_lanes
 from mnv2c.targets import InstructionSet
+from mnv2c.workloads import Pool
 
 
-@dataclass(frozen=True)
-class Pool:
-    """The workload: ``height x width`` pixels of ``channels``."""
+def pack(workload: Pool, constants: Sequence[Array]) -> tuple[Array, ...]:
+    """There is nothing to pack."""
+    return tuple(constants)
 
-    height: int
-    width: int
-    channels: int
 
-    @property
-    def name(self) -> str:
-        return f"pool_{self.height}x{self.width}_{self.channels}"
+def compute(workload: Pool) -> tirx.PrimFunc:
+    """The PrimFunc before scheduling: ``(input, output)``."""
+    B, H, W, C = workload.batch, workload.height, workload.width, workload.channels
+    share = 1.0 / (H * W)
 
-    @property
-    def macs(self) -> int:
-        return 0
+    @T.prim_func(s_tir=True)
+    def pool(input: T.Buffer((B, H, W, C), "float32"), output: T.Buffer((B, C), "float32")):
+        total = T.sblock_alloc_buffer((B, C), "float32")
+        for b, c, h, w in T.grid(B, C, H, W):
+            with T.sblock("total"):
+                vb, vc, vh, vw = T.axis.remap("SSRR", [b, c, h, w])
+                with T.init():
+                    total[vb, vc] = T.float32(0)
+                total[vb, vc] = total[vb, vc] + input[vb, vh, vw, vc]
+        for b, c in T.grid(B, C):
+            with T.sblock("epilogue"):
+                vb, vc = T.axis.remap("SS", [b, c])
+                output[vb, vc] = total[vb, vc] * T.float32(share)
 
-    def compute(self) -> tirx.PrimFunc:
-        """The PrimFunc before scheduling: ``(input, output)``."""
-        H, W, C = self.height, self.width, self.channels
-        share = 1.0 / (H * W)
-
-        @T.prim_func(s_tir=True)
-        def pool(input: T.Buffer((1, H, W, C), "float32"), output: T.Buffer((1, C), "float32")):
-            total = T.sblock_alloc_buffer((C,), "float32")
-            for c, h, w in T.grid(C, H, W):
-                with T.sblock("total"):
-                    vc, vh, vw = T.axis.remap("SRR", [c, h, w])
-                    with T.init():
-                        total[vc] = T.float32(0)
-                    total[vc] = total[vc] + input[0, vh, vw, vc]
-            for c in T.serial(C):
-                with T.sblock("epilogue"):
-                    vc = T.axis.remap("S", [c])
-                    output[0, vc] = total[vc] * T.float32(share)
-
-        return pool
+    return pool
 
 
 @dataclass(frozen=True)
@@ -64,9 +55,9 @@ class PoolSchedule:
 def apply(s: s_tir.Schedule, workload: Pool, schedule: PoolSchedule) -> None:
     """A chunk of channels, then all pixels of it."""
     total, epilogue = s.get_sblock("total"), s.get_sblock("epilogue")
-    (c,) = s.get_loops(epilogue)
+    b, c = s.get_loops(epilogue)
     c, lane = s.split(c, [None, schedule.channels])
-    s.annotate(c, TASK, 1)
+    task_loops(s, (b, c), ragged=(c,))
     s.compute_at(total, c, preserve_unit_loops=True)
     *_, total_lane, h, w = s.get_loops(total)
     s.reorder(h, w, total_lane)
@@ -77,6 +68,7 @@ def apply(s: s_tir.Schedule, workload: Pool, schedule: PoolSchedule) -> None:
 
 def space(workload: Pool, isa: InstructionSet) -> list[PoolSchedule]:
     """From the most channels down to eight."""
-    most = isa.lanes * isa.registers // 2
-    channels = [channels for channels in range(most // 8 * 8, 0, -8) if workload.channels % channels == 0]
-    return [PoolSchedule(channels, vector_lanes(channels, isa.lanes)) for channels in channels]
+    most = min(isa.lanes * isa.registers // 2, -(-workload.channels // 8) * 8)
+    odd = workload.channels % 8 != 0
+    channels = [count for count in range(most // 8 * 8, 0, -8) if odd or workload.channels % count == 0]
+    return [PoolSchedule(count, vector_lanes(count, isa.lanes)) for count in channels]

@@ -8,6 +8,7 @@ depthwise convolution behind it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,104 +16,73 @@ import numpy as np
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
-from mnv2c.ir.graph import Array, Padding
-from mnv2c.kernels.cpu.lower import TAIL, TASK
-from mnv2c.kernels.cpu.tiles import register_tile, relu6, vector_lanes, zero_border
+from mnv2c.ir.graph import Array
+from mnv2c.kernels.cpu.lower import TAIL
+from mnv2c.kernels.cpu.tiles import activate, register_tile, task_loops, vector_lanes, zero_border
 from mnv2c.targets import InstructionSet
+from mnv2c.workloads import Stem
 
-CHANNELS = 3
+CHANNELS = Stem.CHANNELS
 
 
-@dataclass(frozen=True)
-class Stem:
-    """The workload: ``height x width`` outputs of ``n`` channels, from an image of ``rows x columns``.
+def pack(workload: Stem, constants: Sequence[Array]) -> tuple[Array, ...]:
+    """``n x 3 x 3 x 3`` (OIHW) tap by tap; the bias as it is."""
+    weight, bias = constants
+    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), bias
 
-    ``mean`` and ``scale``, per channel, are set where the image is raw bytes, and empty where it is normalised fp32.
-    """
 
-    height: int
-    width: int
-    n: int
-    stride: int
-    rows: int
-    columns: int
-    padding: Padding
-    border: Padding
-    relu6: bool
-    mean: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
+def compute(workload: Stem) -> tirx.PrimFunc:
+    """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
+    B, H, W, N, S = workload.batch, workload.height, workload.width, workload.n, workload.stride
+    rows, columns, image, act = workload.rows, workload.columns, workload.image, workload.activation
+    border, zeros = workload.border, workload.padding
+    top, left, bottom, right = border.top, border.left, border.bottom, border.right
+    first, begin, end = zeros.top, zeros.left * CHANNELS, (zeros.left + columns) * CHANNELS
+    padded_rows, padded_columns = (H - 1) * S + 3, ((W - 1) * S + 3) * CHANNELS
+    pixel = functools.partial(_normalised, workload)
 
-    @property
-    def dtype(self) -> str:
-        return "uint8" if self.mean else "float32"
+    @T.prim_func(s_tir=True)
+    def stem(
+        input: T.Buffer((B, rows, columns, CHANNELS), image),
+        weight: T.Buffer((3, 3, CHANNELS, N), "float32"),
+        bias: T.Buffer((N,), "float32"),
+        output: T.Buffer((B, top + H + bottom, left + W + right, N), "float32"),
+    ):
+        padded = T.sblock_alloc_buffer((B, padded_rows, padded_columns), "float32")
+        product = T.sblock_alloc_buffer((B, H, W, N), "float32")
+        for b, h, x in T.grid(B, padded_rows, padded_columns):
+            with T.sblock("padded"):
+                vb, vh, vx = T.axis.remap("SSS", [b, h, x])
+                padded[vb, vh, vx] = T.if_then_else(
+                    vh >= first and vh < first + rows and vx >= begin and vx < end,
+                    pixel(input[vb, vh - first, (vx - begin) // CHANNELS, (vx - begin) % CHANNELS], vx),
+                    T.float32(0),
+                )
+        for b, h, w, n, i, j, c in T.grid(B, H, W, N, 3, 3, CHANNELS):
+            with T.sblock("product"):
+                vb, vh, vw, vn, vi, vj, vc = T.axis.remap("SSSSRRR", [b, h, w, n, i, j, c])
+                with T.init():
+                    product[vb, vh, vw, vn] = bias[vn]
+                product[vb, vh, vw, vn] = (
+                    product[vb, vh, vw, vn]
+                    + padded[vb, vh * S + vi, (vw * S + vj) * CHANNELS + vc] * weight[vi, vj, vc, vn]
+                )
+        for b, h, w, n in T.grid(B, H, W, N):
+            with T.sblock("epilogue"):
+                vb, vh, vw, vn = T.axis.remap("SSSS", [b, h, w, n])
+                output[vb, vh + top, vw + left, vn] = activate(product[vb, vh, vw, vn], act)
+        zero_border(output, B, H, W, N, top, left, bottom, right)
 
-    @property
-    def name(self) -> str:
-        return f"stem_{self.rows}x{self.columns}_{self.n}_stride{self.stride}_{self.dtype}" + (
-            "_relu6" if self.relu6 else ""
-        )
+    return stem
 
-    @property
-    def macs(self) -> int:
-        return 9 * CHANNELS * self.height * self.width * self.n
 
-    @property
-    def weight_shape(self) -> tuple[int, ...]:
-        return (3, 3, CHANNELS, self.n)
-
-    def pack(self, weight: Array) -> Array:
-        """``n x 3 x 3 x 3`` (OIHW) tap by tap."""
-        return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
-
-    def compute(self) -> tirx.PrimFunc:
-        """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
-        H, W, N, S, on = self.height, self.width, self.n, self.stride, self.relu6
-        rows, columns, dtype, pixel = self.rows, self.columns, self.dtype, self._normalized
-        top, left, bottom, right = self.border.top, self.border.left, self.border.bottom, self.border.right
-        first, begin, end = self.padding.top, self.padding.left * CHANNELS, (self.padding.left + columns) * CHANNELS
-        padded_rows, padded_columns = (H - 1) * S + 3, ((W - 1) * S + 3) * CHANNELS
-
-        @T.prim_func(s_tir=True)
-        def stem(
-            input: T.Buffer((1, rows, columns, CHANNELS), dtype),
-            weight: T.Buffer((3, 3, CHANNELS, N), "float32"),
-            bias: T.Buffer((N,), "float32"),
-            output: T.Buffer((1, top + H + bottom, left + W + right, N), "float32"),
-        ):
-            padded = T.sblock_alloc_buffer((padded_rows, padded_columns), "float32")
-            product = T.sblock_alloc_buffer((H, W, N), "float32")
-            for h, x in T.grid(padded_rows, padded_columns):
-                with T.sblock("padded"):
-                    vh, vx = T.axis.remap("SS", [h, x])
-                    padded[vh, vx] = T.if_then_else(
-                        vh >= first and vh < first + rows and vx >= begin and vx < end,
-                        pixel(input[0, vh - first, (vx - begin) // CHANNELS, (vx - begin) % CHANNELS], vx),
-                        T.float32(0),
-                    )
-            for h, w, n, i, j, c in T.grid(H, W, N, 3, 3, CHANNELS):
-                with T.sblock("product"):
-                    vh, vw, vn, vi, vj, vc = T.axis.remap("SSSRRR", [h, w, n, i, j, c])
-                    with T.init():
-                        product[vh, vw, vn] = bias[vn]
-                    product[vh, vw, vn] = (
-                        product[vh, vw, vn]
-                        + padded[vh * S + vi, (vw * S + vj) * CHANNELS + vc] * weight[vi, vj, vc, vn]
-                    )
-            for h, w, n in T.grid(H, W, N):
-                with T.sblock("epilogue"):
-                    vh, vw, vn = T.axis.remap("SSS", [h, w, n])
-                    output[0, vh + top, vw + left, vn] = relu6(product[vh, vw, vn], on)
-            zero_border(output, H, W, N, top, left, bottom, right)
-
-        return stem
-
-    def _normalized(self, value: tirx.Expr, x: tirx.Expr) -> tirx.Expr:
-        """``(value - mean) / scale`` of a byte at position ``x`` of its row; fp32 comes normalised already."""
-        if self.dtype == "float32":
-            return value
-        channel = tirx.floormod(x, CHANNELS)
-        inverse = [1 / scale for scale in self.scale]
-        return (tirx.Cast("float32", value) - _per_channel(self.mean, channel)) * _per_channel(inverse, channel)
+def _normalised(workload: Stem, value: tirx.Expr, x: tirx.Expr) -> tirx.Expr:
+    """``(value - mean) / scale`` of a byte at position ``x`` of its row; fp32 comes normalised already."""
+    if workload.image == "float32":
+        return value
+    channel = tirx.floormod(x, CHANNELS)
+    inverse = [1 / scale for scale in workload.scale]
+    return (tirx.Cast("float32", value) - _per_channel(workload.mean, channel)) * _per_channel(inverse, channel)
 
 
 def _per_channel(values: Sequence[float], channel: tirx.Expr) -> tirx.Expr:
@@ -135,13 +105,14 @@ class StemSchedule:
 def apply(s: s_tir.Schedule, workload: Stem, schedule: StemSchedule) -> None:
     """Band, row, column tile, pixel tile, the 27 taps, register tile; the band's padded copy first."""
     padded, product, epilogue = s.get_sblock("padded"), s.get_sblock("product"), s.get_sblock("epilogue")
-    h, w, n = s.get_loops(epilogue)
+    b, h, w, n = s.get_loops(epilogue)
     band, h = s.split(h, [None, schedule.band])
     w, row = s.split(w, [None, schedule.rows])
     n, lane = s.split(n, [None, schedule.columns])
-    s.reorder(band, h, n, w, row, lane)
-    s.annotate(band, TASK, 1)
+    s.reorder(b, band, h, n, w, row, lane)
+    task_loops(s, (b, band))
     s.annotate(w, TAIL, 1)
+    s.annotate(n, TAIL, 1)
     s.compute_at(product, w, preserve_unit_loops=True)
     *_, product_h, product_row, product_lane, i, j, c = s.get_loops(product)
     s.reorder(i, j, c, product_h, product_row, product_lane)
@@ -160,7 +131,8 @@ def space(workload: Stem, isa: InstructionSet) -> list[StemSchedule]:
     """One to four vectors wide, up to three quarters of the registers, bands that divide the rows; the rule's first."""
     bands = [band for band in (4, 3, 2, 1) if workload.height % band == 0]
     found = []
-    for columns in (columns for columns in (2 * isa.lanes, isa.lanes, 8, 4 * isa.lanes) if workload.n % columns == 0):
+    widths = (2 * isa.lanes, isa.lanes, 8, 4 * isa.lanes)
+    for columns in widths if workload.n % 8 else [width for width in widths if workload.n % width == 0]:
         lanes = vector_lanes(columns, isa.lanes)
         registers = isa.registers * lanes // columns  # for each row of the tile
         first, most = max(min(registers // 2, workload.width), 1), min(registers * 3 // 4, workload.width)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mnv2c.kernels import Schedule, Workload
+from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.records import Origin
+from mnv2c.workloads import Workload
 
 ROUNDS = 24
 """How often each candidate of a batch is timed."""

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import TargetError
-from mnv2c.kernels import Schedule, Workload
+from mnv2c.kernels.abi import Schedule
 from mnv2c.measure.peak import PeakMeter
 from mnv2c.targets import X86, InstructionSet, Target, instruction_sets_here
 from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.records import MEASURED, Origin
 from mnv2c.tuning.runners import ROUNDS, Trial, fastest
 from mnv2c.tuning.timing import MeasureLinker
+from mnv2c.workloads import Workload
 
 _SECONDS = 20  # without a word; a candidate that takes longer hangs
 _PEAKS = 5  # measurements of the machine's peak

@@ -21,12 +21,13 @@ from typing import Any, TypeVar
 from tvm import rpc
 
 from mnv2c.errors import ToolError
-from mnv2c.kernels import Schedule, Workload
+from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.candidates import Candidate, compile_candidates
 from mnv2c.tuning.records import MEASURED, Origin
 from mnv2c.tuning.runners import ROUNDS, Trial, fastest
 from mnv2c.tuning.timing import MeasureLinker
+from mnv2c.workloads import Workload
 
 Value = TypeVar("Value")
 
@@ -120,7 +121,7 @@ class _Batch:
 
 
 def _connect(address: str) -> Any:
-    logging.getLogger("RPCServer").setLevel(logging.ERROR)  # we say ourselves what is the matter
+    logging.getLogger("RPCServer").setLevel(logging.ERROR)  # our own message says what is wrong
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ToolError(f"--rpc {address}: give the tracker's HOST:PORT")

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 
 from mnv2c.cost.cycles import model_name
 from mnv2c.cost.kernels import kernel_cycles
-from mnv2c.kernels import Schedule, Workload
+from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.records import Origin
 from mnv2c.tuning.runners import Trial
+from mnv2c.tuning.timing import operand_bytes
+from mnv2c.workloads import Workload
 
 KIND = "static cost"
 _HERTZ = 1e9
@@ -35,11 +37,12 @@ class StaticRunner:
         compiled = compile_candidates(workload, schedules, self.target, self.isa)
         trials = {schedule: Trial(schedule, failure=failure) for schedule, failure in compiled.failures.items()}
         if compiled.candidates:
-            tasks = {candidate.symbol: candidate.tasks for candidate in compiled.candidates}
+            kernels = [candidate.kernel for candidate in compiled.candidates]
             share = _MACS / max(workload.macs, _MACS)
-            cycles = kernel_cycles(compiled.object, tasks, self.target, self.isa, share=share)
+            sizes = operand_bytes(workload)
+            cycles = kernel_cycles(compiled.object, kernels, sizes, self.target, self.isa, share=share)
             for one in compiled.candidates:
-                trials[one.schedule] = Trial(one.schedule, (cycles[one.symbol] / _HERTZ,))
+                trials[one.schedule] = Trial(one.schedule, (cycles[one.kernel.symbol] / _HERTZ,))
         return [trials[schedule] for schedule in schedules]
 
     def close(self) -> None:

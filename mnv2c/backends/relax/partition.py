@@ -1,0 +1,311 @@
+"""Kernel calls from a Relax module: TVM's pattern language finds what one kernel computes.
+
+What comes in: a module in the ops of ``emit`` whose ``main`` returns a tuple of the edges to be computed. What goes
+out: a ``KernelCall`` for each. ``relax.transform.FuseOpsByPattern`` makes a composite function of every match in
+``PATTERNS``, whose name says the kernel family; a workload is read from the composite's attributes and shapes. What
+matches no pattern, or has an attribute that the kernel does not implement, is refused with the layer's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.relax import dpl
+from tvm.relax.transform import FusionPattern, PatternCheckContext
+
+from mnv2c.backends.calls import KernelCall
+from mnv2c.errors import GraphError
+from mnv2c.ir.graph import Padding, TensorType
+from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
+
+Pattern = Any
+Check = Callable[[relax.Call], bool]
+
+
+def partition(
+    module: tvm.IRModule, *, image: str, constants: Sequence[str], edges: Sequence[str]
+) -> tuple[KernelCall, ...]:
+    """The calls for ``edges``, the fields of the tuple that ``main`` returns, in their order.
+
+    ``image`` and ``constants`` name ``main``'s parameters. GraphError for an edge that no kernel computes.
+    """
+    fused = relax.transform.FuseOpsByPattern(PATTERNS, bind_constants=False)(module)
+    main = fused["main"]
+    defined = {binding.var: binding.value for block in main.body.blocks for binding in block.bindings}
+    returned = _fields(defined, main.body.body, len(edges))
+    names = dict(zip(main.params, (image, *constants), strict=True))
+    edge_of = dict(zip(returned, edges, strict=True)) | {main.params[0]: image}
+    calls = []
+    for var, edge in zip(returned, edges, strict=True):
+        composite = _composite(fused, defined[var])
+        if composite is None:
+            raise GraphError(f"{edge}: no kernel computes {_describe(defined, var, edge_of)}")
+        calls.append(_kernel_call(edge, composite, defined[var].args, edge_of, names))
+    return tuple(calls)
+
+
+# The table of patterns: a convolution with its bias, then what may follow it, the longest first.
+
+
+def _convolution_patterns(family: str, check: Check, *, residual: bool, border: bool) -> Iterator[FusionPattern]:
+    convolution = dpl.is_op("relax.nn.conv2d")(dpl.wildcard(), dpl.wildcard())
+    biased = dpl.is_op("relax.add")(convolution, dpl.wildcard())
+    clipped = dpl.is_op("relax.clip")(biased, dpl.wildcard(), dpl.wildcard())
+    found: list[Pattern] = [clipped, biased]
+    if border:
+        found = [*(dpl.is_op("relax.nn.pad")(pattern) for pattern in found), *found]
+    if residual:
+        found = [dpl.is_op("relax.add")(pattern, dpl.wildcard()) for pattern in (clipped, biased)] + found
+
+    def fits(context: PatternCheckContext) -> bool:
+        return _is_read_inside_alone(context) and check(context.annotated_expr["convolution"])
+
+    for pattern in found:
+        yield FusionPattern(family, pattern, {"convolution": convolution}, fits)
+
+
+def _is_read_inside_alone(context: PatternCheckContext) -> bool:
+    """Whether nobody outside the match reads what it computes on the way: a kernel writes its last value alone."""
+    inside = set(context.matched_bindings)
+    on_the_way = (var for var, value in context.matched_bindings.items() if not value.same_as(context.matched_expr))
+    return all(set(context.var_usages.get(var, ())) <= inside for var in on_the_way)
+
+
+def _is_plain(call: relax.Call) -> bool:
+    """What no kernel of a convolution varies: layouts, element type, dilation, the same stride both ways."""
+    attrs, strides = call.attrs, list(map(int, call.attrs.strides))
+    layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NHWC", "OIHW", "NHWC")
+    floats = {str(arg.ty.dtype) for arg in call.args} == {"float32"}
+    return layouts and floats and list(map(int, attrs.dilation)) == [1, 1] and strides[0] == strides[1]
+
+
+def _is_pointwise(call: relax.Call) -> bool:
+    attrs, kernel = call.attrs, _shape(call.args[1])[2:]
+    simple = int(attrs.groups) == 1 and int(attrs.strides[0]) == 1 and not any(map(int, attrs.padding))
+    return _is_plain(call) and kernel == (1, 1) and simple
+
+
+def _is_depthwise(call: relax.Call) -> bool:
+    (*_, channels), weight = (_shape(arg) for arg in call.args)
+    of_each = int(call.attrs.groups) == channels and weight == (channels, 1, 3, 3)
+    return _is_plain(call) and of_each and not any(map(int, call.attrs.padding))
+
+
+def _is_stem(call: relax.Call) -> bool:
+    (*_, channels), weight = (_shape(arg) for arg in call.args)
+    return (
+        _is_plain(call) and channels == Stem.CHANNELS and weight[1:] == (channels, 3, 3) and int(call.attrs.groups) == 1
+    )
+
+
+def _dense_pattern() -> Pattern:
+    transposed = dpl.is_op("relax.permute_dims")(dpl.wildcard())
+    return dpl.is_op("relax.add")(dpl.is_op("relax.matmul")(dpl.wildcard(), transposed), dpl.wildcard())
+
+
+PATTERNS: list[Any] = [
+    *_convolution_patterns("pointwise", _is_pointwise, residual=True, border=True),
+    *_convolution_patterns("depthwise", _is_depthwise, residual=False, border=False),
+    *_convolution_patterns("stem", _is_stem, residual=False, border=True),
+    ("dense", _dense_pattern()),
+    ("pool", dpl.is_op("relax.mean")(dpl.wildcard())),
+    ("pad", dpl.is_op("relax.nn.pad")(dpl.wildcard())),
+]
+"""Tried in order; the name of each is that of the kernel family."""
+
+
+# From a composite to a workload.
+
+
+def _kernel_call(
+    edge: str,
+    composite: relax.Function,
+    arguments: Sequence[relax.Var],
+    edge_of: Mapping[relax.Var, str],
+    constant_of: Mapping[relax.Var, str],
+) -> KernelCall:
+    """The call of ``composite``, whose operands are its parameters, named by the ``arguments`` it is called with."""
+    body = _Composite(composite)
+    try:
+        workload, inputs, constants = _READERS[str(composite.attrs["Composite"])](body)
+    except ValueError as error:
+        raise GraphError(f"{edge}: no kernel computes it: {error}") from error
+    given = dict(zip(composite.params, arguments, strict=True))
+    return KernelCall(
+        layer=edge,
+        workload=workload,
+        inputs=tuple(edge_of[given[var]] for var in inputs),
+        constants=tuple(constant_of[given[var]] for var in constants),
+        outputs=(edge,),
+    )
+
+
+class _Composite:
+    """The ops of a composite function, in order; ``calls`` by name without the prefix ``relax.``"""
+
+    def __init__(self, function: relax.Function) -> None:
+        self.calls: dict[str, list[relax.Call]] = {}
+        for block in function.body.blocks:
+            for binding in block.bindings:
+                self.calls.setdefault(_kind(binding.value), []).append(binding.value)
+        self.output = _type(function.body.body)
+
+    def one(self, kind: str) -> relax.Call:
+        """The only op of a kind."""
+        (call,) = self.calls[kind]
+        return call
+
+    @property
+    def border(self) -> Padding:
+        """What ``nn.pad`` puts around the map; ValueError where it is something else than zeros there."""
+        if "nn.pad" not in self.calls:
+            return Padding()
+        call = self.one("nn.pad")
+        widths = list(map(int, call.attrs.pad_width))
+        if len(widths) != 8 or any(widths[:2] + widths[6:]) or min(widths) < 0:
+            raise ValueError(f"nn.pad by {widths}, not around the rows and columns of NHWC maps")
+        if call.attrs.pad_mode != "constant" or float(call.attrs.pad_value) != 0:
+            raise ValueError(f"nn.pad with {call.attrs.pad_mode} {float(call.attrs.pad_value):g}, not with zeros")
+        _, _, top, bottom, left, right, _, _ = widths
+        return Padding(top, left, bottom, right)
+
+    @property
+    def relu6(self) -> bool:
+        """Whether the sums are clipped; ValueError where not to 0 and 6."""
+        if "clip" not in self.calls:
+            return False
+        limits = [float(arg.value) for arg in self.one("clip").args[1:]]
+        if limits != [0, 6]:
+            raise ValueError(f"clip to {limits}, not to [0, 6]")
+        return True
+
+
+Read = tuple[Workload, Sequence[relax.Var], Sequence[relax.Var]]  # the workload, its inputs, its constants
+
+
+def _convolution(body: _Composite) -> tuple[relax.Call, tuple[int, ...], Sequence[relax.Var], dict[str, Any]]:
+    """The convolution, the shape of its result, its constants, and the fields that its workloads share."""
+    convolution = body.one("nn.conv2d")
+    batch, height, width, channels = _shape(convolution)
+    bias = body.calls["add"][0].args[1]
+    if _shape(bias) != (channels,):
+        raise ValueError(f"a bias of shape {_shape(bias)} for {channels} channels")
+    shared = {"batch": batch, "height": height, "width": width, "activation": "relu6" if body.relu6 else None}
+    return convolution, (batch, height, width, channels), (convolution.args[1], bias), shared
+
+
+def _read_pointwise(body: _Composite) -> Read:
+    convolution, shape, constants, shared = _convolution(body)
+    residuals = [call.args[1] for call in body.calls["add"][1:]]
+    if any(_shape(residual) != shape for residual in residuals):
+        raise ValueError("a shortcut of another shape")
+    k = _shape(convolution.args[0])[3]
+    workload = Pointwise(k=k, n=shape[3], residual=bool(residuals), border=body.border, **shared)
+    return workload, (convolution.args[0], *residuals), constants
+
+
+def _read_depthwise(body: _Composite) -> Read:
+    convolution, shape, constants, shared = _convolution(body)
+    _, rows, columns, _ = _shape(convolution.args[0])
+    stride = int(convolution.attrs.strides[0])
+    workload = Depthwise(channels=shape[3], stride=stride, rows=rows, columns=columns, **shared)
+    return workload, (convolution.args[0],), constants
+
+
+def _read_stem(body: _Composite) -> Read:
+    convolution, shape, constants, shared = _convolution(body)
+    _, rows, columns, _ = _shape(convolution.args[0])
+    stride, padding = int(convolution.attrs.strides[0]), Padding(*map(int, convolution.attrs.padding))
+    workload = Stem(
+        n=shape[3], stride=stride, rows=rows, columns=columns, padding=padding, border=body.border, **shared
+    )
+    return workload, (convolution.args[0],), constants
+
+
+def _read_pad(body: _Composite) -> Read:
+    x = body.one("nn.pad").args[0]
+    batch, height, width, channels = _map_shape(x)
+    return Pad(batch=batch, height=height, width=width, channels=channels, border=body.border), (x,), ()
+
+
+def _read_pool(body: _Composite) -> Read:
+    mean = body.one("mean")
+    batch, height, width, channels = _map_shape(mean.args[0])
+    if list(map(int, mean.attrs.axis or ())) != [1, 2] or mean.attrs.keepdims:
+        raise ValueError(f"mean over axes {mean.attrs.axis}, not over rows and columns of NHWC maps")
+    return Pool(batch=batch, height=height, width=width, channels=channels), (mean.args[0],), ()
+
+
+def _read_dense(body: _Composite) -> Read:
+    product, weight, bias = body.one("matmul"), body.one("permute_dims").args[0], body.one("add").args[1]
+    if len(_shape(product)) != 2 or len(_shape(weight)) != 2 or _shape(bias) != _shape(weight)[:1]:
+        raise ValueError(f"matmul to {_shape(product)} with a bias of {_shape(bias)}")
+    batch, classes = _shape(product)
+    return Dense(batch=batch, k=_shape(weight)[1], n=classes), (product.args[0],), (weight, bias)
+
+
+_READERS: dict[str, Callable[[_Composite], Read]] = {
+    "pointwise": _read_pointwise,
+    "depthwise": _read_depthwise,
+    "stem": _read_stem,
+    "pad": _read_pad,
+    "pool": _read_pool,
+    "dense": _read_dense,
+}
+
+
+def _fields(defined: Mapping[relax.Var, relax.Expr], value: relax.Expr, count: int) -> tuple[relax.Var, ...]:
+    """The variables that ``main`` returns, behind the tuple that holds them where there is more than one."""
+    while value in defined and isinstance(defined[value], relax.Var):
+        value = defined[value]
+    held = defined.get(value)
+    return tuple(held.fields) if isinstance(held, relax.Tuple) and count > 1 else (value,)
+
+
+def _composite(module: tvm.IRModule, value: relax.Expr) -> relax.Function | None:
+    """The composite function that ``value`` calls."""
+    if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.GlobalVar):
+        return None
+    return module[value.op]
+
+
+def _describe(defined: Mapping[relax.Var, relax.Expr], var: relax.Var, edge_of: Mapping[relax.Var, str]) -> str:
+    """What makes a variable, back to other edges: ops, with a convolution's attributes."""
+    steps: list[str] = []
+    call = defined[var]
+    while isinstance(call, relax.Call) and not isinstance(call.op, tvm.ir.GlobalVar):
+        steps.append(_convolution_text(call) if _kind(call) == "nn.conv2d" else _kind(call))
+        before = call.args[0]
+        if before in edge_of or before not in defined:
+            break
+        call = defined[before]
+    return " -> ".join(reversed(steps))
+
+
+def _convolution_text(call: relax.Call) -> str:
+    attrs, weight = call.attrs, "x".join(map(str, _shape(call.args[1])))
+    numbers = {name: list(map(int, getattr(attrs, name))) for name in ("strides", "padding", "dilation")}
+    listed = ", ".join(f"{name} {value}" for name, value in numbers.items())
+    layouts = f"{attrs.data_layout}, {attrs.kernel_layout}"
+    return f"nn.conv2d (weight {weight}, {listed}, groups {int(attrs.groups)}, {layouts}, {call.args[0].ty.dtype})"
+
+
+def _kind(call: relax.Call) -> str:
+    return str(call.op.name).removeprefix("relax.")
+
+
+def _shape(value: relax.Expr) -> tuple[int, ...]:
+    return tuple(int(extent) for extent in value.ty.shape)
+
+
+def _map_shape(value: relax.Expr) -> tuple[int, ...]:
+    if len(_shape(value)) != 4:
+        raise ValueError(f"a map of shape {_shape(value)}, not NHWC")
+    return _shape(value)
+
+
+def _type(value: relax.Expr) -> TensorType:
+    return TensorType(_shape(value), str(value.ty.dtype))

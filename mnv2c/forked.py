@@ -1,0 +1,70 @@
+"""Runs what may end the whole process, such as LLVM, in a fork of it: everything imported is there at once.
+
+What comes in: a function that computes bytes. What goes out: those bytes, or a CrashError. Nothing that the fork prints
+reaches the terminal.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+from collections.abc import Callable
+from typing import NoReturn
+
+from mnv2c.errors import ToolError
+
+_LONGEST_REASON = 200  # characters of what it printed last
+
+
+class CrashError(ToolError):
+    """The fork raised or died; ``str`` says how, in one line."""
+
+
+def in_fork(compute: Callable[[], bytes]) -> bytes:
+    """What ``compute`` returns. CrashError where it raises or its process dies, ToolError where none can be started."""
+    reader, writer = os.pipe()
+    try:
+        printed = os.memfd_create("stderr")
+        child = os.fork()
+    except OSError as error:
+        raise ToolError(f"cannot start a process to compile in: {error.strerror}") from error
+    if child == 0:
+        os.close(reader)  # or it would wait for itself to read, were we killed
+        _report(compute, writer, printed)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe, os.fdopen(printed, "rb") as lines:
+        try:
+            content = pipe.read()
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            _, status = os.waitpid(child, 0)
+        if status == 0:
+            return content
+        lines.seek(0)
+        raise CrashError(_reason(os.waitstatus_to_exitcode(status), lines.read().decode(errors="replace")))
+
+
+def _report(compute: Callable[[], bytes], writer: int, printed: int) -> NoReturn:
+    """In the fork: sends the bytes, and ends without a word on the terminal."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        faulthandler.disable()
+        os.dup2(printed, 2)
+        with os.fdopen(writer, "wb") as pipe:
+            pipe.write(compute())
+        status = 0
+    except Exception as error:
+        os.write(2, f"\n{type(error).__name__}: {' '.join(str(error).split())}".encode(errors="replace"))
+    finally:
+        os._exit(status)
+
+
+def _reason(code: int, printed: str) -> str:
+    """``the compiler crashed (SIGABRT: LLVM ERROR: out of memory)``."""
+    how = signal.Signals(-code).name if code < 0 else f"status {code}"
+    last = next((line.strip() for line in reversed(printed.splitlines()) if line.strip()), "")
+    return f"the compiler crashed ({how}{': ' if last else ''}{last[:_LONGEST_REASON]})"

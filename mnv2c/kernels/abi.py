@@ -1,0 +1,65 @@
+"""The one C signature of every kernel, whatever it computes and in which element types::
+
+    int32_t kernel(void *const *operands, void *scratch, int32_t begin, int32_t end);
+
+It computes the tasks ``begin <= task < end`` of a workload; tasks are independent of each other, so that threads may
+share them, and neighbouring ones read the same rows or weights, so that a run of them costs what one large task would.
+``operands`` point to the workload's inputs, its packed constants and its outputs, in this order, each aligned as its
+elements are; ``scratch`` is memory of the calling thread, aligned to 64 bytes. It returns 0, or another value where it
+refuses.
+
+``runtime/kernel.h`` says the same to C: the library's runtime, the tuner's timing program and the cost model's program
+include it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from mnv2c.ir.graph import Array
+from mnv2c.targets import InstructionSet, Target
+from mnv2c.workloads import Workload
+
+HEADER = "kernel.h"
+"""In ``mnv2c.runtime``."""
+
+Schedule = Any
+"""A frozen dataclass of named parameters, one class per kernel family and device."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A schedule, and where it came from: a tuning record of this very workload (``exact``), one of another workload of
+    the family (``transferred``), or the family's ``rule``."""
+
+    schedule: Schedule
+    origin: Literal["exact", "transferred", "rule"]
+
+
+Choose = Callable[[Workload, InstructionSet], Choice]
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """A kernel in an object: ``tasks`` is how many there are, ``scratch_bytes`` what each thread needs."""
+
+    symbol: str
+    tasks: int
+    scratch_bytes: int
+
+
+class Device(Protocol):
+    """The kernels of one kind of device (``Target.kind``)."""
+
+    def pack(self, workload: Workload, constants: Sequence[Array]) -> tuple[Array, ...]:
+        """The workload's ``constants``, as the graph has them, in the layouts that its kernels read."""
+
+    def space(self, workload: Workload, isa: InstructionSet) -> tuple[Schedule, ...]:
+        """Every schedule that may be good on ``isa``; first what the family's rule takes, untuned."""
+
+    def compile(
+        self, kernels: Sequence[tuple[str, Workload, Schedule]], target: Target, isa: InstructionSet
+    ) -> tuple[bytes, tuple[KernelCode, ...]]:
+        """An object file with a kernel for each symbol, workload and schedule, and what is in it, in their order."""

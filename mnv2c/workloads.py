@@ -1,0 +1,390 @@
+"""Workloads: what a kernel computes. Frozen, without TVM and without a device; JSON both ways.
+
+What comes in: a backend makes one for each kernel call, a tuning record carries one. What goes out: the types of its
+operands, a name that no other workload has, and a line that describes it. Activations are NHWC; constants have the
+graph's layouts (convolutions OIHW, dense weights classes x features): how they are packed is the device's business.
+
+The operands of a kernel are its ``inputs``, its ``constants`` and its ``outputs``, in this order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from mnv2c.ir.graph import Activation, Padding, TensorType
+
+NO_BORDER = Padding()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(ABC):
+    """``batch`` images at once; ``dtype`` is the element type of activations, constants and sums."""
+
+    family: ClassVar[str]
+    batch: int = 1
+    dtype: str = "float32"
+
+    @property
+    def name(self) -> str:
+        """A C identifier, injective: the family's extents, then each field that is not at its default."""
+        return "_".join([self.family, *self._extents(), *self._options()])
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[TensorType, ...]:
+        """Types of the edges that it reads."""
+
+    @property
+    def constants(self) -> tuple[TensorType, ...]:
+        """Types of weight and bias, as the graph has them."""
+        return ()
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[TensorType, ...]:
+        """Types of the edges that it writes, borders included."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one run, the whole batch."""
+        return 0
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What it does, in one line for the reader of the C driver."""
+
+    @abstractmethod
+    def _extents(self) -> tuple[str, ...]:
+        """What begins its name: as many pieces for every workload of the family."""
+
+    def _options(self) -> list[str]:
+        pieces = [f"batch{self.batch}"] if self.batch != 1 else []
+        return [*pieces, self.dtype] if self.dtype != "float32" else pieces
+
+    def _tensor(self, *extents: int) -> TensorType:
+        return TensorType(extents, self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spatial(Workload):
+    """``height x width`` output pixels, the border around them not counted."""
+
+    height: int
+    width: int
+
+    def _map(self, channels: int, border: Padding = NO_BORDER) -> TensorType:
+        rows, columns = border.top + self.height + border.bottom, border.left + self.width + border.right
+        return self._tensor(self.batch, rows, columns, channels)
+
+    def _size(self) -> str:
+        return f"{self.height}x{self.width}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointwise(_Spatial):
+    """``activation(x W^T + bias) (+ residual)`` in every pixel: expand, project, head. ``k`` channels in, ``n`` out.
+
+    ``border`` zeros surround the output for a depthwise convolution that reads it.
+    """
+
+    family: ClassVar[str] = "pointwise"
+    k: int
+    n: int
+    activation: Activation = None
+    residual: bool = False
+    border: Padding = NO_BORDER
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        x = self._map(self.k)
+        return (x, self._map(self.n)) if self.residual else (x,)
+
+    @property
+    def constants(self) -> tuple[TensorType, ...]:
+        return self._tensor(self.n, self.k, 1, 1), self._tensor(self.n)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.n, self.border),)
+
+    @property
+    def bordered(self) -> bool:
+        """Whether the output's rows do not follow one another in memory."""
+        return self.border != NO_BORDER
+
+    @property
+    def pixels(self) -> int:
+        """Of the whole batch."""
+        return self.batch * self.height * self.width
+
+    @property
+    def macs(self) -> int:
+        return self.pixels * self.k * self.n
+
+    @property
+    def description(self) -> str:
+        shapes = f"{self._size()}x{self.k} -> {self._size()}x{self.n}"
+        return f"1x1 convolution, {shapes}" + _and(self.activation)
+
+    def _extents(self) -> tuple[str, ...]:
+        return self._size(), str(self.k), str(self.n)
+
+    def _options(self) -> list[str]:
+        residual = ["residual"] if self.residual else []
+        return [*super()._options(), *_activation(self.activation), *residual, *_sides("border", self.border)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depthwise(_Spatial):
+    """A 3x3 convolution of each of ``channels`` with itself; its input, ``rows x columns``, has its zeros in memory."""
+
+    family: ClassVar[str] = "depthwise"
+    channels: int
+    stride: int
+    rows: int
+    columns: int
+    activation: Activation = None
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self._tensor(self.batch, self.rows, self.columns, self.channels),)
+
+    @property
+    def constants(self) -> tuple[TensorType, ...]:
+        return self._tensor(self.channels, 1, 3, 3), self._tensor(self.channels)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.channels),)
+
+    @property
+    def macs(self) -> int:
+        return 9 * self.batch * self.height * self.width * self.channels
+
+    @property
+    def description(self) -> str:
+        shapes = f"{self.rows}x{self.columns}x{self.channels} -> {self._size()}x{self.channels}"
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        return f"3x3 depthwise convolution{stride}, {shapes}" + _and(self.activation)
+
+    def _extents(self) -> tuple[str, ...]:
+        return self._size(), str(self.channels), f"stride{self.stride}", "from", f"{self.rows}x{self.columns}"
+
+    def _options(self) -> list[str]:
+        return [*super()._options(), *_activation(self.activation)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stem(_Spatial):
+    """A 3x3 convolution of an image of ``rows x columns`` pixels of 3 channels, which has no border of its own.
+
+    Where ``image`` is uint8 the pixels are raw, and ``(pixel - mean) / scale`` per channel is part of the work;
+    else ``mean`` and ``scale`` are empty.
+    """
+
+    family: ClassVar[str] = "stem"
+    CHANNELS: ClassVar[int] = 3
+    n: int
+    stride: int
+    rows: int
+    columns: int
+    padding: Padding
+    activation: Activation = None
+    border: Padding = NO_BORDER
+    image: str = "float32"
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (TensorType((self.batch, self.rows, self.columns, self.CHANNELS), self.image),)
+
+    @property
+    def constants(self) -> tuple[TensorType, ...]:
+        return self._tensor(self.n, self.CHANNELS, 3, 3), self._tensor(self.n)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.n, self.border),)
+
+    @property
+    def macs(self) -> int:
+        return 9 * self.CHANNELS * self.batch * self.height * self.width * self.n
+
+    @property
+    def description(self) -> str:
+        shapes = f"{self.rows}x{self.columns}x{self.CHANNELS} -> {self._size()}x{self.n}"
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        return f"3x3 convolution{stride}, {shapes}" + _and(self.activation)
+
+    def _extents(self) -> tuple[str, ...]:
+        return self._size(), str(self.n), f"stride{self.stride}", "from", f"{self.rows}x{self.columns}"
+
+    def _options(self) -> list[str]:
+        image = [self.image] if self.image != "float32" else []
+        numbers = [
+            f"{name}{_numbers(values)}" for name, values in (("mean", self.mean), ("scale", self.scale)) if values
+        ]
+        sides = [*_sides("padding", self.padding), *_sides("border", self.border)]
+        return [*super()._options(), *_activation(self.activation), *sides, *image, *numbers]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad(_Spatial):
+    """A ``border`` of zeros around a map of ``channels``: where a depthwise convolution reads an edge that another op
+    reads too (expansion factor 1 with a shortcut)."""
+
+    family: ClassVar[str] = "pad"
+    channels: int
+    border: Padding
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.channels),)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.channels, self.border),)
+
+    @property
+    def description(self) -> str:
+        return f"zeros around {self._size()}x{self.channels}"
+
+    def _extents(self) -> tuple[str, ...]:
+        return self._size(), str(self.channels)
+
+    def _options(self) -> list[str]:
+        return [*super()._options(), *_sides("border", self.border)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(_Spatial):
+    """The mean of each of ``channels`` over ``height x width`` pixels."""
+
+    family: ClassVar[str] = "pool"
+    channels: int
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.channels),)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._tensor(self.batch, self.channels),)
+
+    @property
+    def description(self) -> str:
+        return f"mean over {self._size()} pixels of {self.channels} channels"
+
+    def _extents(self) -> tuple[str, ...]:
+        return self._size(), str(self.channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Workload):
+    """``x W^T + bias``: ``k`` features in, ``n`` classes out."""
+
+    family: ClassVar[str] = "dense"
+    k: int
+    n: int
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self._tensor(self.batch, self.k),)
+
+    @property
+    def constants(self) -> tuple[TensorType, ...]:
+        return self._tensor(self.n, self.k), self._tensor(self.n)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._tensor(self.batch, self.n),)
+
+    @property
+    def macs(self) -> int:
+        return self.batch * self.k * self.n
+
+    @property
+    def description(self) -> str:
+        return f"dense, {self.k} features -> {self.n} classes"
+
+    def _extents(self) -> tuple[str, ...]:
+        return str(self.k), str(self.n)
+
+
+FAMILIES: dict[str, type[Workload]] = {kind.family: kind for kind in (Stem, Pointwise, Depthwise, Pad, Pool, Dense)}
+"""The kinds of workload by the names of their families."""
+
+
+def to_json(workload: Workload) -> dict[str, Any]:
+    """The family and every field that is not at its default; borders as lists: top, left, bottom, right."""
+    values = {f.name: getattr(workload, f.name) for f in fields(workload)}
+    changed = {f.name: values[f.name] for f in fields(workload) if values[f.name] != f.default}
+    plain = {name: list(asdict(v).values()) if isinstance(v, Padding) else v for name, v in changed.items()}
+    return {"family": workload.family, **json.loads(json.dumps(plain))}
+
+
+def from_json(value: Any) -> Workload:
+    """The workload that ``to_json`` wrote; ValueError for anything else."""
+    kind = FAMILIES.get(str(value.get("family"))) if isinstance(value, dict) else None
+    if kind is None:
+        raise ValueError(f"no family of kernels: {value!r:.80}")
+    known = {f.name: str(f.type) for f in fields(kind)}
+    given = {name: item for name, item in value.items() if name != "family"}
+    unknown = given.keys() - known.keys()
+    if unknown:
+        raise ValueError(f"{kind.family}: unknown field {min(unknown)}")
+    try:
+        return kind(**{name: _field(known[name], name, item) for name, item in given.items()})
+    except TypeError as error:
+        raise ValueError(f"{kind.family}: {error}") from error
+
+
+def _field(type_: str, name: str, value: Any) -> Any:
+    """``value`` as a field of the type; ValueError where it is of another."""
+    if type_ == "int" and isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    if type_ == "bool" and isinstance(value, bool):
+        return value
+    if type_ == "str" and value in ("float32", "uint8"):
+        return value
+    if type_ == "Activation" and value in ("relu6", None):
+        return value
+    if type_ == "Padding" and isinstance(value, list) and len(value) == 4 and all(map(_is_side, value)):
+        return Padding(*value)
+    if type_.startswith("tuple[float") and isinstance(value, list) and all(map(_is_number, value)):
+        return tuple(map(float, value))
+    raise ValueError(f"{name}: {value!r:.40} is no {type_}")
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _activation(activation: Activation) -> list[str]:
+    return [activation] if activation else []
+
+
+def _and(activation: Activation) -> str:
+    return ", ReLU6" if activation == "relu6" else ""
+
+
+def _sides(name: str, zeros: Padding) -> list[str]:
+    sides = (zeros.top, zeros.left, zeros.bottom, zeros.right)
+    return [f"{name}{'_'.join(map(str, sides))}"] if any(sides) else []
+
+
+def _numbers(values: Sequence[float]) -> str:
+    """Numbers as a piece of a C identifier; one where all are the same."""
+    distinct = values[:1] if len(set(values)) == 1 else values
+    return "_".join(repr(float(value)).translate({ord("."): "p", ord("-"): "m", ord("+"): ""}) for value in distinct)

@@ -1,0 +1,141 @@
+"""Workloads of every family, and numpy's word for what they compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnv2c.ir.graph import Activation, Padding
+from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
+
+Array = NDArray[Any]
+NONE, ALL, AFTER = Padding(), Padding(1, 1, 1, 1), Padding(0, 0, 1, 1)
+
+
+def pointwise(height: int, width: int, k: int, n: int, **options: Any) -> Pointwise:
+    return Pointwise(height=height, width=width, k=k, n=n, **options)
+
+
+def depthwise(height: int, width: int, channels: int, stride: int, **options: Any) -> Depthwise:
+    rows, columns = (height - 1) * stride + 3, (width - 1) * stride + 3
+    return Depthwise(
+        height=height, width=width, channels=channels, stride=stride, rows=rows, columns=columns, **options
+    )
+
+
+def stem(height: int, width: int, n: int, stride: int, rows: int, columns: int, **options: Any) -> Stem:
+    return Stem(
+        height=height, width=width, n=n, stride=stride, rows=rows, columns=columns, activation="relu6", **options
+    )
+
+
+def of_bytes(mean: tuple[float, float, float], scale: tuple[float, float, float]) -> dict[str, Any]:
+    return {"image": "uint8", "mean": mean, "scale": scale}
+
+
+TRIED: tuple[Workload, ...] = (
+    stem(6, 5, 16, 2, 12, 10, padding=AFTER, border=ALL),
+    stem(5, 7, 24, 2, 9, 13, padding=ALL, border=NONE),
+    stem(7, 6, 8, 1, 7, 6, padding=ALL, border=AFTER),
+    stem(6, 6, 32, 2, 12, 12, padding=ALL, border=ALL, **of_bytes((127.5,) * 3, (127.5,) * 3)),
+    stem(6, 6, 8, 2, 12, 12, padding=AFTER, border=ALL, **of_bytes((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))),
+    stem(4, 6, 8, 2, 8, 12, padding=AFTER, border=ALL, batch=3, **of_bytes((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))),
+    stem(6, 5, 16, 2, 12, 10, padding=AFTER, border=ALL, batch=2),
+    stem(6, 5, 21, 2, 12, 10, padding=AFTER, border=ALL),
+    pointwise(7, 7, 40, 64, activation="relu6"),
+    pointwise(7, 7, 40, 64, residual=True),
+    pointwise(14, 14, 24, 144, activation="relu6", border=ALL),
+    pointwise(7, 7, 160, 960, activation="relu6", border=ALL),
+    pointwise(6, 8, 16, 56, activation="relu6", border=AFTER),
+    pointwise(3, 3, 336, 112),
+    pointwise(13, 13, 48, 40),
+    pointwise(12, 12, 96, 8, residual=True),
+    pointwise(1, 1, 320, 1280, activation="relu6"),
+    pointwise(28, 28, 144, 32),
+    pointwise(5, 3, 24, 40, batch=4, residual=True),
+    pointwise(5, 3, 24, 72, batch=3, activation="relu6", border=ALL),
+    pointwise(7, 7, 960, 160, batch=2),
+    pointwise(9, 9, 21, 35, activation="relu6", border=ALL),
+    pointwise(9, 9, 126, 21, residual=True),
+    pointwise(4, 4, 6, 1),
+    depthwise(14, 14, 24, 1, activation="relu6"),
+    depthwise(7, 7, 40, 1, activation="relu6"),
+    depthwise(7, 5, 8, 2, activation="relu6"),
+    Depthwise(height=6, width=10, channels=16, stride=2, rows=14, columns=22),
+    depthwise(3, 3, 336, 1, activation="relu6"),
+    depthwise(1, 1, 48, 1, activation="relu6"),
+    depthwise(6, 5, 24, 2, batch=3, activation="relu6"),
+    depthwise(6, 5, 126, 1, activation="relu6"),
+    Pad(height=5, width=4, channels=24, border=ALL),
+    Pad(height=4, width=6, channels=16, border=AFTER, batch=2),
+    Pad(height=4, width=6, channels=7, border=ALL),
+    Pool(height=7, width=7, channels=1280),
+    Pool(height=1, width=1, channels=40),
+    Pool(height=3, width=5, channels=50, batch=2),
+    Dense(k=1280, n=1001),
+    Dense(k=24, n=3),
+    Dense(k=112, n=16),
+    Dense(k=112, n=50, batch=4),
+)
+
+
+def example(workload: Workload) -> tuple[list[Array], list[Array], Array]:
+    """Inputs, constants as the graph has them, and what must come out."""
+    constants = [_random(*type_.shape) for type_ in workload.constants]
+    if constants:
+        constants[0] = constants[0] / np.float32(np.prod(constants[0].shape[1:])) ** np.float32(0.5)
+    inputs = [_bytes(*t.shape) if t.dtype == "uint8" else _random(*t.shape) for t in workload.inputs]
+    return inputs, constants, _expected(workload, inputs, constants)
+
+
+def _expected(workload: Workload, inputs: list[Array], constants: list[Array]) -> Array:
+    x = inputs[0]
+    match workload:
+        case Stem():
+            if workload.image == "uint8":
+                x = (x.astype(np.float32) - np.float32(workload.mean)) / np.float32(workload.scale)
+            shifts = _shifts(_around(x, workload.padding), workload.height, workload.width, workload.stride)
+            y = sum(view @ constants[0][:, :, i, j].T for i, j, view in shifts) + constants[1]
+            return _around(_activated(y, workload.activation), workload.border)
+        case Pointwise():
+            y = _activated(x @ constants[0][:, :, 0, 0].T + constants[1], workload.activation)
+            return _around(y + inputs[1] if workload.residual else y, workload.border)
+        case Depthwise():
+            shifts = _shifts(x, workload.height, workload.width, workload.stride)
+            return _activated(
+                sum(v * constants[0][:, 0, i, j] for i, j, v in shifts) + constants[1], workload.activation
+            )
+        case Pad():
+            return _around(x, workload.border)
+        case Pool():
+            mean: Array = x.mean(axis=(1, 2))
+            return mean
+        case Dense():
+            product: Array = x @ constants[0].T + constants[1]
+            return product
+    raise AssertionError(f"no example for {workload}")
+
+
+def _random(*shape: int) -> Array:
+    seed = int(np.prod(shape)) + len(shape)
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def _bytes(*shape: int) -> Array:
+    return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+
+
+def _activated(x: Array, activation: Activation) -> Array:
+    return np.clip(x, 0, 6) if activation else x
+
+
+def _around(x: Array, zeros: Padding) -> Array:
+    return np.pad(x, ((0, 0), (zeros.top, zeros.bottom), (zeros.left, zeros.right), (0, 0)))
+
+
+def _shifts(x: Array, height: int, width: int, stride: int) -> list[tuple[int, int, Array]]:
+    """The nine views of bordered maps that a 3x3 convolution weighs."""
+    rows, columns = (height - 1) * stride + 1, (width - 1) * stride + 1
+    return [(i, j, x[:, i : i + rows : stride, j : j + columns : stride]) for i in range(3) for j in range(3)]

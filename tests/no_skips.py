@@ -1,0 +1,26 @@
+"""``MNV2C_NO_SKIPS=1`` turns a skip into a failure, where everything that tests need has been installed.
+
+Two things cannot be installed: trained weights, and the right to mount a file system.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+WITHOUT_WEIGHTS = "the trained weights are not here: set MNV2C_SHARED_DATA to the folder that holds golden_outputs.npz"
+WITHOUT_MOUNTS = "may not mount a small file system here"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Of each test's setup, call and teardown."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("MNV2C_NO_SKIPS") == "1":
+        *_, reason = report.longrepr if isinstance(report.longrepr, tuple) else (report.longreprtext,)
+        if reason.removeprefix("Skipped: ") not in (WITHOUT_WEIGHTS, WITHOUT_MOUNTS):
+            report.outcome = "failed"
+            report.longrepr = f"MNV2C_NO_SKIPS=1, but this test was skipped: {reason}"
+    return report
