@@ -78,7 +78,7 @@ def _prefetch_into_l2(load: tvm.ir.TensorLoad) -> tirx.Expr:
 
 
 def _peel_ragged_tasks(func: tirx.PrimFunc, _module: tvm.IRModule, _context: object) -> tirx.PrimFunc:
-    """The last turns of RAGGED loops apart, inside the nest of tasks, so that the others need not ask where the edge is::
+    """The last turns of RAGGED loops apart, inside the nest of tasks, so that others need not ask where the edge is::
 
         for t in range(n): for u in range(m): f(t, u)  ->  for t in range(n): for u in range(m):
                                                                if t < n - 1: f(t, u) else: f(n - 1, u)
