@@ -13,7 +13,8 @@ from tvm_ffi import structural_walk
 from mnv2c.driver import workloads
 from mnv2c.kernels.abi import Schedule
 from mnv2c.kernels.cpu.device import scheduled
-from mnv2c.kernels.cpu.lower import TASK, lower
+from mnv2c.kernels.cpu.lower import lower
+from mnv2c.kernels.cpu.tir_passes import TASK
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import TARGETS, InstructionSet

@@ -8,21 +8,17 @@ matches no pattern, or has an attribute that the kernel does not implement, is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tvm
 from tvm import relax
-from tvm.relax import dpl
-from tvm.relax.transform import FusionPattern, PatternCheckContext
 
 from mnv2c.backends.calls import KernelCall
+from mnv2c.backends.relax.patterns import PATTERNS
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Padding, TensorType
 from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
-
-Pattern = Any
-Check = Callable[[relax.Call], bool]
 
 
 def partition(
@@ -45,79 +41,6 @@ def partition(
             raise GraphError(f"{edge}: no kernel computes {_describe(defined, var, edge_of)}")
         calls.append(_kernel_call(edge, composite, defined[var].args, edge_of, names))
     return tuple(calls)
-
-
-# The table of patterns: a convolution with its bias, then what may follow it, the longest first.
-
-
-def _convolution_patterns(family: str, check: Check, *, residual: bool, border: bool) -> Iterator[FusionPattern]:
-    convolution = dpl.is_op("relax.nn.conv2d")(dpl.wildcard(), dpl.wildcard())
-    biased = dpl.is_op("relax.add")(convolution, dpl.wildcard())
-    clipped = dpl.is_op("relax.clip")(biased, dpl.wildcard(), dpl.wildcard())
-    found: list[Pattern] = [clipped, biased]
-    if border:
-        found = [*(dpl.is_op("relax.nn.pad")(pattern) for pattern in found), *found]
-    if residual:
-        found = [dpl.is_op("relax.add")(pattern, dpl.wildcard()) for pattern in (clipped, biased)] + found
-
-    def fits(context: PatternCheckContext) -> bool:
-        return _is_read_inside_alone(context) and check(context.annotated_expr["convolution"])
-
-    for pattern in found:
-        yield FusionPattern(family, pattern, {"convolution": convolution}, fits)
-
-
-def _is_read_inside_alone(context: PatternCheckContext) -> bool:
-    """Whether nobody outside the match reads what it computes on the way: a kernel writes its last value alone."""
-    inside = set(context.matched_bindings)
-    on_the_way = (var for var, value in context.matched_bindings.items() if not value.same_as(context.matched_expr))
-    return all(set(context.var_usages.get(var, ())) <= inside for var in on_the_way)
-
-
-def _is_plain(call: relax.Call) -> bool:
-    """What no kernel of a convolution varies: layouts, element type, dilation, the same stride both ways."""
-    attrs, strides = call.attrs, list(map(int, call.attrs.strides))
-    layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NHWC", "OIHW", "NHWC")
-    floats = {str(arg.ty.dtype) for arg in call.args} == {"float32"}
-    return layouts and floats and list(map(int, attrs.dilation)) == [1, 1] and strides[0] == strides[1]
-
-
-def _is_pointwise(call: relax.Call) -> bool:
-    attrs, kernel = call.attrs, _shape(call.args[1])[2:]
-    simple = int(attrs.groups) == 1 and int(attrs.strides[0]) == 1 and not any(map(int, attrs.padding))
-    return _is_plain(call) and kernel == (1, 1) and simple
-
-
-def _is_depthwise(call: relax.Call) -> bool:
-    (*_, channels), weight = (_shape(arg) for arg in call.args)
-    of_each = int(call.attrs.groups) == channels and weight == (channels, 1, 3, 3)
-    return _is_plain(call) and of_each and not any(map(int, call.attrs.padding))
-
-
-def _is_stem(call: relax.Call) -> bool:
-    (*_, channels), weight = (_shape(arg) for arg in call.args)
-    return (
-        _is_plain(call) and channels == Stem.CHANNELS and weight[1:] == (channels, 3, 3) and int(call.attrs.groups) == 1
-    )
-
-
-def _dense_pattern() -> Pattern:
-    transposed = dpl.is_op("relax.permute_dims")(dpl.wildcard())
-    return dpl.is_op("relax.add")(dpl.is_op("relax.matmul")(dpl.wildcard(), transposed), dpl.wildcard())
-
-
-PATTERNS: list[Any] = [
-    *_convolution_patterns("pointwise", _is_pointwise, residual=True, border=True),
-    *_convolution_patterns("depthwise", _is_depthwise, residual=False, border=False),
-    *_convolution_patterns("stem", _is_stem, residual=False, border=True),
-    ("dense", _dense_pattern()),
-    ("pool", dpl.is_op("relax.mean")(dpl.wildcard())),
-    ("pad", dpl.is_op("relax.nn.pad")(dpl.wildcard())),
-]
-"""Tried in order; the name of each is that of the kernel family."""
-
-
-# From a composite to a workload.
 
 
 def _kernel_call(

@@ -7,7 +7,7 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Activation, Array
-from mnv2c.kernels.cpu.lower import PANEL, RAGGED, TAIL, TASK
+from mnv2c.kernels.cpu.tir_passes import PANEL, RAGGED, TAIL, TASK
 
 
 def panels_of(columns: int) -> int:
