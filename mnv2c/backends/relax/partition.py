@@ -15,7 +15,7 @@ import tvm
 from tvm import relax
 
 from mnv2c.backends.calls import KernelCall
-from mnv2c.backends.relax.patterns import PATTERNS
+from mnv2c.backends.relax.patterns import PATTERNS, shape_of
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Padding, TensorType
 from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
@@ -112,10 +112,10 @@ Read = tuple[Workload, Sequence[relax.Var], Sequence[relax.Var]]  # the workload
 def _convolution(body: _Composite) -> tuple[relax.Call, tuple[int, ...], Sequence[relax.Var], dict[str, Any]]:
     """The convolution, the shape of its result, its constants, and the fields that its workloads share."""
     convolution = body.one("nn.conv2d")
-    batch, height, width, channels = _shape(convolution)
+    batch, height, width, channels = shape_of(convolution)
     bias = body.calls["add"][0].args[1]
-    if _shape(bias) != (channels,):
-        raise ValueError(f"a bias of shape {_shape(bias)} for {channels} channels")
+    if shape_of(bias) != (channels,):
+        raise ValueError(f"a bias of shape {shape_of(bias)} for {channels} channels")
     shared = {"batch": batch, "height": height, "width": width, "activation": "relu6" if body.relu6 else None}
     return convolution, (batch, height, width, channels), (convolution.args[1], bias), shared
 
@@ -123,16 +123,16 @@ def _convolution(body: _Composite) -> tuple[relax.Call, tuple[int, ...], Sequenc
 def _read_pointwise(body: _Composite) -> Read:
     convolution, shape, constants, shared = _convolution(body)
     residuals = [call.args[1] for call in body.calls["add"][1:]]
-    if any(_shape(residual) != shape for residual in residuals):
+    if any(shape_of(residual) != shape for residual in residuals):
         raise ValueError("a shortcut of another shape")
-    k = _shape(convolution.args[0])[3]
+    k = shape_of(convolution.args[0])[3]
     workload = Pointwise(k=k, n=shape[3], residual=bool(residuals), border=body.border, **shared)
     return workload, (convolution.args[0], *residuals), constants
 
 
 def _read_depthwise(body: _Composite) -> Read:
     convolution, shape, constants, shared = _convolution(body)
-    _, rows, columns, _ = _shape(convolution.args[0])
+    _, rows, columns, _ = shape_of(convolution.args[0])
     stride = int(convolution.attrs.strides[0])
     workload = Depthwise(channels=shape[3], stride=stride, rows=rows, columns=columns, **shared)
     return workload, (convolution.args[0],), constants
@@ -140,7 +140,7 @@ def _read_depthwise(body: _Composite) -> Read:
 
 def _read_stem(body: _Composite) -> Read:
     convolution, shape, constants, shared = _convolution(body)
-    _, rows, columns, _ = _shape(convolution.args[0])
+    _, rows, columns, _ = shape_of(convolution.args[0])
     stride, padding = int(convolution.attrs.strides[0]), Padding(*map(int, convolution.attrs.padding))
     workload = Stem(
         n=shape[3], stride=stride, rows=rows, columns=columns, padding=padding, border=body.border, **shared
@@ -164,10 +164,10 @@ def _read_pool(body: _Composite) -> Read:
 
 def _read_dense(body: _Composite) -> Read:
     product, weight, bias = body.one("matmul"), body.one("permute_dims").args[0], body.one("add").args[1]
-    if len(_shape(product)) != 2 or len(_shape(weight)) != 2 or _shape(bias) != _shape(weight)[:1]:
-        raise ValueError(f"matmul to {_shape(product)} with a bias of {_shape(bias)}")
-    batch, classes = _shape(product)
-    return Dense(batch=batch, k=_shape(weight)[1], n=classes), (product.args[0],), (weight, bias)
+    if len(shape_of(product)) != 2 or len(shape_of(weight)) != 2 or shape_of(bias) != shape_of(weight)[:1]:
+        raise ValueError(f"matmul to {shape_of(product)} with a bias of {shape_of(bias)}")
+    batch, classes = shape_of(product)
+    return Dense(batch=batch, k=shape_of(weight)[1], n=classes), (product.args[0],), (weight, bias)
 
 
 _READERS: dict[str, Callable[[_Composite], Read]] = {
@@ -209,7 +209,7 @@ def _describe(defined: Mapping[relax.Var, relax.Expr], var: relax.Var, edge_of: 
 
 
 def _convolution_text(call: relax.Call) -> str:
-    attrs, weight = call.attrs, "x".join(map(str, _shape(call.args[1])))
+    attrs, weight = call.attrs, "x".join(map(str, shape_of(call.args[1])))
     numbers = {name: list(map(int, getattr(attrs, name))) for name in ("strides", "padding", "dilation")}
     listed = ", ".join(f"{name} {value}" for name, value in numbers.items())
     layouts = f"{attrs.data_layout}, {attrs.kernel_layout}"
@@ -220,15 +220,11 @@ def _kind(call: relax.Call) -> str:
     return str(call.op.name).removeprefix("relax.")
 
 
-def _shape(value: relax.Expr) -> tuple[int, ...]:
-    return tuple(int(extent) for extent in value.ty.shape)
-
-
 def _map_shape(value: relax.Expr) -> tuple[int, ...]:
-    if len(_shape(value)) != 4:
-        raise ValueError(f"a map of shape {_shape(value)}, not NHWC")
-    return _shape(value)
+    if len(shape_of(value)) != 4:
+        raise ValueError(f"a map of shape {shape_of(value)}, not NHWC")
+    return shape_of(value)
 
 
 def _type(value: relax.Expr) -> TensorType:
-    return TensorType(_shape(value), str(value.ty.dtype))
+    return TensorType(shape_of(value), str(value.ty.dtype))

@@ -52,19 +52,19 @@ def _is_plain(call: relax.Call) -> bool:
 
 
 def _is_pointwise(call: relax.Call) -> bool:
-    attrs, kernel = call.attrs, _shape(call.args[1])[2:]
+    attrs, kernel = call.attrs, shape_of(call.args[1])[2:]
     simple = int(attrs.groups) == 1 and int(attrs.strides[0]) == 1 and not any(map(int, attrs.padding))
     return _is_plain(call) and kernel == (1, 1) and simple
 
 
 def _is_depthwise(call: relax.Call) -> bool:
-    (*_, channels), weight = (_shape(arg) for arg in call.args)
+    (*_, channels), weight = (shape_of(arg) for arg in call.args)
     of_each = int(call.attrs.groups) == channels and weight == (channels, 1, 3, 3)
     return _is_plain(call) and of_each and not any(map(int, call.attrs.padding))
 
 
 def _is_stem(call: relax.Call) -> bool:
-    (*_, channels), weight = (_shape(arg) for arg in call.args)
+    (*_, channels), weight = (shape_of(arg) for arg in call.args)
     return (
         _is_plain(call) and channels == Stem.CHANNELS and weight[1:] == (channels, 3, 3) and int(call.attrs.groups) == 1
     )
@@ -86,5 +86,6 @@ PATTERNS: list[Any] = [
 """Tried in order; the name of each is that of the kernel family."""
 
 
-def _shape(value: relax.Expr) -> tuple[int, ...]:
+def shape_of(value: relax.Expr) -> tuple[int, ...]:
+    """The extents of a tensor."""
     return tuple(int(extent) for extent in value.ty.shape)
