@@ -21,7 +21,7 @@ WEIGHT = np.linspace(-1, 1, CLASSES * CHANNELS, dtype=np.float32).reshape(CLASSE
 OFFSET = np.linspace(0, 1, CLASSES, dtype=np.float32)
 
 # stem: x * scale + bias, inside a border of one row or column of zeros; mirror: its rows from right to left, plus
-# themselves, through the scratch; classifier: the mean over pixels, times a matrix.
+# themselves, through the scratch; classifier: the mean over pixels, times a matrix. A task is a row or a class.
 _KERNELS = """
 #include <stdint.h>
 enum { H = 40, W = 6, C = 3, ROW = (W + 2) * C, CLASSES = 7 };
@@ -29,13 +29,13 @@ enum { H = 40, W = 6, C = 3, ROW = (W + 2) * C, CLASSES = 7 };
 #define STEM(type, load)                                                                       \\
     const type *x = operands[0];                                                               \\
     const float *weight = operands[1], *bias = operands[2];                                    \\
-    float *output = operands[3];                                                               \\
-    for (int32_t row = begin; row < end; row++) {                                              \\
-        float *y = output + (row + 1) * ROW;                                                   \\
+    for (int32_t task = begin; task < end; task++) {                                           \\
+        int32_t row = task % H;                                                                \\
+        float *output = (float *)operands[3] + task / H * (H + 2) * ROW, *y = output + (row + 1) * ROW; \\
         if (row == 0) for (int i = 0; i < ROW; i++) output[i] = 0;                             \\
         if (row == H - 1) for (int i = 0; i < ROW; i++) y[ROW + i] = 0;                        \\
         for (int c = 0; c < C; c++) y[c] = y[ROW - C + c] = 0;                                 \\
-        for (int i = 0; i < W * C; i++) y[C + i] = load(x[row * W * C + i]) * weight[i % C] + bias[i % C]; \\
+        for (int i = 0; i < W * C; i++) y[C + i] = load(x[task * W * C + i]) * weight[i % C] + bias[i % C]; \\
     }                                                                                          \\
     (void)scratch;                                                                             \\
     return 0;
@@ -44,24 +44,27 @@ enum { H = 40, W = 6, C = 3, ROW = (W + 2) * C, CLASSES = 7 };
 KERNEL(stem) { STEM(float, SAME) }
 KERNEL(stem_uint8) { STEM(uint8_t, NORMALISED) }
 KERNEL(mirror) {
-    const float *x = operands[0], *residual = operands[1];
     float *output = operands[2], *copy = scratch;
-    for (int32_t row = begin; row < end; row++) {
+    for (int32_t task = begin; task < end; task++) {
+        int32_t start = (task / H * (H + 2) + task % H + 1) * ROW;
+        const float *x = (const float *)operands[0] + start, *residual = (const float *)operands[1] + start;
         for (int i = 0; i < W; i++)
-            for (int c = 0; c < C; c++) copy[i * C + c] = x[(row + 1) * ROW + (W - i) * C + c];
-        for (int i = 0; i < W * C; i++) output[row * W * C + i] = copy[i] + residual[(row + 1) * ROW + C + i];
+            for (int c = 0; c < C; c++) copy[i * C + c] = x[(W - i) * C + c];
+        for (int i = 0; i < W * C; i++) output[task * W * C + i] = copy[i] + residual[C + i];
     }
     return 0;
 }
 KERNEL(classifier) {
-    const float *x = operands[0], *weight = operands[1], *bias = operands[2];
+    const float *weight = operands[1], *bias = operands[2];
     float *output = operands[3];
-    if (x[0] > 1e6f) return 1;
-    for (int32_t k = begin; k < end; k++) {
+    for (int32_t task = begin; task < end; task++) {
+        const float *x = (const float *)operands[0] + task / CLASSES * H * W * C;
+        int32_t k = task % CLASSES;
         double sum = 0;
+        if (x[0] > 1e6f) return 1;
         for (int i = 0; i < H * W; i++)
             for (int c = 0; c < C; c++) sum += (double)x[i * C + c] * weight[k * C + c];
-        output[k] = (float)(sum / (H * W)) + bias[k];
+        output[task] = (float)(sum / (H * W)) + bias[k];
     }
     (void)scratch;
     return 0;
@@ -69,61 +72,74 @@ KERNEL(classifier) {
 """
 
 _TASKS = {"stem": (HEIGHT, 1), "stem_uint8": (HEIGHT, 1), "mirror": (HEIGHT, 10), "classifier": (CLASSES, CLASSES)}
+"""How many of an image, and how many are worth a thread."""
 
 
 def reference(x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """What every layer computes of one image (1, H, W, C), by layer."""
+    """What every layer computes of images (N, H, W, C), by layer."""
     stem = x * SCALE + BIAS
     mirror = stem[:, :, ::-1] + stem
     return {"stem": stem, "block1.mirror": mirror, "classifier": mirror.mean(axis=(1, 2)) @ WEIGHT.T + OFFSET}
 
 
-def image(seed: int) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=(1, HEIGHT, WIDTH, CHANNELS)).astype(np.float32)
+def image(seed: int, *, batch: int = 1) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(batch, HEIGHT, WIDTH, CHANNELS)).astype(np.float32)
 
 
-def tiny_program(directory: Path, *, identifier: str = "tiny_1_0", target: Target = X86) -> Program:
-    """``directory`` is for the compiler to work in."""
+def tiny_program(
+    directory: Path,
+    *,
+    identifier: str = "tiny_1_0",
+    target: Target = X86,
+    batch: int = 1,
+    outputs: tuple[str, ...] = ("logits",),
+) -> Program:
+    """``directory`` is for the compiler to work in.
+
+    ``outputs`` are ``logits`` and, where it is named, ``map``: what the mirror computes, which the classifier reads.
+    """
     weights, places = _pack({"scale": SCALE, "bias": BIAS, "weight": WEIGHT, "offset": OFFSET})
-    stem_bytes = (HEIGHT + 2) * (WIDTH + 2) * CHANNELS * 4 // 64 * 64 + 64
-    stem, mirror = Operand("arena", 0), Operand("arena", stem_bytes)
-    image_type = TensorType((1, HEIGHT, WIDTH, CHANNELS))
+    stem_bytes = batch * (HEIGHT + 2) * (WIDTH + 2) * CHANNELS * 4 // 64 * 64 + 64
+    map_type, logits_type = TensorType((batch, HEIGHT, WIDTH, CHANNELS)), TensorType((batch, CLASSES))
+    types = {"logits": logits_type, "map": map_type}
+    given = {name: Operand("output", number) for number, name in enumerate(outputs)}
+    stem, mirror = Operand("arena", 0), given.get("map", Operand("arena", stem_bytes))
     calls = (
         Call(
             layer="stem",
             comment="scale and bias */ per channel",
             kernel="stem",
             operands=(Operand("input"), places["scale"], places["bias"], stem),
-            type=image_type,
+            type=map_type,
             border=Padding(1, 1, 1, 1),
             kernel_uint8="stem_uint8",
-            macs=HEIGHT * WIDTH * CHANNELS,
+            macs=map_type.elements,
         ),
         Call(
             layer="block1.mirror",
             comment="each row and its mirror image",
             kernel="mirror",
             operands=(stem, stem, mirror),
-            type=image_type,
+            type=map_type,
         ),
         Call(
             layer="classifier",
             comment="mean, then a matrix",
             kernel="classifier",
-            operands=(mirror, places["weight"], places["offset"], Operand("output")),
-            type=TensorType((1, CLASSES)),
+            operands=(mirror, places["weight"], places["offset"], given["logits"]),
+            type=logits_type,
         ),
     )
     return Program(
         name="tiny_1.0",
         identifier=identifier,
         target=target,
-        input=image_type,
-        outputs={"logits": TensorType((1, CLASSES))},
+        input=map_type,
+        outputs={name: types[name] for name in outputs},
         kernels=tuple(_TASKS),
-        kernel_objects=tuple(_kernel_set(directory, identifier, cpu) for cpu in target.instruction_sets),
+        kernel_objects=tuple(_kernel_set(directory, identifier, cpu, batch) for cpu in target.instruction_sets),
         calls=calls,
-        arena_bytes=stem_bytes + image_type.nbytes,
+        arena_bytes=stem_bytes + map_type.nbytes,
         weights=weights,
     )
 
@@ -158,7 +174,7 @@ def _pack(arrays: dict[str, NDArray[np.float32]]) -> tuple[bytes, dict[str, Oper
     return data, places
 
 
-def _kernel_set(directory: Path, identifier: str, cpu: InstructionSet) -> KernelObject:
+def _kernel_set(directory: Path, identifier: str, cpu: InstructionSet, batch: int) -> KernelObject:
     prefix = f"{identifier}_{cpu.name}"
     source = directory / f"{prefix}.c"
     source.write_text(_KERNELS.replace("PREFIX", prefix), encoding="utf-8")
@@ -169,7 +185,7 @@ def _kernel_set(directory: Path, identifier: str, cpu: InstructionSet) -> Kernel
         flags=(f"-mcpu={cpu.mcpu.replace('-', '_', 1).replace('-', '_')}",),
     )
     kernels = tuple(
-        CompiledKernel(kernel, f"{prefix}_{kernel}", tasks, grain, WIDTH * CHANNELS * 4, "rule", "")
+        CompiledKernel(kernel, f"{prefix}_{kernel}", batch * tasks, grain, WIDTH * CHANNELS * 4, "rule", "")
         for kernel, (tasks, grain) in _TASKS.items()
     )
     return KernelObject(cpu, (directory / name).read_bytes(), kernels)

@@ -19,7 +19,7 @@ from mnv2c.ir.graph import Array, Graph, Input, Padding
 from mnv2c.kernels import device
 from mnv2c.kernels.abi import Choose, Device
 from mnv2c.targets import InstructionSet, Target
-from mnv2c.workloads import Stem, Workload
+from mnv2c.workloads import Pad, Stem, Workload
 
 GRAIN = 200_000
 """Work that is worth a thread's part in it, in multiply-adds, an element read or written counted as two: some 2 us."""
@@ -108,6 +108,8 @@ def _call(call: KernelCall, image: Input, places: Mapping[str, Operand], packer:
     workload, of_bytes = call.workload, reads_bytes(call, image)
     inputs, outputs = ([places[edge] for edge in edges] for edges in (call.inputs, call.outputs))
     (type_,), border = workload.outputs, getattr(workload, "border", Padding())
+    if isinstance(workload, Pad):
+        border = Padding()  # its zeros are what it computes: observers see them
     plus = "".join(f", plus {edge}" for edge in call.inputs[1:])
     return Call(
         layer=call.layer,

@@ -212,8 +212,8 @@ FILES: dict[str, Case] = {
         "fc.bias: shape 3, expected 16",
     ),
     "a tensor missing": lambda p: (
-        p.build_mini("--weights", p.weights(lambda w: w.pop("fc.bias"))),
-        "fc.bias: missing",
+        p.build_mini("--weights", p.weights(lambda w: w.pop("fc.weight"))),
+        "fc.weight: missing",
     ),
     "NaN in the weights": lambda p: (
         p.build_mini("--weights", p.weights(lambda w: w["stem.weight"].fill(np.nan))),

@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_program import baseline_target, tiny_manifest, tiny_program
+from tiny_program import CHANNELS, CLASSES, HEIGHT, WIDTH, baseline_target, reference, tiny_manifest, tiny_program
+from tiny_program import image as images_of
 
 import mnv2c
-from mnv2c.codegen.library import Library
-from mnv2c.deploy.manifest import Interface, Output
+from mnv2c.codegen.assemble import assemble
 from mnv2c.deploy.network import RunnableNetwork, read_build
 from mnv2c.deploy.peer import Peer, RemoteNetwork, link_runner
 from mnv2c.errors import LibraryError
-from mnv2c.runtime import source, under_prefix
-from mnv2c.toolchain import archive, compile_c, find_toolchain, link_shared
 
-SHAPE = (2, 4, 5, 3)
-INTERFACE = Interface("two_1_0", ("v2",), SHAPE, (Output("sums", (2, 1)), Output("map", SHAPE)))
+SHAPE = (2, HEIGHT, WIDTH, CHANNELS)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``two_outputs.c`` as ``mnv2c build`` would write it."""
+    """The logits of two images, and the map that they are made of, which is no longer in the arena."""
     place = tmp_path_factory.mktemp("two")
-    sizes = dict(zip(("BATCH", "HEIGHT", "WIDTH", "CHANNELS"), SHAPE, strict=True))
-    constants = "".join(f"#define MNV2C_{name} {value}\n" for name, value in sizes.items())
-    text = source("mnv2c.h").replace("/* @constants@ */", constants)
-    run = r"(int mnv2c_run(?:_rgb)?\(mnv2c_context \*context, const \w+ \*\w+).*?\);"
-    text, count = re.subn(run, r"\1, float *sums, float *map);", text)
-    assert count == 2
-    header = under_prefix(text, "two_1_0")
-    (place / "two_1_0.h").write_text(header)
-    (place / "two.c").write_text((Path(__file__).parent / "two_outputs.c").read_text())
-    toolchain = find_toolchain(baseline_target())
-    objects = [compile_c(toolchain, place, "two.c", flags=("-I.", "-fvisibility=default"))]
-    link_shared(toolchain, place, objects, output="libtwo_1_0.so")
-    archive(toolchain, place, objects, output="libtwo_1_0.a")
-    files = {f"lib/{name}": (place / name).read_bytes() for name in ("libtwo_1_0.so", "libtwo_1_0.a")}
-    manifest = tiny_manifest(tiny_program(place, target=baseline_target()))
-    files["include/two_1_0.h"] = header.encode()
-    Library.of(files, replace(manifest, interface=INTERFACE)).write(place / "build")
+    program = tiny_program(place, target=baseline_target(), batch=2, outputs=("map", "logits"))
+    assemble(program, tiny_manifest(program), extra={}).write(place / "build")
     return place / "build"
 
 
@@ -63,19 +43,20 @@ def net(request: pytest.FixtureRequest, built: Path, tmp_path_factory: pytest.Te
 
 
 def images(seed: int) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+    return images_of(seed, batch=2)
 
 
-def check(outputs: dict[str, NDArray[np.float32]], x: NDArray[Any]) -> None:
-    assert list(outputs) == ["sums", "map"]
+def check(outputs: dict[str, NDArray[np.float32]], x: NDArray[np.float32]) -> None:
+    assert list(outputs) == ["map", "logits"]
     assert {array.dtype for array in outputs.values()} == {np.dtype(np.float32)}
-    np.testing.assert_allclose(outputs["sums"], x.sum(axis=(1, 2, 3), dtype=np.float64).reshape(2, 1), atol=1e-3)
-    np.testing.assert_array_equal(outputs["map"], x.astype(np.float32) + 1)
+    wanted = reference(x)
+    np.testing.assert_allclose(outputs["map"], wanted["block1.mirror"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(outputs["logits"], wanted["classifier"], rtol=0, atol=1e-5)
 
 
 def test_every_output_by_name(net: RunnableNetwork) -> None:
     assert net.input_shape == SHAPE
-    assert net.output_shapes == {"sums": (2, 1), "map": SHAPE}
+    assert net.output_shapes == {"map": SHAPE, "logits": (2, CLASSES)}
     for seed in range(3):
         check(net.outputs(images(seed)), images(seed))
         outputs, nanoseconds = net.time(images(seed))
@@ -85,7 +66,7 @@ def test_every_output_by_name(net: RunnableNetwork) -> None:
 
 def test_every_output_of_bytes(net: RunnableNetwork) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
-    check(net.outputs(pixels), pixels)
+    check(net.outputs(pixels), (pixels.astype(np.float32) - np.float32(127.5)) / np.float32(127.5))
 
 
 def test_outputs_are_the_caller_s(net: RunnableNetwork) -> None:
@@ -96,9 +77,16 @@ def test_outputs_are_the_caller_s(net: RunnableNetwork) -> None:
 
 
 def test_layers(net: RunnableNetwork) -> None:
-    (layer,) = net.layers(images(1))
-    assert (layer.name, layer.macs, layer.nanoseconds) == ("sums", 42, 7)
-    np.testing.assert_array_equal(layer.array.reshape(2, 1), net.outputs(images(1))["sums"])
+    """One inside its border, one in the caller's memory, one of rank 2."""
+    layers, wanted = net.layers(images(1)), reference(images(1))
+    assert [(layer.name, layer.macs) for layer in layers] == [
+        ("stem", 2 * HEIGHT * WIDTH * CHANNELS),
+        ("block1.mirror", 0),
+        ("classifier", 0),
+    ]
+    for layer in layers:
+        assert 0 < layer.nanoseconds < 60e9
+        np.testing.assert_allclose(layer.array.reshape(wanted[layer.name].shape), wanted[layer.name], atol=1e-5)
 
 
 def test_run_is_for_one_output(net: RunnableNetwork) -> None:
@@ -108,14 +96,14 @@ def test_run_is_for_one_output(net: RunnableNetwork) -> None:
         "run_rgb": lambda: net.run_rgb(pixels),
     }.items():
         with pytest.raises(
-            LibraryError, match=rf"{method} is for a network with one output.*\(sums, map\): use outputs"
+            LibraryError, match=rf"{method} is for a network with one output.*\(map, logits\): use outputs"
         ):
             call()
 
 
 @pytest.mark.parametrize("shape", [SHAPE[1:], (1, *SHAPE[1:]), (3, *SHAPE[1:])])
 def test_the_whole_batch_is_asked_for(net: RunnableNetwork, shape: tuple[int, ...]) -> None:
-    with pytest.raises(LibraryError, match=r"expected an array of shape \(2, 4, 5, 3\), got"):
+    with pytest.raises(LibraryError, match=r"expected an array of shape \(2, 40, 6, 3\), got"):
         net.outputs(np.zeros(shape, np.float32))
 
 

@@ -14,17 +14,20 @@ from pathlib import Path
 import pytest
 from command_line import mnv2c
 from compiled_kernels import NATIVE
+from kernel_examples import pointwise
 from loopback import free_port
 from mini_spec import MINI
 
 from mnv2c.errors import ToolError
-from mnv2c.kernels import Dense, Pointwise, Schedule, Workload, space
+from mnv2c.kernels.abi import Schedule
+from mnv2c.kernels.cpu.device import space
 from mnv2c.targets import X86, native_target
 from mnv2c.tuning.records import Database
 from mnv2c.tuning.runners import rpc
 from mnv2c.tuning.runners.rpc import RpcRunner
+from mnv2c.workloads import Dense, Workload
 
-WORK = Pointwise(7, 7, 40, 64, relu6=True)
+WORK = pointwise(7, 7, 40, 64, activation="relu6")
 _NEEDED = ("cloudpickle", "psutil", "tornado")
 
 pytestmark = pytest.mark.skipif(
@@ -120,7 +123,8 @@ def test_a_board_that_dies_or_hangs_is_let_go_of(boards: Boards, monkeypatch: py
         assert times(runner, WORK, schedules), "so does one that comes late"
         send(second, signal.SIGCONT)
         send(third, signal.SIGKILL)
-        assert times(runner, Dense(24, 3), space(Dense(24, 3), NATIVE)[:1])
+        other = Dense(k=24, n=3)
+        assert times(runner, other, space(other, NATIVE)[:1])
     finally:
         runner.close()
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ import pytest
 import tvm
 from compiled_kernels import NATIVE, CompiledKernels
 from kept_trials import HERE, add
-from kernel_examples import TRIED, example
+from kernel_examples import AFTER, ALL, TRIED, depthwise, example, pointwise, stem
 from tvm import s_tir
 from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.errors import RecordError
 from mnv2c.ir.graph import Padding
-from mnv2c.kernels import Dense, Depthwise, Pointwise, Schedule, Stem, Workload, space
+from mnv2c.kernels.abi import KernelCode, Schedule
+from mnv2c.kernels.cpu.device import space
 from mnv2c.targets import A53, A72, ARM, V2, V3, V4, X86, InstructionSet, native_target
 from mnv2c.toolchain import compile_c, find_zig
 from mnv2c.tuning import candidates as compiling
@@ -34,8 +36,9 @@ from mnv2c.tuning.runners.local import LocalRunner
 from mnv2c.tuning.search import propose
 from mnv2c.tuning.space import module, sampled_values, schedule_fn, traced
 from mnv2c.tuning.tune import BATCH, Limits, make_tasks, tune
+from mnv2c.workloads import Dense, Workload
 
-WORK = Pointwise(7, 7, 40, 64, relu6=True)
+WORK = pointwise(7, 7, 40, 64, activation="relu6")
 ELSEWHERE = Origin("another machine", "measured", "0.27")
 STATIC = Origin("a model", "static cost", "0.27")
 
@@ -90,11 +93,11 @@ def test_metaschedule_samples_the_space() -> None:
 def test_what_is_far_from_the_rule_computes_the_same(workload: Workload, tmp_path: Path) -> None:
     candidates = space(workload, NATIVE)
     schedules = list(dict.fromkeys(candidates[len(candidates) * part // 7] for part in range(7)))
-    operands, expected = example(workload)
+    inputs, constants, expected = example(workload)
     for number, schedule in enumerate(schedules):
         (tmp_path / str(number)).mkdir()
         kernels = CompiledKernels([workload], NATIVE, tmp_path / str(number), schedules={workload: schedule})
-        np.testing.assert_allclose(kernels.run(workload, operands, expected.shape), expected, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(kernels.run(workload, inputs, constants), expected, rtol=0, atol=2e-5)
 
 
 # The search
@@ -111,7 +114,7 @@ def test_the_search_begins_with_the_rule_and_never_repeats() -> None:
 
 
 def test_the_search_climbs_to_the_best() -> None:
-    candidates = space(Pointwise(14, 14, 576, 96, relu6=False, residual=True), V3)
+    candidates = space(pointwise(14, 14, 576, 96, residual=True), V3)
     goal = candidates[len(candidates) // 2]
 
     def seconds(schedule: Schedule) -> float:
@@ -131,17 +134,13 @@ def test_the_search_climbs_to_the_best() -> None:
 
 
 def test_records_come_back_as_they_went(database: Database) -> None:
-    stem = Stem(
-        6, 6, 32, 2, rows=12, columns=12, padding=Padding(1, 1, 1, 1), border=Padding(), relu6=True, mean=(1.0,) * 3,
-        scale=(2.0,) * 3,
-    )  # fmt: skip
-    workloads: tuple[Workload, ...] = (WORK, stem, Dense(24, 3), Depthwise(7, 5, 8, 2, rows=15, columns=11, relu6=True))
-    for workload in workloads:
+    """Of every family; batches, odd numbers of channels and raw bytes among them."""
+    for workload in TRIED:
         add(database, workload, space(workload, NATIVE)[-1], 2e-3, 1e-3)
     loaded = database.load(NATIVE.mcpu)
     assert loaded.complaints == ()
-    assert [record.workload for record in loaded.records] == list(workloads)
-    assert [record.schedule for record in loaded.records] == [space(workload, NATIVE)[-1] for workload in workloads]
+    assert [record.workload for record in loaded.records] == list(TRIED)
+    assert [record.schedule for record in loaded.records] == [space(workload, NATIVE)[-1] for workload in TRIED]
     assert loaded.records[0].seconds == (1e-3, 2e-3)
     assert loaded.records[0].spread == pytest.approx(1.0)
     assert loaded.records[0].origin == HERE
@@ -185,13 +184,13 @@ def test_a_line_that_is_no_record_is_named(database: Database, damage: str) -> N
 
 
 def test_a_damaged_workload_takes_its_records_with_it_and_no_other(database: Database) -> None:
-    for workload in (WORK, Dense(24, 3)):
+    for workload in (WORK, Dense(k=24, n=3)):
         add(database, workload, space(workload, NATIVE)[0], 1e-3)
     path = database.directory / WORKLOAD_FILE
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("[]\n" + lines[1] + "\n", encoding="utf-8")
     loaded = database.load(NATIVE.mcpu)
-    assert [record.workload for record in loaded.records] == [Dense(24, 3)]
+    assert [record.workload for record in loaded.records] == [Dense(k=24, n=3)]
     assert len(loaded.complaints) == 2
     add(database, WORK, space(WORK, NATIVE)[0], 1e-3)
     assert database.load(NATIVE.mcpu).records[-1].workload == WORK
@@ -216,11 +215,12 @@ def test_two_writers_lose_nothing(database: Database, tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from compiled_kernels import NATIVE\n"
         "from kept_trials import add\n"
-        "from mnv2c.kernels import Dense, space\n"
+        "from mnv2c.kernels.cpu.device import space\n"
         "from mnv2c.tuning.records import Database\n"
+        "from mnv2c.workloads import Dense\n"
         "database = Database(Path(sys.argv[1]))\n"
         "for number in range(40):\n"
-        "    work = Dense(24 + number % 7, int(sys.argv[2]) + 3)\n"
+        "    work = Dense(k=24 + number % 7, n=int(sys.argv[2]) + 3)\n"
         "    add(database, work, space(work, NATIVE)[0], number + 1.0)\n",
         encoding="utf-8",
     )
@@ -290,7 +290,7 @@ def test_what_was_measured_goes_before_what_was_estimated(database: Database) ->
 
 
 def test_the_nearest_workload_lends_its_parameters(database: Database) -> None:
-    near, far = Pointwise(7, 7, 48, 64, relu6=True), Pointwise(7, 7, 640, 64, relu6=True)
+    near, far = pointwise(7, 7, 48, 64, activation="relu6"), pointwise(7, 7, 640, 64, activation="relu6")
     rule = space(WORK, NATIVE)[0]
     schedule = next(one for one in space(WORK, NATIVE) if getattr(one, "rows", 0) != getattr(rule, "rows", 0))
     add(database, WORK, rule, 2e-3)
@@ -299,25 +299,23 @@ def test_the_nearest_workload_lends_its_parameters(database: Database) -> None:
     assert (choose(near, NATIVE).schedule, choose(near, NATIVE).origin) == (schedule, "transferred")
     assert schedule in space(far, NATIVE), "it would fit, and comes from too far away"
     assert choose(far, NATIVE) == by_rule(far, NATIVE)
-    assert choose(Dense(24, 3), NATIVE).origin == "rule"
+    assert choose(Dense(k=24, n=3), NATIVE).origin == "rule"
 
 
-def test_two_stems_of_one_name_lend_to_a_third(database: Database) -> None:
-    same, symmetric = (
-        Stem(48, 48, 16, 2, rows=96, columns=96, padding=padding, border=Padding(1, 1, 1, 1), relu6=True)
-        for padding in (Padding(0, 0, 1, 1), Padding(1, 1, 0, 0))
+def test_stems_that_pad_otherwise_lend_to_a_third(database: Database) -> None:
+    same, symmetric, wider = (
+        stem(48, 48, n, 2, 96, 96, padding=padding, border=ALL)
+        for n, padding in ((16, AFTER), (16, Padding(1, 1, 0, 0)), (24, ALL))
     )
-    assert same.name == symmetric.name
-    for stem in (same, symmetric):
-        add(database, stem, space(stem, NATIVE)[0], 1e-3)
-    wider = Stem(
-        48, 48, 24, 2, rows=96, columns=96, padding=Padding(1, 1, 1, 1), border=Padding(1, 1, 1, 1), relu6=True
-    )
-    assert from_records(database.directory, [NATIVE], pytest.fail)(wider, NATIVE).origin == "transferred"
+    assert same.name != symmetric.name
+    for known in (same, symmetric):
+        add(database, known, space(known, NATIVE)[0], 1e-3)
+    choose = from_records(database.directory, [NATIVE], pytest.fail)
+    assert [choose(one, NATIVE).origin for one in (same, symmetric, wider)] == ["exact", "exact", "transferred"]
 
 
 def test_where_the_rule_won_it_is_the_rule_that_is_lent(database: Database) -> None:
-    near = Pointwise(7, 7, 48, 72, relu6=True)
+    near = pointwise(7, 7, 48, 72, activation="relu6")
     rule = space(near, V3)[0]
     assert rule != space(WORK, V3)[0]
     add(database, WORK, space(WORK, V3)[0], 1e-3, isa=V3)
@@ -367,7 +365,7 @@ def test_a_crash_of_the_compiler_costs_one_trial(monkeypatch: pytest.MonkeyPatch
 
 def test_what_the_template_cannot_do_costs_one_trial() -> None:
     good = space(WORK, NATIVE)[0]
-    bad = type(good)(*({**vars(good), "turns": 0}).values())
+    bad = replace(good, turns=0)
     compiled = compile_candidates(WORK, [bad, good], X86, NATIVE)
     assert [candidate.schedule for candidate in compiled.candidates] == [good]
     assert list(compiled.failures) == [bad]
@@ -392,7 +390,7 @@ def test_a_candidate_that_misbehaves_costs_one_trial(
         toolchain = find_zig(X86.zig_triple)
         compile_c(toolchain, tmp_path, "bad.c", flags=("-fvisibility=default",))
         subprocess.run(["ld", "-r", "good.o", "bad.o", "-o", "both.o"], cwd=tmp_path, check=True)
-        dead = compiling.Candidate(bad, "misbehave", 1, 64)
+        dead = compiling.Candidate(bad, KernelCode("misbehave", 1, 64))
         return compiling.Compiled((tmp_path / "both.o").read_bytes(), (dead, *compiled.candidates), {})
 
     monkeypatch.setattr(local_runner, "compile_candidates", compile_bad)
@@ -408,14 +406,14 @@ def test_a_candidate_that_misbehaves_costs_one_trial(
 
 
 def test_tuning_keeps_every_trial_and_takes_up_where_it_stood(database: Database) -> None:
-    layers = [("one", WORK), ("two", WORK), ("three", Dense(112, 48))]
+    layers = [("one", WORK), ("two", WORK), ("three", Dense(k=112, n=48))]
     runner = LocalRunner(native_target(), NATIVE, rounds=3)
     seen: list[Trial] = []
     try:
         tasks = make_tasks(layers, runner, ())
         assert [(task.workload, task.layers) for task in tasks] == [
             (WORK, ("one", "two")),
-            (Dense(112, 48), ("three",)),
+            (Dense(k=112, n=48), ("three",)),
         ]
         tune(tasks, runner, database, limits=Limits(12, None), show=lambda task, trials: seen.extend(trials))
         records = database.load(NATIVE.mcpu).records
@@ -465,7 +463,7 @@ def test_what_gains_nothing_is_left_alone(database: Database) -> None:
 
 
 def test_a_batch_goes_where_most_is_to_be_gained(database: Database) -> None:
-    often, once = WORK, Pointwise(7, 7, 40, 64, relu6=False)
+    often, once = WORK, pointwise(7, 7, 40, 64)
     seconds = dict.fromkeys((*space(often, NATIVE), *space(once, NATIVE)), 1.0)
     tasks = make_tasks([("a", once), ("b", often), ("c", often)], KnownMachine(seconds), ())
     seen: list[Workload] = []
@@ -485,7 +483,7 @@ def test_a_limit_of_time_is_kept(database: Database) -> None:
 
 
 def test_arm_kernels_of_the_whole_space_compile() -> None:
-    for workload in (WORK, Depthwise(14, 14, 24, 1, rows=16, columns=16, relu6=True)):
+    for workload in (WORK, depthwise(14, 14, 24, 1, activation="relu6")):
         schedules = space(workload, A72)[::9]
         compiled = compile_candidates(workload, schedules, ARM, A72)
         assert compiled.failures == {}
