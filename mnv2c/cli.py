@@ -184,7 +184,10 @@ def _declare_validate(parser: _Parser) -> None:
     parser.add_argument("--images", nargs="+", type=Path, default=[], metavar="PATH", help="images, or folders of them")
     parser.add_argument("--inputs", type=_whole(1, 10_000), metavar="N", help="seeded inputs (8 where no images)")
     parser.add_argument(
-        "--tolerance", type=_tolerance, metavar="X", help="largest error (default: 1e-4, or float32's own)"
+        "--tolerance",
+        type=_tolerance,
+        metavar="X",
+        help="largest error allowed (1e-4; more where float32 leaves more open)",
     )
     parser.add_argument("--layers", action="store_true", help="find the first layer that diverges")
 
@@ -196,7 +199,7 @@ def _declare_run(parser: _Parser) -> None:
         "--fit",
         choices=("crop", "stretch", "pad"),
         default="crop",
-        help="bring another shape to the network's size (crop: the middle)",
+        help="how a photograph comes to the network's size (crop: its middle, 87.5 %% of it)",
     )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="a label per line, in the order of the classes")
     parser.add_argument("--top", type=_whole(1, 100_000), default=5, metavar="N", help="how many classes to print (5)")

@@ -1,7 +1,7 @@
 """The engines that ``mnv2c bench`` times: the library itself and others, each with threads set exactly.
 
-What comes in: a build directory and one normalised NHWC image. What goes out: ``Engine`` values whose ``run`` computes
-every output and says how long that took. The others run the library's own ONNX reference, and are given the image in
+What comes in: a build directory and normalised NHWC images. What goes out: ``Engine`` values whose ``run`` computes
+every output and says how long that took. The others run the library's own ONNX reference, and are given the images in
 the order of axes that they prefer, so that the comparison is not won there: onnxruntime and openvino NCHW, without the
 model's first transposition, LiteRT NHWC.
 """

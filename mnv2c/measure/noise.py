@@ -5,8 +5,8 @@ neighbouring float32. Those networks are as good as the reference, so that a lib
 and a weight that is wrong by more than its last bits stands out, for the reference's own weights are what is moved.
 
 Neither depth nor the size of the logits alone says how far apart right libraries are. Measured on an AMD EPYC (Zen 5),
-seeded weights, 16 tables of 5 to 60 rows with t of 1, 3 and 6 and c of 16 to 96, both paddings, 24 images each; errors
-are the largest, against float64:
+seeded weights, 16 tables of 5 to 60 rows with t of 1, 3 and 6 and c of 16 to 96, both paddings; errors are the largest
+of 4 images, against float64, the ratio is that of 16 images:
 
 =======================  ============  ============  =================================
 table                    library       onnxruntime   library to reference / noise

@@ -1,6 +1,6 @@
 """Measures how many fp32 operations a second the machine can do at most, in one instruction set: ``bench --layers``.
 
-What comes in: a target and its CPU. What goes out: GFLOP/s of independent multiply-adds (``runtime/peak.c``), which zig
+What comes in: a target and its CPU. What goes out: GFLOP/s of independent multiply-adds (``measure/peak.c``), which zig
 compiles when asked. Without FMA (v2) it is a multiplication and an addition, on units that x86-64-v2 machines have.
 """
 
@@ -23,7 +23,10 @@ _STEPS = 1_000_000  # some milliseconds
 
 
 class PeakMeter:
-    """Call ``measure`` as often as wanted; threads compete for the machine, so the best is what counts."""
+    """Call ``measure`` as often as wanted; threads compete for the machine, so the best is what counts.
+
+    ToolError where zig is missing, or the function cannot be compiled and loaded.
+    """
 
     def __init__(self, zig_triple: str, isa: InstructionSet, *, threads: int) -> None:
         self._operations = 2 * _CHAINS * isa.lanes * _STEPS * threads

@@ -55,7 +55,7 @@ def validate(
         for names, pixels in batches(images, net.input_shape[0]):
             x = normalise(directory, pixels)
             wanted = reference.run(x)
-            new = _compare(names, (net.outputs(x), net.outputs(pixels)), wanted)
+            new = compare(names, (net.outputs(x), net.outputs(pixels)), wanted)
             if not exact and any(_exceeds(one, tolerance) for one in new):
                 noise.add(x, wanted)
             comparisons += new
@@ -75,7 +75,7 @@ def validate(
         )
 
 
-def _compare(
+def compare(
     names: list[str], runs: tuple[dict[str, Array], dict[str, Array]], wanted: dict[str, Array]
 ) -> list[Comparison]:
     """Every output of one batch for each of its images; what the filling gave is left out."""

@@ -1,4 +1,13 @@
-/* Classifies a raw RGB image: main IMAGE.rgb [LABELS.txt] (labels: one line per class). */
+/*
+ * Classifies a raw RGB image: main IMAGE.rgb [LABELS.txt] (labels: one line per class).
+ *
+ * The image is MNV2C_HEIGHT rows of MNV2C_WIDTH pixels, a byte each for R, G and B. To make one of a photograph, as
+ * ImageNet networks are evaluated: turn it upright (EXIF), resize it with an antialiasing filter, its aspect ratio kept,
+ * until it just covers MNV2C_WIDTH / 0.875 by MNV2C_HEIGHT / 0.875 (256 by 256 for 224 by 224), and cut out the middle.
+ * With ImageMagick, for 224 by 224:
+ *
+ *     magick photo.jpg -auto-orient -resize 256x256^ -gravity center -extent 224x224 -depth 8 rgb:image.rgb
+ */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from command_line import SPECS
 
 from mnv2c.errors import LibraryError
+from mnv2c.ir.graph import Graph
 from mnv2c.measure.tflite_model import write_tflite
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import export_onnx
@@ -19,23 +21,41 @@ from mnv2c.weights import load_weights
 interpreters = pytest.importorskip("ai_edge_litert.interpreter", reason="needs LiteRT: pip install 'mnv2c[bench]'")
 
 
-def model_of(*overrides: str) -> Any:
+def graph_of(*overrides: str) -> Graph:
     spec = load_spec(SPECS / "mnv2_0.35.yaml", ["resolution=96", *overrides])
-    return export_onnx(build_graph(spec, load_weights(None, spec, 1)[0]))
+    return build_graph(spec, load_weights(None, spec, 1)[0])
 
 
-@pytest.mark.parametrize("padding", ["same", "symmetric"])
-def test_it_computes_what_the_reference_computes(padding: str) -> None:
-    model = model_of(f"padding={padding}")
-    x = np.random.default_rng(0).standard_normal((1, 96, 96, 3)).astype(np.float32)
+def model_of(*overrides: str) -> Any:
+    return export_onnx(graph_of(*overrides))
+
+
+def check(model: Any) -> None:
+    shape = [extent.dim_value for extent in model.graph.input[0].type.tensor_type.shape.dim]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     interpreter = interpreters.Interpreter(model_content=write_tflite(model), num_threads=1)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
     interpreter.invoke()
-    (logits,) = interpreter.get_output_details()
-    wanted = Reference(model).run(x)["logits"]
-    assert np.abs(wanted).max() > 1
-    np.testing.assert_allclose(interpreter.get_tensor(logits["index"]), wanted, rtol=0, atol=1e-4)
+    details = interpreter.get_output_details()
+    for output, wanted in zip(details, Reference(model).run(x).values(), strict=True):
+        assert np.abs(wanted).max() > 1
+        np.testing.assert_allclose(interpreter.get_tensor(output["index"]), wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_it_computes_what_the_reference_computes(padding: str) -> None:
+    check(model_of(f"padding={padding}"))
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_a_batch_of_rectangles(padding: str) -> None:
+    check(model_of(f"padding={padding}", "input.batch=3", "input.resolution=[64, 96]"))
+
+
+def test_several_outputs_in_their_order() -> None:
+    graph = graph_of()
+    check(export_onnx(replace(graph, outputs={"map": "head.relu6", "bottleneck": "block4.add", **graph.outputs})))
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])

@@ -8,21 +8,17 @@ matches no pattern, or has an attribute that the kernel does not implement, is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tvm
 from tvm import relax
-from tvm.relax import dpl
-from tvm.relax.transform import FusionPattern, PatternCheckContext
 
 from mnv2c.backends.calls import KernelCall
+from mnv2c.backends.relax.patterns import PATTERNS, shape_of
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Padding, TensorType
 from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
-
-Pattern = Any
-Check = Callable[[relax.Call], bool]
 
 
 def partition(
@@ -45,79 +41,6 @@ def partition(
             raise GraphError(f"{edge}: no kernel computes {_describe(defined, var, edge_of)}")
         calls.append(_kernel_call(edge, composite, defined[var].args, edge_of, names))
     return tuple(calls)
-
-
-# The table of patterns: a convolution with its bias, then what may follow it, the longest first.
-
-
-def _convolution_patterns(family: str, check: Check, *, residual: bool, border: bool) -> Iterator[FusionPattern]:
-    convolution = dpl.is_op("relax.nn.conv2d")(dpl.wildcard(), dpl.wildcard())
-    biased = dpl.is_op("relax.add")(convolution, dpl.wildcard())
-    clipped = dpl.is_op("relax.clip")(biased, dpl.wildcard(), dpl.wildcard())
-    found: list[Pattern] = [clipped, biased]
-    if border:
-        found = [*(dpl.is_op("relax.nn.pad")(pattern) for pattern in found), *found]
-    if residual:
-        found = [dpl.is_op("relax.add")(pattern, dpl.wildcard()) for pattern in (clipped, biased)] + found
-
-    def fits(context: PatternCheckContext) -> bool:
-        return _is_read_inside_alone(context) and check(context.annotated_expr["convolution"])
-
-    for pattern in found:
-        yield FusionPattern(family, pattern, {"convolution": convolution}, fits)
-
-
-def _is_read_inside_alone(context: PatternCheckContext) -> bool:
-    """Whether nobody outside the match reads what it computes on the way: a kernel writes its last value alone."""
-    inside = set(context.matched_bindings)
-    on_the_way = (var for var, value in context.matched_bindings.items() if not value.same_as(context.matched_expr))
-    return all(set(context.var_usages.get(var, ())) <= inside for var in on_the_way)
-
-
-def _is_plain(call: relax.Call) -> bool:
-    """What no kernel of a convolution varies: layouts, element type, dilation, the same stride both ways."""
-    attrs, strides = call.attrs, list(map(int, call.attrs.strides))
-    layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout) == ("NHWC", "OIHW", "NHWC")
-    floats = {str(arg.ty.dtype) for arg in call.args} == {"float32"}
-    return layouts and floats and list(map(int, attrs.dilation)) == [1, 1] and strides[0] == strides[1]
-
-
-def _is_pointwise(call: relax.Call) -> bool:
-    attrs, kernel = call.attrs, _shape(call.args[1])[2:]
-    simple = int(attrs.groups) == 1 and int(attrs.strides[0]) == 1 and not any(map(int, attrs.padding))
-    return _is_plain(call) and kernel == (1, 1) and simple
-
-
-def _is_depthwise(call: relax.Call) -> bool:
-    (*_, channels), weight = (_shape(arg) for arg in call.args)
-    of_each = int(call.attrs.groups) == channels and weight == (channels, 1, 3, 3)
-    return _is_plain(call) and of_each and not any(map(int, call.attrs.padding))
-
-
-def _is_stem(call: relax.Call) -> bool:
-    (*_, channels), weight = (_shape(arg) for arg in call.args)
-    return (
-        _is_plain(call) and channels == Stem.CHANNELS and weight[1:] == (channels, 3, 3) and int(call.attrs.groups) == 1
-    )
-
-
-def _dense_pattern() -> Pattern:
-    transposed = dpl.is_op("relax.permute_dims")(dpl.wildcard())
-    return dpl.is_op("relax.add")(dpl.is_op("relax.matmul")(dpl.wildcard(), transposed), dpl.wildcard())
-
-
-PATTERNS: list[Any] = [
-    *_convolution_patterns("pointwise", _is_pointwise, residual=True, border=True),
-    *_convolution_patterns("depthwise", _is_depthwise, residual=False, border=False),
-    *_convolution_patterns("stem", _is_stem, residual=False, border=True),
-    ("dense", _dense_pattern()),
-    ("pool", dpl.is_op("relax.mean")(dpl.wildcard())),
-    ("pad", dpl.is_op("relax.nn.pad")(dpl.wildcard())),
-]
-"""Tried in order; the name of each is that of the kernel family."""
-
-
-# From a composite to a workload.
 
 
 def _kernel_call(
@@ -189,10 +112,10 @@ Read = tuple[Workload, Sequence[relax.Var], Sequence[relax.Var]]  # the workload
 def _convolution(body: _Composite) -> tuple[relax.Call, tuple[int, ...], Sequence[relax.Var], dict[str, Any]]:
     """The convolution, the shape of its result, its constants, and the fields that its workloads share."""
     convolution = body.one("nn.conv2d")
-    batch, height, width, channels = _shape(convolution)
+    batch, height, width, channels = shape_of(convolution)
     bias = body.calls["add"][0].args[1]
-    if _shape(bias) != (channels,):
-        raise ValueError(f"a bias of shape {_shape(bias)} for {channels} channels")
+    if shape_of(bias) != (channels,):
+        raise ValueError(f"a bias of shape {shape_of(bias)} for {channels} channels")
     shared = {"batch": batch, "height": height, "width": width, "activation": "relu6" if body.relu6 else None}
     return convolution, (batch, height, width, channels), (convolution.args[1], bias), shared
 
@@ -200,16 +123,16 @@ def _convolution(body: _Composite) -> tuple[relax.Call, tuple[int, ...], Sequenc
 def _read_pointwise(body: _Composite) -> Read:
     convolution, shape, constants, shared = _convolution(body)
     residuals = [call.args[1] for call in body.calls["add"][1:]]
-    if any(_shape(residual) != shape for residual in residuals):
+    if any(shape_of(residual) != shape for residual in residuals):
         raise ValueError("a shortcut of another shape")
-    k = _shape(convolution.args[0])[3]
+    k = shape_of(convolution.args[0])[3]
     workload = Pointwise(k=k, n=shape[3], residual=bool(residuals), border=body.border, **shared)
     return workload, (convolution.args[0], *residuals), constants
 
 
 def _read_depthwise(body: _Composite) -> Read:
     convolution, shape, constants, shared = _convolution(body)
-    _, rows, columns, _ = _shape(convolution.args[0])
+    _, rows, columns, _ = shape_of(convolution.args[0])
     stride = int(convolution.attrs.strides[0])
     workload = Depthwise(channels=shape[3], stride=stride, rows=rows, columns=columns, **shared)
     return workload, (convolution.args[0],), constants
@@ -217,7 +140,7 @@ def _read_depthwise(body: _Composite) -> Read:
 
 def _read_stem(body: _Composite) -> Read:
     convolution, shape, constants, shared = _convolution(body)
-    _, rows, columns, _ = _shape(convolution.args[0])
+    _, rows, columns, _ = shape_of(convolution.args[0])
     stride, padding = int(convolution.attrs.strides[0]), Padding(*map(int, convolution.attrs.padding))
     workload = Stem(
         n=shape[3], stride=stride, rows=rows, columns=columns, padding=padding, border=body.border, **shared
@@ -241,10 +164,10 @@ def _read_pool(body: _Composite) -> Read:
 
 def _read_dense(body: _Composite) -> Read:
     product, weight, bias = body.one("matmul"), body.one("permute_dims").args[0], body.one("add").args[1]
-    if len(_shape(product)) != 2 or len(_shape(weight)) != 2 or _shape(bias) != _shape(weight)[:1]:
-        raise ValueError(f"matmul to {_shape(product)} with a bias of {_shape(bias)}")
-    batch, classes = _shape(product)
-    return Dense(batch=batch, k=_shape(weight)[1], n=classes), (product.args[0],), (weight, bias)
+    if len(shape_of(product)) != 2 or len(shape_of(weight)) != 2 or shape_of(bias) != shape_of(weight)[:1]:
+        raise ValueError(f"matmul to {shape_of(product)} with a bias of {shape_of(bias)}")
+    batch, classes = shape_of(product)
+    return Dense(batch=batch, k=shape_of(weight)[1], n=classes), (product.args[0],), (weight, bias)
 
 
 _READERS: dict[str, Callable[[_Composite], Read]] = {
@@ -286,7 +209,7 @@ def _describe(defined: Mapping[relax.Var, relax.Expr], var: relax.Var, edge_of: 
 
 
 def _convolution_text(call: relax.Call) -> str:
-    attrs, weight = call.attrs, "x".join(map(str, _shape(call.args[1])))
+    attrs, weight = call.attrs, "x".join(map(str, shape_of(call.args[1])))
     numbers = {name: list(map(int, getattr(attrs, name))) for name in ("strides", "padding", "dilation")}
     listed = ", ".join(f"{name} {value}" for name, value in numbers.items())
     layouts = f"{attrs.data_layout}, {attrs.kernel_layout}"
@@ -297,15 +220,11 @@ def _kind(call: relax.Call) -> str:
     return str(call.op.name).removeprefix("relax.")
 
 
-def _shape(value: relax.Expr) -> tuple[int, ...]:
-    return tuple(int(extent) for extent in value.ty.shape)
-
-
 def _map_shape(value: relax.Expr) -> tuple[int, ...]:
-    if len(_shape(value)) != 4:
-        raise ValueError(f"a map of shape {_shape(value)}, not NHWC")
-    return _shape(value)
+    if len(shape_of(value)) != 4:
+        raise ValueError(f"a map of shape {shape_of(value)}, not NHWC")
+    return shape_of(value)
 
 
 def _type(value: relax.Expr) -> TensorType:
-    return TensorType(_shape(value), str(value.ty.dtype))
+    return TensorType(shape_of(value), str(value.ty.dtype))

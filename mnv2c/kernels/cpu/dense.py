@@ -13,8 +13,8 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cpu.lower import PANEL
 from mnv2c.kernels.cpu.tiles import pack_panels, panels_of, register_tile, task_loops
+from mnv2c.kernels.cpu.tir_passes import PANEL
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Dense
 

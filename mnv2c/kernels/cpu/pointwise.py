@@ -15,7 +15,6 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cpu.lower import PANEL, PREFETCH, TURNS
 from mnv2c.kernels.cpu.tiles import (
     activate,
     pack_panels,
@@ -25,6 +24,7 @@ from mnv2c.kernels.cpu.tiles import (
     vector_lanes,
     zero_border,
 )
+from mnv2c.kernels.cpu.tir_passes import PANEL, PREFETCH, TURNS
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Pointwise
 
