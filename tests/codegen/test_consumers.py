@@ -13,6 +13,7 @@ from programs import call, need
 from tiny_program import HEIGHT, WIDTH, baseline_target, reference, tiny_manifest, tiny_program
 
 from mnv2c.codegen.assemble import assemble
+from mnv2c.runtime import under_prefix
 
 HERE = Path(__file__).parent
 PIXELS = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
@@ -150,18 +151,35 @@ def test_valgrind(built: Built, tmp_path: Path) -> None:
     call(*valgrind, tmp_path / "stress", "20")
 
 
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_sanitizers(built: Built, tmp_path: Path, sanitizer: str) -> None:
-    """The driver and the runtime from ``src/``, the kernels from their C; only the weights come from the archive."""
+def sanitizer_flags(sanitizer: str, tmp_path: Path) -> tuple[str, ...]:
+    """For a compiler that has it, which runs here; else the test is skipped."""
     (tmp_path / "probe.c").write_text("int main(void) { return 0; }\n")
     flags = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-O1")
     probe = subprocess.run([need("cc"), *flags, tmp_path / "probe.c", "-o", tmp_path / "probe"], check=False)
     if probe.returncode != 0 or subprocess.run([tmp_path / "probe"], check=False).returncode != 0:
         pytest.skip(f"cc has no {sanitizer} sanitizer here")
+    return flags
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_sanitizers(built: Built, tmp_path: Path, sanitizer: str) -> None:
+    """The driver and the runtime from ``src/``, the kernels from their C; only the weights come from the archive."""
     sources = (*sorted((built.directory / "src").glob("*.c")), built.kernels)
-    compile_stress(built, tmp_path / "stress", *flags, sources=sources)
+    compile_stress(built, tmp_path / "stress", *sanitizer_flags(sanitizer, tmp_path), sources=sources)
     call(tmp_path / "stress", "300")
-    (tmp_path / "probe.c").unlink()
+
+
+@pytest.mark.parametrize(("sanitizer", "rounds"), [("", 400), ("address,undefined", 100), ("thread", 100)])
+def test_each_task_runs_once_whoever_steals_it(built: Built, tmp_path: Path, sanitizer: str, rounds: int) -> None:
+    """``stealing.c`` and the pool alone."""
+    flags = sanitizer_flags(sanitizer, tmp_path) if sanitizer else ("-O2",)
+    source = tmp_path / "stealing.c"
+    source.write_text(under_prefix((HERE / "stealing.c").read_text(encoding="utf-8"), "tiny_1_0"), encoding="utf-8")
+    includes = [f"-I{built.directory / folder}" for folder in ("include", "src")]
+    warnings = ("-Wall", "-Wextra", "-Werror")
+    pool = built.directory / "src/threads.c"
+    call(need("cc"), "-g", *warnings, *flags, *includes, source, pool, "-pthread", "-o", tmp_path / "stealing")
+    assert call(tmp_path / "stealing", str(rounds)) == "each task ran once\n"
 
 
 def test_an_idle_pool_sleeps(built: Built, tmp_path: Path) -> None:
