@@ -143,8 +143,8 @@ class Pointwise(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Depthwise(_Spatial):
-    """A 3x3 convolution of each of ``channels`` with itself (paper, section 3.1); its input, ``rows x columns``, has its
-    zeros in memory."""
+    """A 3x3 convolution of each of ``channels`` with itself (paper, section 3.1); its input, ``rows x columns``, has
+    its zeros in memory."""
 
     family: ClassVar[str] = "depthwise"
     channels: int
@@ -184,8 +184,8 @@ class Depthwise(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Stem(_Spatial):
-    """A 3x3 convolution of an image of ``rows x columns`` pixels of 3 channels (paper, Table 2, first row), which has no
-    border of its own.
+    """A 3x3 convolution of an image of ``rows x columns`` pixels of 3 channels (paper, Table 2, first row), which has
+    no border of its own.
 
     Where ``image`` is uint8 the pixels are raw, and ``(pixel - mean) / scale`` per channel is part of the work;
     else ``mean`` and ``scale`` are empty.
