@@ -88,7 +88,8 @@ class _Spatial(Workload):
 
 @dataclass(frozen=True, kw_only=True)
 class Pointwise(_Spatial):
-    """``activation(x W^T + bias) (+ residual)`` in every pixel: expand, project, head. ``k`` channels in, ``n`` out.
+    """``activation(x W^T + bias) (+ residual)`` in every pixel, ``k`` channels in, ``n`` out: the expansion, the linear
+    bottleneck with its shortcut (paper, sections 3.2 and 3.3), and the head.
 
     ``border`` zeros surround the output for a depthwise convolution that reads it.
     """
@@ -142,7 +143,8 @@ class Pointwise(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Depthwise(_Spatial):
-    """A 3x3 convolution of each of ``channels`` with itself; its input, ``rows x columns``, has its zeros in memory."""
+    """A 3x3 convolution of each of ``channels`` with itself (paper, section 3.1); its input, ``rows x columns``, has
+    its zeros in memory."""
 
     family: ClassVar[str] = "depthwise"
     channels: int
@@ -182,7 +184,8 @@ class Depthwise(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Stem(_Spatial):
-    """A 3x3 convolution of an image of ``rows x columns`` pixels of 3 channels, which has no border of its own.
+    """A 3x3 convolution of an image of ``rows x columns`` pixels of 3 channels (paper, Table 2, first row), which has
+    no border of its own.
 
     Where ``image`` is uint8 the pixels are raw, and ``(pixel - mean) / scale`` per channel is part of the work;
     else ``mean`` and ``scale`` are empty.
@@ -265,7 +268,7 @@ class Pad(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Pool(_Spatial):
-    """The mean of each of ``channels`` over ``height x width`` pixels."""
+    """The mean of each of ``channels`` over ``height x width`` pixels (paper, Table 2, ``avgpool``)."""
 
     family: ClassVar[str] = "pool"
     channels: int
@@ -288,7 +291,7 @@ class Pool(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Workload):
-    """``x W^T + bias``: ``k`` features in, ``n`` classes out."""
+    """``x W^T + bias``: ``k`` features in, ``n`` classes out (paper, Table 2, last row)."""
 
     family: ClassVar[str] = "dense"
     k: int

@@ -63,8 +63,7 @@ class LayerComparer:
         """``layers`` are of a run on ``x``, N x H x W x 3. LibraryError where the reference has no such layer."""
         edges = self._reference.run(x)
         for layer in layers:
-            edge = self._edge(layer.name, edges)
-            wanted = edges[edge]
+            edge, wanted = self._wanted(layer.name, edges)
             fits = layer.array.size == wanted.size
             error = largest(layer.array.reshape(wanted.shape) - wanted.astype(np.float64)) if fits else np.inf
             before = self._found.setdefault(layer.name, LayerComparison(layer.name, edge, 0.0, 0.0, 0.0))
@@ -75,23 +74,29 @@ class LayerComparer:
         if tolerance is not None and any(layer.diverges(tolerance) for layer in self._found.values()):
             self._noise.add(x, edges)
 
-    def _edge(self, layer: str, edges: Mapping[str, Array]) -> str:
-        """The reference's edge that a layer equals, with what the passes have fused into it.
+    def _wanted(self, layer: str, edges: Mapping[str, Array]) -> tuple[str, Array]:
+        """The reference's edge that a layer equals, with what the passes have fused into it, and its value.
 
         ``block3.expand`` is ``block3.expand.relu6``; ``block3.project`` is ``block3.add`` where the block has a
-        shortcut, ``block3.project.bn`` where it has none; ``block1.dw.pad``, without its zeros, is what ``block1.dw``
-        reads.
+        shortcut, ``block3.project.bn`` where it has none; ``block1.dw.pad`` is what ``block1.dw`` reads, in its zeros.
         """
         block, _, kind = layer.rpartition(".")
         if kind == "pad" and block in self._nodes:
-            return str(self._nodes[block].input[0])
+            node = self._nodes[block]
+            (top, left, bottom, right), edge = _attribute(node, "pads"), node.input[0]
+            return edge, np.pad(edges[edge], ((0, 0), (top, bottom), (left, right), (0, 0)))
         fused = [f"{block}.add"] if kind == "project" else []
         for edge in (*fused, f"{layer}.relu6", f"{layer}.bn", layer):
             if edge in edges:
-                return edge
+                return edge, edges[edge]
         raise LibraryError(f"the reference has no edge for layer {layer}; build the library again")
 
 
 def largest(values: object) -> float:
     """The largest absolute value; NaN where one of them is, which ``max`` would lose."""
     return float(np.max(np.abs(np.asarray(values, dtype=np.float64))))
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> list[int]:
+    (found,) = [attribute for attribute in node.attribute if attribute.name == name]
+    return list(found.ints)

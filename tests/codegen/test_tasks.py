@@ -14,7 +14,7 @@ from mnv2c.driver import workloads
 from mnv2c.kernels.abi import Schedule
 from mnv2c.kernels.cpu.device import scheduled
 from mnv2c.kernels.cpu.lower import lower
-from mnv2c.kernels.cpu.tir_passes import TASK
+from mnv2c.kernels.cpu.tir_passes import TASK, task_count
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import TARGETS, InstructionSet
@@ -41,7 +41,7 @@ def _tasks(workload: Workload, schedule: Schedule) -> int:
             extents.append(int(loop.extent))
 
     structural_walk(scheduled(workload, schedule).body, [(tirx.For, look)])
-    return math.prod(extents)
+    return task_count(extents[::-1])  # the walk comes back from the inside
 
 
 def _share(tasks: dict[Workload, int], threads: int) -> float:

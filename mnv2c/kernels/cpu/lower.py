@@ -22,7 +22,13 @@ from tvm.tirx.build import codegen_build
 from tvm_ffi import structural_map
 
 from mnv2c.kernels.cpu.object_file import object_file
-from mnv2c.kernels.cpu.tir_passes import insert_prefetches, narrow_vectors, nest_of_tasks, peel_ragged_tasks
+from mnv2c.kernels.cpu.tir_passes import (
+    insert_prefetches,
+    keep_enough_tasks,
+    narrow_vectors,
+    nest_of_tasks,
+    peel_ragged_tasks,
+)
 from mnv2c.targets import InstructionSet, Target
 
 STACK_BYTES = 4096
@@ -38,6 +44,7 @@ _PASSES = (
     tirx.transform.FlattenBuffer(),
     tirx.transform.NarrowDataType(32),
     tirx.transform.prim_func_pass(insert_prefetches, opt_level=0, name="mnv2c.InsertPrefetches"),
+    tirx.transform.prim_func_pass(keep_enough_tasks, opt_level=0, name="mnv2c.KeepEnoughTasks"),
     tirx.transform.prim_func_pass(peel_ragged_tasks, opt_level=0, name="mnv2c.PeelRaggedTasks"),
     tirx.transform.ConvertSSA(),
     tirx.transform.StmtSimplify(),

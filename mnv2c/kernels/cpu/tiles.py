@@ -7,7 +7,7 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Activation, Array
-from mnv2c.kernels.cpu.tir_passes import PANEL, RAGGED, TAIL, TASK
+from mnv2c.kernels.cpu.tir_passes import PANEL, RAGGED, TASK
 
 
 def panels_of(columns: int) -> int:
@@ -65,24 +65,15 @@ def register_tile(
 def task_loops(
     s: s_tir.Schedule, loops: tuple[s_tir.schedule.LoopRV, ...], *, ragged: tuple[s_tir.schedule.LoopRV, ...] = ()
 ) -> None:
-    """Makes the outermost of ``loops``, each inside the one before, the kernel's tasks: as many of them as it takes for
-    ``ENOUGH_TASKS``, or all; task ``t`` is the t-th turn of the innermost of those.
+    """Makes ``loops``, each inside the one before, the kernel's tasks: task ``t`` is the t-th turn of the innermost.
 
-    The last turn of a ``ragged`` one may be cut short where its extent does not divide.
+    The last turn of a ``ragged`` one may be cut short where its extent does not divide. The same for every schedule, so
+    that MetaSchedule may change a trace's decisions: ``tir_passes.keep_enough_tasks`` leaves the inner loops out.
     """
-    tasks = 1
     for loop in loops:
-        is_task = tasks < ENOUGH_TASKS
-        tasks *= int(s.get(loop).extent)
-        if is_task:
-            s.annotate(loop, TASK, 1)
-        if any(loop.same_as(other) for other in ragged):
-            s.annotate(loop, RAGGED if is_task else TAIL, 1)
-
-
-ENOUGH_TASKS = 128
-"""With so many, eight threads that each do a whole number of tasks are busy at least 94 % of the time. The loops inside
-have constant bounds: with all loops as tasks one thread needed 1.01 times as long (1.0 at 96, x86-64-v4, Zen 5)."""
+        s.annotate(loop, TASK, 1)
+    for loop in ragged:
+        s.annotate(loop, RAGGED, 1)
 
 
 def vector_lanes(columns: int, lanes: int) -> int:
