@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,37 @@ def test_tvm_runs_the_emitted_module(graph: Graph) -> None:
     arguments: list[Array] = [image, *graph.constants.values()]
     logits = machine["main"](*(tvm.runtime.tensor(value) for value in arguments)).numpy()
     np.testing.assert_allclose(logits, interpret(graph, image)["logits"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        ({"logits": "fc", "edge": "block1.expand.bn"}, r"block1.expand.relu6: no kernel computes ReLU6 by itself; "),
+        ({"logits": "fc", "edge": "block2.project.bn"}, r"block2.add: no kernel computes Add by itself; "),
+        ({"logits": "fc", "edge": "block1.dw"}, r"block1.dw.bn: no kernel computes BatchNorm by itself; "),
+    ],
+)
+def test_an_output_between_what_one_kernel_computes_is_refused(
+    outputs: dict[str, str], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By name, and TVM has nothing to say."""
+    graph = replace(_frontend(load_spec(SPECS / "mnv2_0.35.yaml", ("resolution=32",))), outputs=outputs)
+    with pytest.raises(GraphError, match=words):
+        kernel_calls(run_pipeline(graph))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_layer_without_a_bias_is_refused() -> None:
+    spec = _spec(("resolution=32",))
+    with pytest.raises(GraphError, match="stem: a Conv without a bias; fold_batchnorm gives it one"):
+        emit(_frontend(spec))
+    weights = seeded_weights(spec, 3)
+    del weights["fc.bias"]
+    graph = run_pipeline(build_graph(spec, weights))
+    assert kernel_calls(graph)
+    without = replace(graph, ops=(*graph.ops[:-1], replace(graph.ops[-1], bias=None)))
+    with pytest.raises(GraphError, match="fc: a Dense without a bias; add_bias gives it one"):
+        kernel_calls(without)
 
 
 def test_every_op_is_one_call_and_its_operands_are_those_of_the_graph(graph: Graph) -> None:

@@ -13,12 +13,27 @@ import tvm
 from tvm import relax
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Pad, Padding, TensorType
+from mnv2c.ir.graph import (
+    Add,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Depthwise,
+    GlobalAvgPool,
+    Graph,
+    Op,
+    Pad,
+    Padding,
+    ReLU6,
+    TensorType,
+)
 
 
 def emit(graph: Graph, *, returned: Sequence[str] | None = None) -> tvm.IRModule:
     """The module. ``main`` returns the ``returned`` edges, by default the graph's outputs: a tensor where it is one,
     else a tuple in their order. GraphError where an op is left that the passes fold into its neighbour."""
+    for op in graph.ops[1:]:
+        _check(op)
     image = relax.Var("input", _type(graph.input.type))
     constants = {
         name: relax.Var(_readable(name), _type(TensorType(value.shape, str(value.dtype))))
@@ -34,6 +49,19 @@ def emit(graph: Graph, *, returned: Sequence[str] | None = None) -> tvm.IRModule
             output = builder.emit_output(values[0] if len(values) == 1 else relax.Tuple(values), "output")
         builder.emit_func_output(output)
     return builder.finalize()
+
+
+def _check(op: Op) -> None:
+    """Before TVM's builder is open, which writes to the terminal where it is left half done."""
+    if isinstance(op, BatchNorm | ReLU6 | Add):
+        before = " and ".join(op.inputs)
+        raise GraphError(
+            f"{op.name}: no kernel computes {type(op).__name__} by itself; the passes fold it into what computes "
+            f"{before} where nothing else reads that and it is no output"
+        )
+    if isinstance(op, Convolution | Dense) and op.bias is None:
+        passed = "fold_batchnorm" if isinstance(op, Convolution) else "add_bias"
+        raise GraphError(f"{op.name}: a {type(op).__name__} without a bias; {passed} gives it one")
 
 
 def _readable(edge: str) -> str:
@@ -52,21 +80,18 @@ def _emit_op(builder: relax.BlockBuilder, op: Op, edges: Mapping[str, relax.Expr
         case GlobalAvgPool():
             return builder.emit(relax.op.mean(edges[op.inputs[0]], axis=[1, 2]), _readable(op.name))
         case Dense():
-            if op.bias is None:
-                raise GraphError(f"{op.name}: a Dense without a bias; add_bias gives it one")
+            assert op.bias is not None, "_check refuses it"
             weight = builder.emit(relax.op.permute_dims(edges[op.weight]), _readable(f"{op.name}.transposed"))
             product = builder.emit(relax.op.matmul(edges[op.inputs[0]], weight), _readable(f"{op.name}.product"))
             return builder.emit(relax.op.add(product, edges[op.bias]), _readable(op.name))
         case Pad():
             return builder.emit(_pad(edges[op.inputs[0]], op.border), _readable(op.name))
-        case _:
-            raise GraphError(f"{op.name}: a {type(op).__name__} is left that the passes should have folded")
+    raise AssertionError(f"{op.name}: a {type(op).__name__}, which _check lets through")
 
 
 def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mapping[str, relax.Expr]) -> relax.Expr:
     """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, ReLU6, shortcut."""
-    if op.bias is None:
-        raise GraphError(f"{op.name}: a convolution without a bias; fold_batchnorm gives it one")
+    assert op.bias is not None, "_check refuses it"
     bias, pad, border = edges[op.bias], op.padding, op.border
     convolution = relax.op.nn.conv2d(
         edges[op.inputs[0]],
