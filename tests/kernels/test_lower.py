@@ -13,7 +13,7 @@ from mnv2c.kernels.cpu.pointwise import PointwiseSchedule
 from mnv2c.targets import V3
 from mnv2c.workloads import Pointwise
 
-workload = Pointwise(height=2, width=3, k=8, n=24, activation="relu6")  # the last column tile is half as wide as the other
+workload = Pointwise(height=2, width=3, k=8, n=24, activation="relu6")  # 16 + 8 columns
 schedule = PointwiseSchedule(rows=2, columns=16, lanes=8, strip=6, weights_outer=False, turns=2, prefetch=True)
 assert schedule in space(workload, V3)
 func = scheduled(workload, schedule)
