@@ -19,7 +19,7 @@
 /* Looks at the generation before a thread sleeps: some 0.1 ms, longer than a serial layer takes, shorter than a wait for input. */
 enum { SPINS = 4000, LINE = 64 };
 
-/* The smallest piece that a thread takes is this part of a job's grain, some 0.5 us of work: an exchange costs 0.05 us. */
+/* The smallest piece that a thread takes is this part of a job's grain: some 0.5 us of work for each exchange. */
 enum { PIECES = 4 };
 
 /* Tasks that nobody has taken yet: the first of them << 32 | the end. */

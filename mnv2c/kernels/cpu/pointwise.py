@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
@@ -20,6 +21,7 @@ from mnv2c.kernels.cpu.tiles import (
     pack_panels,
     panels_of,
     register_tile,
+    summed_columns,
     task_loops,
     vector_lanes,
     zero_border,
@@ -48,9 +50,11 @@ class PointwiseSchedule:
 
 
 def pack(workload: Pointwise, constants: Sequence[Array]) -> tuple[Array, ...]:
-    """``n x k x 1 x 1`` as panels; the bias as it is."""
+    """``n x k x 1 x 1`` as panels; the bias with zeros behind it where the sums have more columns."""
     weight, bias = constants
-    return pack_panels(weight.reshape(workload.n, workload.k)), bias
+    return pack_panels(weight.reshape(workload.n, workload.k)), np.pad(
+        bias, (0, summed_columns(workload.n) - workload.n)
+    )
 
 
 def compute(workload: Pointwise) -> tirx.PrimFunc:
@@ -62,18 +66,19 @@ def compute(workload: Pointwise) -> tirx.PrimFunc:
 
 def _bordered(workload: Pointwise) -> tirx.PrimFunc:
     B, H, W, K, N = workload.batch, workload.height, workload.width, workload.k, workload.n
-    border, act = workload.border, workload.activation
+    S, border, act = summed_columns(workload.n), workload.border, workload.activation
+    whole = S == N
     top, left, bottom, right = border.top, border.left, border.bottom, border.right
 
     @T.prim_func(s_tir=True)
     def pointwise(
         input: T.Buffer((B, H, W, K), "float32"),
         weight: T.Buffer((panels_of(N), K, PANEL), "float32"),
-        bias: T.Buffer((N,), "float32"),
+        bias: T.Buffer((S,), "float32"),
         output: T.Buffer((B, top + H + bottom, left + W + right, N), "float32"),
     ):
-        product = T.sblock_alloc_buffer((B, H, W, N), "float32")
-        for b, h, w, n, k in T.grid(B, H, W, N, K):
+        product = T.sblock_alloc_buffer((B, H, W, S), "float32")
+        for b, h, w, n, k in T.grid(B, H, W, S, K):
             with T.sblock("product"):
                 vb, vh, vw, vn, vk = T.axis.remap("SSSSR", [b, h, w, n, k])
                 with T.init():
@@ -81,10 +86,11 @@ def _bordered(workload: Pointwise) -> tirx.PrimFunc:
                 product[vb, vh, vw, vn] = (
                     product[vb, vh, vw, vn] + input[vb, vh, vw, vk] * weight[vn // PANEL, vk, vn % PANEL]
                 )
-        for b, h, w, n in T.grid(B, H, W, N):
+        for b, h, w, n in T.grid(B, H, W, S):
             with T.sblock("epilogue"):
                 vb, vh, vw, vn = T.axis.remap("SSSS", [b, h, w, n])
-                output[vb, vh + top, vw + left, vn] = activate(product[vb, vh, vw, vn], act)
+                if whole or vn < N:
+                    output[vb, vh + top, vw + left, vn] = activate(product[vb, vh, vw, vn], act)
         zero_border(output, B, H, W, N, top, left, bottom, right)
 
     return pointwise
@@ -102,41 +108,47 @@ def _multiply(product, input, weight, bias, P, N, K):  # buffers and extents, as
 
 def _plain(workload: Pointwise) -> tirx.PrimFunc:
     P, K, N, act = workload.pixels, workload.k, workload.n, workload.activation
+    S = summed_columns(workload.n)
+    whole = S == N
 
     @T.prim_func(s_tir=True)
     def pointwise(
         input: T.Buffer((P, K), "float32"),
         weight: T.Buffer((panels_of(N), K, PANEL), "float32"),
-        bias: T.Buffer((N,), "float32"),
+        bias: T.Buffer((S,), "float32"),
         output: T.Buffer((P, N), "float32"),
     ):
-        product = T.sblock_alloc_buffer((P, N), "float32")
-        _multiply(product, input, weight, bias, P, N, K)
-        for p, n in T.grid(P, N):
+        product = T.sblock_alloc_buffer((P, S), "float32")
+        _multiply(product, input, weight, bias, P, S, K)
+        for p, n in T.grid(P, S):
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
-                output[vp, vn] = activate(product[vp, vn], act)
+                if whole or vn < N:
+                    output[vp, vn] = activate(product[vp, vn], act)
 
     return pointwise
 
 
 def _with_residual(workload: Pointwise) -> tirx.PrimFunc:
     P, K, N, act = workload.pixels, workload.k, workload.n, workload.activation
+    S = summed_columns(workload.n)
+    whole = S == N
 
     @T.prim_func(s_tir=True)
     def pointwise(
         input: T.Buffer((P, K), "float32"),
         residual: T.Buffer((P, N), "float32"),
         weight: T.Buffer((panels_of(N), K, PANEL), "float32"),
-        bias: T.Buffer((N,), "float32"),
+        bias: T.Buffer((S,), "float32"),
         output: T.Buffer((P, N), "float32"),
     ):
-        product = T.sblock_alloc_buffer((P, N), "float32")
-        _multiply(product, input, weight, bias, P, N, K)
-        for p, n in T.grid(P, N):
+        product = T.sblock_alloc_buffer((P, S), "float32")
+        _multiply(product, input, weight, bias, P, S, K)
+        for p, n in T.grid(P, S):
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
-                output[vp, vn] = activate(product[vp, vn], act) + residual[vp, vn]
+                if whole or vn < N:
+                    output[vp, vn] = activate(product[vp, vn], act) + residual[vp, vn]
 
     return pointwise
 
@@ -212,7 +224,7 @@ def _strips(workload: Pointwise, isa: InstructionSet) -> Iterator[tuple[int, boo
 
 def _column_tiles(workload: Pointwise) -> Iterator[int]:
     """Tiles that begin at a panel's or a half panel's edge; the last may be wider than what is left of an odd count."""
-    widest = max(workload.n, panels_of(workload.n) * PANEL if workload.n % 8 else 8)
+    widest = max(summed_columns(workload.n), 8)
     for columns in (8, 16, 24, 32, 40, 48, 64):
         within_panels = columns in (8, workload.n) or columns % PANEL == 0
         if within_panels and columns <= widest:
@@ -240,6 +252,8 @@ def _cycles(workload: Pointwise, isa: InstructionSet, schedule: PointwiseSchedul
         last = schedule.strip % schedule.rows
         return (schedule.strip // schedule.rows) * tile(schedule.rows, columns) + (tile(last, columns) if last else 0.0)
 
-    last = workload.n % schedule.columns
-    one_strip = (workload.n // schedule.columns) * tiles(schedule.columns) + (tiles(last) if last else 0.0)
+    last = summed_columns(workload.n) % schedule.columns
+    one_strip = (summed_columns(workload.n) // schedule.columns) * tiles(schedule.columns) + (
+        tiles(last) if last else 0.0
+    )
     return (workload.pixels // schedule.strip) * one_strip

@@ -17,7 +17,7 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cpu.tiles import activate, register_tile, task_loops, vector_lanes, zero_border
+from mnv2c.kernels.cpu.tiles import activate, register_tile, summed_columns, task_loops, vector_lanes, zero_border
 from mnv2c.kernels.cpu.tir_passes import TAIL
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Stem
@@ -26,30 +26,34 @@ CHANNELS = Stem.CHANNELS
 
 
 def pack(workload: Stem, constants: Sequence[Array]) -> tuple[Array, ...]:
-    """``n x 3 x 3 x 3`` (OIHW) tap by tap; the bias as it is."""
+    """``n x 3 x 3 x 3`` (OIHW) tap by tap, and the bias; zeros behind both where the sums have more columns."""
     weight, bias = constants
-    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), bias
+    zeros = (0, summed_columns(workload.n) - workload.n)
+    taps = np.pad(weight.transpose(2, 3, 1, 0), ((0, 0), (0, 0), (0, 0), zeros))
+    return np.ascontiguousarray(taps), np.pad(bias, zeros)
 
 
 def compute(workload: Stem) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
-    B, H, W, N, S = workload.batch, workload.height, workload.width, workload.n, workload.stride
+    B, H, W, N, stride = workload.batch, workload.height, workload.width, workload.n, workload.stride
+    S = summed_columns(N)
+    whole = S == N
     rows, columns, image, act = workload.rows, workload.columns, workload.image, workload.activation
     border, zeros = workload.border, workload.padding
     top, left, bottom, right = border.top, border.left, border.bottom, border.right
     first, begin, end = zeros.top, zeros.left * CHANNELS, (zeros.left + columns) * CHANNELS
-    padded_rows, padded_columns = (H - 1) * S + 3, ((W - 1) * S + 3) * CHANNELS
+    padded_rows, padded_columns = (H - 1) * stride + 3, ((W - 1) * stride + 3) * CHANNELS
     pixel = functools.partial(_normalised, workload)
 
     @T.prim_func(s_tir=True)
     def stem(
         input: T.Buffer((B, rows, columns, CHANNELS), image),
-        weight: T.Buffer((3, 3, CHANNELS, N), "float32"),
-        bias: T.Buffer((N,), "float32"),
+        weight: T.Buffer((3, 3, CHANNELS, S), "float32"),
+        bias: T.Buffer((S,), "float32"),
         output: T.Buffer((B, top + H + bottom, left + W + right, N), "float32"),
     ):
         padded = T.sblock_alloc_buffer((B, padded_rows, padded_columns), "float32")
-        product = T.sblock_alloc_buffer((B, H, W, N), "float32")
+        product = T.sblock_alloc_buffer((B, H, W, S), "float32")
         for b, h, x in T.grid(B, padded_rows, padded_columns):
             with T.sblock("padded"):
                 vb, vh, vx = T.axis.remap("SSS", [b, h, x])
@@ -58,19 +62,20 @@ def compute(workload: Stem) -> tirx.PrimFunc:
                     pixel(input[vb, vh - first, (vx - begin) // CHANNELS, (vx - begin) % CHANNELS], vx),
                     T.float32(0),
                 )
-        for b, h, w, n, i, j, c in T.grid(B, H, W, N, 3, 3, CHANNELS):
+        for b, h, w, n, i, j, c in T.grid(B, H, W, S, 3, 3, CHANNELS):
             with T.sblock("product"):
                 vb, vh, vw, vn, vi, vj, vc = T.axis.remap("SSSSRRR", [b, h, w, n, i, j, c])
                 with T.init():
                     product[vb, vh, vw, vn] = bias[vn]
                 product[vb, vh, vw, vn] = (
                     product[vb, vh, vw, vn]
-                    + padded[vb, vh * S + vi, (vw * S + vj) * CHANNELS + vc] * weight[vi, vj, vc, vn]
+                    + padded[vb, vh * stride + vi, (vw * stride + vj) * CHANNELS + vc] * weight[vi, vj, vc, vn]
                 )
-        for b, h, w, n in T.grid(B, H, W, N):
+        for b, h, w, n in T.grid(B, H, W, S):
             with T.sblock("epilogue"):
                 vb, vh, vw, vn = T.axis.remap("SSSS", [b, h, w, n])
-                output[vb, vh + top, vw + left, vn] = activate(product[vb, vh, vw, vn], act)
+                if whole or vn < N:
+                    output[vb, vh + top, vw + left, vn] = activate(product[vb, vh, vw, vn], act)
         zero_border(output, B, H, W, N, top, left, bottom, right)
 
     return stem
@@ -131,8 +136,8 @@ def space(workload: Stem, isa: InstructionSet) -> list[StemSchedule]:
     """One to four vectors wide, up to three quarters of the registers, bands that divide the rows; the rule's first."""
     bands = [band for band in (4, 3, 2, 1) if workload.height % band == 0]
     found = []
-    widths = (2 * isa.lanes, isa.lanes, 8, 4 * isa.lanes)
-    for columns in widths if workload.n % 8 else [width for width in widths if workload.n % width == 0]:
+    summed = summed_columns(workload.n)
+    for columns in (width for width in (2 * isa.lanes, isa.lanes, 8, 4 * isa.lanes) if summed % width == 0):
         lanes = vector_lanes(columns, isa.lanes)
         registers = isa.registers * lanes // columns  # for each row of the tile
         first, most = max(min(registers // 2, workload.width), 1), min(registers * 3 // 4, workload.width)

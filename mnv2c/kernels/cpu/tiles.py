@@ -15,6 +15,12 @@ def panels_of(columns: int) -> int:
     return -(-columns // PANEL)
 
 
+def summed_columns(columns: int) -> int:
+    """How many columns are summed for so many: an odd count is filled up to whole panels with weights of zero, so that
+    all sums are whole vectors; only what is stored is cut."""
+    return columns if columns % 8 == 0 else panels_of(columns) * PANEL
+
+
 def pack_panels(matrix: Array) -> Array:
     """``n x k`` as panels ``ceil(n / 16) x k x 16``, the last filled up with zeros; the element type stays."""
     n, k = matrix.shape
