@@ -6,6 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
+from kernel_examples import ALL, depthwise, pointwise
+
+from mnv2c.kernels.cpu.device import scheduled, space
+from mnv2c.kernels.cpu.lower import lower
+from mnv2c.kernels.cpu.tir_passes import TAIL
+from mnv2c.targets import V2, V3, V4, InstructionSet
+from mnv2c.workloads import Workload
+
 _SCRIPT = """
 from mnv2c.kernels.cpu.device import scheduled, space
 from mnv2c.kernels.cpu.lower import lower
@@ -29,3 +38,18 @@ def test_the_text_of_a_kernel(golden: Callable[[str, str], None]) -> None:
     scheduled, lowered = done.stdout.split("=" * 80 + "\n")
     golden("pointwise_2x3_8_24_relu6.scheduled.tir", scheduled + "\n")
     golden("pointwise_2x3_8_24_relu6.lowered.tir", lowered)
+
+
+@pytest.mark.parametrize("isa", [V4, V3, V2], ids=lambda isa: isa.name)
+@pytest.mark.parametrize(
+    "workload",
+    [pointwise(56, 56, 24, 144, activation="relu6", border=ALL), pointwise(14, 14, 384, 64), depthwise(56, 56, 144, 1)],
+    ids=lambda workload: workload.name,
+)
+def test_nothing_inside_a_loop_asks_where_its_end_is(workload: Workload, isa: InstructionSet) -> None:
+    """Row tiles that do not divide: inside a task a loop of their own for the last, between tasks one question each."""
+    for schedule in (one for one in space(workload, isa)[:400:8] if not hasattr(one, "rows") or one.rows > 1):
+        text = lower(scheduled(workload, schedule), "kernel", pointer_bits=64).func.script()
+        assert TAIL not in text, schedule
+        asked = [line for line in text.splitlines() if line.strip().startswith("if ") and "begin" not in line]
+        assert len(asked) <= 4, schedule

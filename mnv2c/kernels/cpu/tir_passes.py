@@ -78,20 +78,31 @@ def task_count(extents: Sequence[int]) -> int:
 
 
 def keep_enough_tasks(func: tirx.PrimFunc, _module: tvm.IRModule, _context: object) -> tirx.PrimFunc:
-    """Only the outer loops of a nest stay TASK loops, as ``task_count`` says; LoopPartition cuts the others' ends."""
+    """Only the outer loops of a nest stay TASK loops, as ``task_count`` says; the last turn of a RAGGED one among the
+    others stands behind it::
+
+        for t in range(n): f(t)  ->  for t in range(n - 1): f(t)
+                                     f(n - 1)
+    """
 
     def demote(statement: tirx.Stmt) -> tirx.Stmt:
         nest, inner = nest_of_tasks(statement)
         for depth, loop in reversed(list(enumerate(nest))):
-            kept = {key: value for key, value in loop.annotations.items() if key not in (TASK, RAGGED)}
             if task_count([int(outer.extent) for outer in nest[:depth]]) < ENOUGH_TASKS:
-                kept = dict(loop.annotations)
-            elif RAGGED in loop.annotations:
-                kept[TAIL] = loop.annotations[RAGGED]
-            inner = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, inner, annotations=kept)
+                inner = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, inner, annotations=loop.annotations)
+            else:
+                inner = _plain_loop(loop, inner)
         return inner
 
     return func.with_body(_at_the_top(func.body, demote))
+
+
+def _plain_loop(loop: tirx.For, body: tirx.Stmt) -> tirx.Stmt:
+    last = tirx.IntImm("int32", int(loop.extent) - 1)
+    if RAGGED not in loop.annotations or int(last) == 0 or not _asks_about(body, loop.loop_var):
+        return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+    whole = tirx.For(loop.loop_var, loop.min, last, loop.kind, body)
+    return tirx.SeqStmt([whole, _with(body, loop.loop_var, last)])
 
 
 def peel_ragged_tasks(func: tirx.PrimFunc, _module: tvm.IRModule, _context: object) -> tirx.PrimFunc:
