@@ -60,7 +60,9 @@ class Progress:
     def batch(self, task: Task, trials: Sequence[Trial]) -> None:
         """Every trial goes to the log; the terminal shows the state."""
         for trial in trials:
-            result = trial.failure or f"{_time(trial.seconds[0])} (spread {trial.seconds[-1] / trial.seconds[0] - 1:.1%})"
+            result = (
+                trial.failure or f"{_time(trial.seconds[0])} (spread {trial.seconds[-1] / trial.seconds[0] - 1:.1%})"
+            )
             self._write(f"{task.workload.name}  {trial.schedule}  {result}")
         if self._live is not None:
             self._live.update(self._table(task), refresh=True)

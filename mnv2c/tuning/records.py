@@ -81,7 +81,7 @@ class Record:
 
     @property
     def line(self) -> str:
-        """As its file has it, without the end of the line: six digits of each time, so that few are the same, threads in order."""
+        """As its file has it, without the end of the line: six digits of a time, so that few are the same."""
         family, workload = _named(to_json(self.workload))
         value: dict[str, Any] = {
             family: workload,
@@ -95,6 +95,11 @@ class Record:
         if self.kind == MEASURED:
             del value["kind"]
         return json.dumps(value, separators=(",", ":"))
+
+    @staticmethod
+    def parse(line: str, processor: str) -> Record:
+        """ValueError, OverflowError or RecursionError for anything that ``line`` does not write."""
+        return _parse(line, processor)
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,7 @@ def _read(path: Path) -> Loaded:
     for number, raw in enumerate(lines, 1):
         line = raw.decode("utf-8", errors="replace")
         try:
-            records.append(_parse(line, path.stem))
+            records.append(Record.parse(line, path.stem))
         except (ValueError, OverflowError, RecursionError) as error:
             unread.append(line)
             reason = " ".join(str(error).split())[:80]
