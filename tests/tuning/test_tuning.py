@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +12,17 @@ import numpy as np
 import pytest
 import tvm
 from compiled_kernels import NATIVE, CompiledKernels
-from kept_trials import HERE, add
-from kernel_examples import AFTER, ALL, TRIED, depthwise, example, pointwise, stem
-from tvm import s_tir
+from kept_trials import HERE
+from kernel_examples import TRIED, depthwise, example, pointwise
 from tvm.s_tir import meta_schedule as ms
 
-from mnv2c.errors import RecordError
-from mnv2c.ir.graph import Padding
 from mnv2c.kernels.abi import KernelCode, Schedule
 from mnv2c.kernels.cpu.device import space
 from mnv2c.targets import A53, A72, ARM, V2, V3, V4, X86, InstructionSet, native_target
 from mnv2c.toolchain import compile_c, find_zig
 from mnv2c.tuning import candidates as compiling
 from mnv2c.tuning.candidates import compile_candidates
-from mnv2c.tuning.lookup import best_record, by_rule, from_records
-from mnv2c.tuning.records import RECORD_FILE, WORKLOAD_FILE, Database, Origin
+from mnv2c.tuning.records import Database
 from mnv2c.tuning.runners import Trial
 from mnv2c.tuning.runners import local as local_runner
 from mnv2c.tuning.runners.local import LocalRunner
@@ -39,8 +32,6 @@ from mnv2c.tuning.tune import BATCH, Limits, make_tasks, tune
 from mnv2c.workloads import Dense, Workload
 
 WORK = pointwise(7, 7, 40, 64, activation="relu6")
-ELSEWHERE = Origin("another machine", "measured", "0.27")
-STATIC = Origin("a model", "static cost", "0.27")
 
 
 @pytest.fixture
