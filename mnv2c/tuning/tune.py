@@ -12,12 +12,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from statistics import mean
-from typing import Any
 
 from mnv2c.kernels.abi import Schedule
 from mnv2c.kernels.cpu.device import space
-from mnv2c.tuning.records import Database, Record, by_workload, record_json
+from mnv2c.tuning.records import Database, Record, by_workload
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.search import propose
 from mnv2c.workloads import Workload
@@ -95,14 +95,14 @@ def make_tasks(layers: Sequence[tuple[str, Workload]], runner: Runner, records: 
     names: dict[Workload, list[str]] = {}
     for name, workload in layers:
         names.setdefault(workload, []).append(name)
-    known = by_workload(record for record in records if record.origin == runner.origin)
+    known = by_workload(record for record in records if replace(record.origin, threads=(1,)) == runner.origin)
     tasks = []
     for workload, users in names.items():
         task = Task(workload, tuple(users), workload.macs / runner.macs_per_second, space(workload, runner.isa))
         candidates = set(task.space)
         for record in known.get(workload, ()):
             if record.schedule in candidates:
-                seconds = math.inf if record.failed else record.best
+                seconds = math.inf if record.failed else record.objective
                 task.tried[record.schedule] = min(seconds, task.tried.get(record.schedule, seconds))
         tasks.append(task)
     return tasks
@@ -147,12 +147,10 @@ def _run(task: Task, wanted: Sequence[Schedule], runner: Runner) -> list[Trial]:
 
 
 def _keep(task: Task, trials: Sequence[Trial], runner: Runner, database: Database) -> None:
-    def record(trial: Trial) -> tuple[Workload, Any]:
-        schedule, seconds = trial.schedule, trial.seconds
-        target, isa, origin = runner.target, runner.isa, runner.origin
-        return task.workload, record_json(
-            task.workload, schedule, target=target, isa=isa, seconds=seconds, origin=origin
-        )
+    def record(trial: Trial) -> Record:
+        origin, seconds = runner.origin, {1: mean(trial.seconds)} if trial.seconds else {}
+        where = (origin.processor, origin.machine, origin.kind, date.today().isoformat(), origin.tvm)
+        return Record(task.workload, trial.schedule, seconds, *where)
 
     database.append(runner.isa.mcpu, [record(trial) for trial in trials])
     for trial in trials:

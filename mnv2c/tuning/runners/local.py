@@ -23,6 +23,7 @@ from mnv2c.kernels.abi import Schedule
 from mnv2c.measure.peak import PeakMeter
 from mnv2c.targets import X86, InstructionSet, Target, instruction_sets_here
 from mnv2c.tuning.candidates import compile_candidates
+from mnv2c.tuning.processor import processor_name
 from mnv2c.tuning.records import MEASURED, Origin
 from mnv2c.tuning.runners import ROUNDS, Trial, fastest
 from mnv2c.tuning.timing import MeasureLinker
@@ -38,7 +39,7 @@ class LocalRunner:
     def __init__(self, target: Target, isa: InstructionSet, *, rounds: int = ROUNDS) -> None:
         _check_runs_here(target, isa)
         self.target, self.isa, self._rounds = target, isa, rounds
-        self.origin = Origin(cpu_name(), MEASURED, importlib.metadata.version("apache-tvm"))
+        self.origin = Origin(processor_name(), cpu_name(), MEASURED, importlib.metadata.version("apache-tvm"))
         self.drifts = True
         meter = PeakMeter(target.zig_triple, isa, threads=1)
         self.macs_per_second = max(meter.measure() for _ in range(_PEAKS)) / 2 * 1e9

@@ -14,12 +14,11 @@ from mnv2c.cost.kernels import kernel_cycles
 from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.candidates import compile_candidates
-from mnv2c.tuning.records import Origin
+from mnv2c.tuning.records import STATIC_COST, Origin
 from mnv2c.tuning.runners import Trial
 from mnv2c.tuning.timing import operand_bytes
 from mnv2c.workloads import Workload
 
-KIND = "static cost"
 _HERTZ = 1e9
 _MACS = 1_000_000  # of a kernel that are emulated; the others are like them
 
@@ -29,7 +28,7 @@ class StaticRunner:
 
     def __init__(self, target: Target, isa: InstructionSet) -> None:
         self.target, self.isa = target, isa
-        self.origin = Origin(model_name(isa.mcpu), KIND, importlib.metadata.version("apache-tvm"))
+        self.origin = Origin(isa.mcpu, model_name(isa.mcpu), STATIC_COST, importlib.metadata.version("apache-tvm"))
         self.macs_per_second = isa.fmas_per_cycle * isa.lanes * _HERTZ
         self.drifts = False
 
