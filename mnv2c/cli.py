@@ -243,15 +243,23 @@ def _declare_tune(parser: _Parser) -> None:
 
 
 def _declare_records(parser: _Parser) -> None:
-    parser.add_argument("action", choices=("list", "show", "check", "prune", "merge"), metavar="ACTION", help=_ACTIONS)
+    parser.add_argument("action", choices=_RECORD_ACTIONS, metavar="ACTION", help=_ACTIONS)
     parser.add_argument(
-        "argument", nargs="?", metavar="KERNEL|DIR", help="of show: part of a kernel's name; of merge: DIR"
+        "argument",
+        nargs="?",
+        metavar="KERNEL|DIR",
+        help="of show: part of a kernel's name; of merge, export, import: DIR",
     )
+    parser.add_argument("--compile", action="store_true", help="check: compile the best records too (minutes)")
     _schedules(parser)
     _json(parser)
 
 
-_ACTIONS = "list, show KERNEL, check (do they still replay?), prune (keep the best alone), merge DIR"
+_RECORD_ACTIONS = ("list", "show", "check", "prune", "merge", "export", "import")
+_ACTIONS = (
+    "list, show KERNEL, check (do they still replay?), prune (keep the best alone), merge DIR, "
+    "export DIR and import DIR (MetaSchedule's JSON format)"
+)
 
 _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
     "build": ("compile a layer table into a C library", _declare_build),
@@ -261,7 +269,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
     "bench": ("time a library, beside other engines", _declare_bench),
     "cost": ("estimate a library's cycles on an Arm core, without a board", _declare_cost),
     "tune": ("find each kernel's best schedule, and keep it for later builds", _declare_tune),
-    "records": ("list, check, prune and merge tuning records", _declare_records),
+    "records": ("list, check, prune, merge, export and import tuning records", _declare_records),
     "targets": ("list what a library can be built for", _json),
     "doctor": ("say what this machine lacks, and how to get it", _json),
 }

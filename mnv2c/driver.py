@@ -20,7 +20,7 @@ from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec
-from mnv2c.targets import Target
+from mnv2c.targets import NATIVE, Target
 from mnv2c.toolchain import Toolchain, find_toolchain
 from mnv2c.weights import load_weights
 from mnv2c.workloads import Workload
@@ -68,6 +68,7 @@ def build_network(
     from mnv2c.codegen.assemble import assemble
     from mnv2c.codegen.compile import compile_program
     from mnv2c.tuning.lookup import by_rule, from_records
+    from mnv2c.tuning.processor import processor_name
 
     toolchain = find_toolchain(target)
     files: dict[str, bytes] = {}
@@ -82,7 +83,12 @@ def build_network(
     report("lower to Relax")
     files["ir/relax.py"] = emit(graph).script().encode()
     calls = kernel_calls(graph)
-    choose = by_rule if schedules is None else from_records(schedules, target.instruction_sets, complain=report)
+    processor = processor_name() if target.name == NATIVE else None
+    choose = (
+        by_rule
+        if schedules is None
+        else from_records(schedules, target.instruction_sets, complain=report, processor=processor)
+    )
     program = compile_program(calls, graph, target, identifier(graph.name), choose=choose, report=report)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
     return assemble(program, _manifest(program, graph.input, sources, toolchain), extra=files)

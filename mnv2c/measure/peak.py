@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 from mnv2c.errors import ToolError
@@ -19,27 +20,32 @@ from mnv2c.targets import InstructionSet
 from mnv2c.toolchain import compile_c, find_zig, link_shared
 
 _CHAINS = 12  # as in peak.c
-_STEPS = 1_000_000  # some milliseconds
+_STEPS = 2_000_000  # some milliseconds
 
 
 class PeakMeter:
-    """Call ``measure`` as often as wanted; threads compete for the machine, so the best is what counts.
+    """Call ``measure`` as often as wanted; other programs disturb the machine, so the best is what counts.
 
     ToolError where zig is missing, or the function cannot be compiled and loaded.
     """
 
     def __init__(self, zig_triple: str, isa: InstructionSet, *, threads: int) -> None:
-        self._operations = 2 * _CHAINS * isa.lanes * _STEPS * threads
+        self._operations = 2 * _CHAINS * isa.lanes * _STEPS
         self._function = _compile(zig_triple, isa)
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
+        self._start = Barrier(threads)
 
     def measure(self) -> float:
         """GFLOP/s of all threads together, once."""
+        jobs = [self._pool.submit(self._rate) for _ in range(self._threads)]
+        return sum(job.result() for job in jobs)
+
+    def _rate(self) -> float:
+        """Of this thread, once all are awake: to wake one takes up to a tenth of what it measures."""
+        self._start.wait()
         begin = time.perf_counter_ns()
-        jobs = [self._pool.submit(self._function, _STEPS, 0.5, 0.25) for _ in range(self._threads)]
-        for job in jobs:
-            job.result()
+        self._function(_STEPS, 0.5, 0.25)
         return self._operations / (time.perf_counter_ns() - begin)
 
 

@@ -30,9 +30,16 @@ def by_rule(workload: Workload, isa: InstructionSet) -> Choice:
 
 
 def from_records(
-    directory: Path, instruction_sets: Iterable[InstructionSet], complain: Callable[[str], None]
+    directory: Path,
+    instruction_sets: Iterable[InstructionSet],
+    complain: Callable[[str], None],
+    *,
+    processor: str | None = None,
 ) -> Choose:
-    """``complain`` is told of every line that cannot be read, and of a kernel's records that no longer replay."""
+    """``complain`` is told of every line that cannot be read, and of a kernel's records that no longer replay.
+
+    ``processor`` is the one that the library is for; None where it is for everyone.
+    """
     database = Database(directory)
     records: dict[str, dict[Workload, list[Record]]] = {}
     for isa in instruction_sets:
@@ -43,7 +50,7 @@ def from_records(
 
     @functools.cache
     def best(workload: Workload, isa: InstructionSet) -> Record | None:
-        return best_record(records[isa.mcpu].get(workload, ()), isa, complain)
+        return best_record(records[isa.mcpu].get(workload, ()), isa, complain, processor=processor)
 
     def choose(workload: Workload, isa: InstructionSet) -> Choice:
         record = best(workload, isa)
@@ -57,27 +64,42 @@ def from_records(
     return choose
 
 
-def best_record(records: Sequence[Record], isa: InstructionSet, complain: Callable[[str], None]) -> Record | None:
-    """Of one workload's records that can still be scheduled by, the one that gains most over the rule's choice.
+def best_record(
+    records: Sequence[Record],
+    isa: InstructionSet,
+    complain: Callable[[str], None],
+    *,
+    processor: str | None = None,
+) -> Record | None:
+    """Of one workload's records that can still be scheduled by, the one to follow; None where there is none.
 
-    Times of different machines cannot be compared; what each gains over the rule on its machine can. What was measured
-    goes before what was estimated.
+    Where ``processor`` has records of its own, only those count; what was measured goes before what was estimated.
+    Times of different origins cannot be compared; what each gains over the rule's there can. A schedule is as good as
+    its gain on that processor where it gains least, of those that tried it; the best such schedule is taken, and of
+    its records the one from there.
     """
     good = [record for record in records if not record.failed]
     if not good:
         return None
     workload, known = good[0].workload, space(good[0].workload, isa)
-    stale = [record for record in good if record.schedule not in set(known)]
+    usable = set(known)
+    stale = [record for record in good if record.schedule not in usable]
     if stale:
         what = f"{len(stale)} records of {workload.name} for {isa.mcpu}"
         complain(f"{what} no longer replay, such as {stale[0].schedule}; ignored")
-    rules = {record.origin: record.best for record in good if record.schedule == known[0]}
+    rules = {record.origin: record.objective for record in good if record.schedule == known[0]}
+    good = [record for record in good if record.schedule in usable]
+    good = [record for record in good if record.processor == processor] or good
+    good = [record for record in good if record.kind == MEASURED] or good
 
-    def rank(record: Record) -> tuple[bool, float, float]:
-        rule_seconds = rules.get(record.origin, record.best)
-        return record.origin.kind != MEASURED, record.best / rule_seconds, record.best
+    def rank(record: Record) -> tuple[float, float]:
+        return record.objective / rules.get(record.origin, record.objective), record.objective
 
-    return min((record for record in good if record not in stale), key=rank, default=None)
+    best_there: dict[Schedule, dict[str, Record]] = {}
+    for record in sorted(good, key=rank, reverse=True):
+        best_there.setdefault(record.schedule, {})[record.processor] = record
+    worst = [max(processors.values(), key=rank) for processors in best_there.values()]
+    return min(worst, key=rank, default=None)
 
 
 def _nearest(workload: Workload, others: Iterable[Workload]) -> list[Workload]:

@@ -18,7 +18,6 @@ from rich.live import Live
 from rich.table import Table
 
 from mnv2c.errors import RecordError
-from mnv2c.tuning.records import spread
 from mnv2c.tuning.runners import Runner, Trial
 from mnv2c.tuning.tune import Task
 
@@ -61,7 +60,9 @@ class Progress:
     def batch(self, task: Task, trials: Sequence[Trial]) -> None:
         """Every trial goes to the log; the terminal shows the state."""
         for trial in trials:
-            result = trial.failure or f"{_time(trial.seconds[0])} (spread {spread(trial.seconds):.1%})"
+            result = (
+                trial.failure or f"{_time(trial.seconds[0])} (spread {trial.seconds[-1] / trial.seconds[0] - 1:.1%})"
+            )
             self._write(f"{task.workload.name}  {trial.schedule}  {result}")
         if self._live is not None:
             self._live.update(self._table(task), refresh=True)

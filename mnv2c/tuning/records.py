@@ -1,174 +1,184 @@
-"""The database of tuning records: files in MetaSchedule's JSON format, which any number of processes may append to.
+"""The database of tuning records: a line of JSON per trial, in files which any number of processes may append to.
 
-``DIR/database_workload.json`` has a line per workload, for all cores; ``DIR/CORE/database_tuning_record.json`` a line
-per trial on that core. Both are what ``meta_schedule.database.JSONDatabase`` reads. A trial's target has what else is
-known of it as its ``model``: the machine, how it was measured, TVM's version.
+``DIR/INSTRUCTION-SET/PROCESSOR.jsonl`` has the trials on one processor, or by the model of one core. A line has a field
+named after the workload's family, with the workload's own fields, and those of ``Record``. What is at its default is
+left out: so a schedule's field that is added later, with a default, leaves older records as they are.
 
-What comes in: trials to keep. What goes out: ``Record`` values; what could not be read is told in words, never
+What comes in: records to keep. What goes out: ``Record`` values; what could not be read is told in words, never
 dropped in silence.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
-
-from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.errors import RecordError
 from mnv2c.kernels.abi import Schedule
 from mnv2c.kernels.cpu.device import SCHEDULES
-from mnv2c.kernels.cpu.lower import tvm_target
-from mnv2c.targets import InstructionSet, Target
-from mnv2c.tuning.space import module, sampled_values, traced
-from mnv2c.workloads import Workload, from_json
+from mnv2c.workloads import FAMILIES, Workload, from_json, to_json
 
-WORKLOAD_FILE = "database_workload.json"
-RECORD_FILE = "database_tuning_record.json"
-FAILED = 1e10  # seconds: MetaSchedule's mark of a trial that failed
 MEASURED = "measured"
+STATIC_COST = "static cost"
+SUFFIX = ".jsonl"
 _LOCK = ".lock"
-_PLACES = ("ir.Span", "ir.SequentialSpan", "ir.SourceName")
-_LENGTH = 8  # bytes of a module's length before it, as TVM writes strings
+_TEXTS = ("machine", "kind", "date", "tvm")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a trial's time comes from: ``measured`` on ``machine``, or a ``static cost``; under which TVM."""
+    """What makes times comparable: where they come from, for which numbers of ``threads``, under which TVM."""
 
+    processor: str
     machine: str
     kind: str
     tvm: str
+    threads: tuple[int, ...] = (1,)
 
     def __str__(self) -> str:
-        return f"{self.machine}; {self.kind}; apache-tvm {self.tvm}"
-
-    @staticmethod
-    def parse(text: str) -> Origin:
-        machine, kind, tvm = text.split("; ")
-        return Origin(machine, kind, tvm.removeprefix("apache-tvm "))
+        threads = f"threads {','.join(map(str, self.threads))}" if self.threads else "failed"
+        return f"{self.processor} ({self.machine}); {self.kind}; {threads}; apache-tvm {self.tvm}"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One trial: ``seconds`` are its fastest runs, sorted; empty where it failed."""
+    """One trial.
 
-    core: str
+    ``seconds`` by number of threads, each the mean of its fastest runs; empty where the trial failed. ``processor`` is
+    LLVM's name of the one measured on (``znver5``), or of the core modelled (``cortex-a72``); ``machine`` is for
+    people: ``AMD EPYC``, or the model's name; ``kind`` is ``MEASURED`` or ``STATIC_COST``; ``date`` is ``2026-11-24``.
+    """
+
     workload: Workload
     schedule: Schedule
-    seconds: tuple[float, ...]
-    origin: Origin
-    line: str
-
-    @property
-    def content(self) -> str:
-        """Its line without the number of the workload, which is another in every database."""
-        return self.line.partition(",")[2]
-
-    @property
-    def content_json(self) -> Any:
-        """For ``Database.append``."""
-        return json.loads(self.line)[1]
+    seconds: Mapping[int, float]
+    processor: str
+    machine: str
+    kind: str
+    date: str
+    tvm: str
 
     @property
     def failed(self) -> bool:
         return not self.seconds
 
     @property
-    def spread(self) -> float:
-        """How far its slowest run is from the fastest."""
-        return spread(self.seconds)
+    def objective(self) -> float:
+        """The mean over the numbers of threads, in seconds: what a search makes small; infinity where it failed."""
+        return sum(self.seconds.values()) / len(self.seconds) if self.seconds else math.inf
 
     @property
-    def best(self) -> float:
-        """The mean of the fastest runs, which MetaSchedule ranks by."""
-        return sum(self.seconds) / len(self.seconds) if self.seconds else FAILED
+    def origin(self) -> Origin:
+        return Origin(self.processor, self.machine, self.kind, self.tvm, tuple(self.seconds))
+
+    @property
+    def line(self) -> str:
+        """As its file has it, without the end of the line: six digits of a time, so that few are the same."""
+        family, workload = _named(to_json(self.workload))
+        value: dict[str, Any] = {
+            family: workload,
+            "schedule": _changed(self.schedule),
+            "seconds": {str(threads): float(f"{self.seconds[threads]:.6g}") for threads in sorted(self.seconds)},
+            "machine": self.machine,
+            "kind": self.kind,
+            "date": self.date,
+            "tvm": self.tvm,
+        }
+        if self.kind == MEASURED:
+            del value["kind"]
+        return json.dumps(value, separators=(",", ":"))
+
+    @staticmethod
+    def parse(line: str, processor: str) -> Record:
+        """ValueError, OverflowError or RecursionError for anything that ``line`` does not write."""
+        return _parse(line, processor)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read, a complaint for each thing that could not be, and those lines of the core as they are."""
+    """What was read, a complaint for each thing that could not be, and those lines as they are."""
 
-    records: tuple[Record, ...]
-    complaints: tuple[str, ...]
-    unread: tuple[str, ...]
+    records: tuple[Record, ...] = ()
+    complaints: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 class Database:
-    """The records under one directory, which need not exist yet."""
+    """The records under one directory, which need not exist yet. ``isa`` is an ``InstructionSet.mcpu``: x86-64-v4."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._read: dict[str, Workload | None] = {}
 
-    def cores(self) -> list[str]:
+    def instruction_sets(self) -> list[str]:
         """Those that have records."""
         try:
-            return sorted(path.parent.name for path in self.directory.glob(f"*/{RECORD_FILE}"))
+            return sorted({path.parent.name for path in self.directory.glob(f"*/*{SUFFIX}")})
         except OSError as error:
             raise RecordError(f"{self.directory}: cannot be read: {error.strerror}") from error
 
-    def load(self, core: str) -> Loaded:
-        """All records of ``core``; a line that another version wrote, or a torn one, becomes a complaint."""
-        complaints: list[str] = []
-        workloads = [
-            self._read_workload(line, number, complaints) for number, line in self._lines(WORKLOAD_FILE, complaints)
-        ]
-        records, unread = [], []
-        for number, line in self._lines(f"{core}/{RECORD_FILE}", complaints):
-            try:
-                records.append(_read_record(core, line, workloads))
-            except (ValueError, TypeError, KeyError, IndexError) as error:
-                unread.append(line)
-                reason = " ".join(str(error).split())[:80]
-                complaints.append(
-                    f"{self.directory / core / RECORD_FILE}:{number}: not a record this version reads ({reason})"
-                )
-        return Loaded(tuple(records), tuple(complaints), tuple(unread))
+    def load(self, isa: str) -> Loaded:
+        """All records of an instruction set; a line that another version wrote, or a torn one, becomes a complaint."""
+        files = [_read(path) for path in self._files(isa)]
+        return Loaded(
+            tuple(record for file in files for record in file.records),
+            tuple(complaint for file in files for complaint in file.complaints),
+            tuple(line for file in files for line in file.unread),
+        )
 
-    def append(self, core: str, lines: Sequence[tuple[Workload, Any]]) -> None:
-        """Adds trials (``record_json``) of workloads, all on the disk when it returns. RecordError where that fails."""
-        path = self.directory / core / RECORD_FILE
+    def append(self, isa: str, records: Sequence[Record]) -> None:
+        """Adds records, all on the disk when it returns. RecordError where that fails."""
+        path = self.directory / isa
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             with self._locked():
-                numbers = self._number_workloads([workload for workload, _ in lines])
-                text = "".join(
-                    json.dumps([numbers[workload], record], separators=(",", ":")) + "\n" for workload, record in lines
-                )
-                _append(path, text)
+                for processor in dict.fromkeys(record.processor for record in records):
+                    path = self._file(isa, processor)
+                    _append(path, _text(record.line for record in records if record.processor == processor))
         except OSError as error:
             raise RecordError(f"{path}: the records cannot be written: {error.strerror}") from error
 
-    def keep(self, core: str, choose: Callable[[Sequence[Record]], Sequence[Record]]) -> int:
-        """Drops the records of ``core`` that ``choose`` does not return, and says how many. What cannot be read stays.
+    def keep(self, isa: str, choose: Callable[[Sequence[Record]], Sequence[Record]]) -> int:
+        """Drops the records of ``isa`` that ``choose`` does not return, and says how many. What cannot be read stays.
 
-        No other process adds any meanwhile. RecordError where the file cannot be written: then it is as it was.
+        No other process adds any meanwhile. RecordError where a file cannot be written: then all are as they were.
         """
-        path = self.directory / core / RECORD_FILE
-        if not path.exists():
+        if not self._files(isa):
             return 0
+        path = self.directory
         try:
-            with self._locked():
-                loaded = self.load(core)
-                kept = choose(loaded.records)
-                partial = path.with_suffix(f".{os.getpid()}.partial")
-                try:
-                    lines = [*loaded.unread, *(record.line for record in kept)]
-                    partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            with self._locked(), contextlib.ExitStack() as undo:
+                before = {path: _read(path) for path in self._files(isa)}
+                records = [record for loaded in before.values() for record in loaded.records]
+                kept = choose(records)
+                partials = {path: path.with_suffix(f".{os.getpid()}.partial") for path in before}
+                for path, partial in partials.items():
+                    undo.callback(partial.unlink, missing_ok=True)
+                    lines = (record.line for record in kept if record.processor == path.stem)
+                    partial.write_text(_text([*before[path].unread, *lines]), encoding="utf-8")
+                for path, partial in partials.items():
                     partial.replace(path)
-                finally:
-                    partial.unlink(missing_ok=True)
         except OSError as error:
             raise RecordError(f"{path}: cannot be written: {error.strerror}") from error
-        return len(loaded.records) - len(kept)
+        return len(records) - len(kept)
+
+    def _files(self, isa: str) -> list[Path]:
+        try:
+            return sorted((self.directory / isa).glob(f"*{SUFFIX}"))
+        except OSError as error:
+            raise RecordError(f"{self.directory / isa}: cannot be read: {error.strerror}") from error
+
+    def _file(self, isa: str, processor: str) -> Path:
+        if not re.fullmatch(r"\w[\w.+-]*", processor):
+            raise RecordError(f"{processor!r} is no name of a processor: letters, digits, and + - . _ alone")
+        return self.directory / isa / f"{processor}{SUFFIX}"
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -176,41 +186,6 @@ class Database:
         with (self.directory / _LOCK).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-    def _lines(self, name: str, complaints: list[str]) -> Iterator[tuple[int, str]]:
-        """The whole lines of a file, numbered from 1; the end of a write that was cut off is not one."""
-        path = self.directory / name
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
-        *lines, rest = content.split(b"\n")
-        if rest:
-            complaints.append(f"{path}:{len(lines) + 1}: the last line is cut short; dropped")
-        for number, line in enumerate(lines, 1):
-            yield number, line.decode("utf-8", errors="replace")
-
-    def _read_workload(self, line: str, number: int, complaints: list[str]) -> Workload | None:
-        """Its line is long, and read again for every batch: kept in memory."""
-        if line not in self._read:
-            try:
-                self._read[line] = _workload_of(json.loads(line)[1])
-            except (ValueError, TypeError, KeyError, IndexError, StopIteration):
-                self._read[line] = None
-        if self._read[line] is None:
-            complaints.append(f"{self.directory / WORKLOAD_FILE}:{number}: not a workload this version reads")
-        return self._read[line]
-
-    def _number_workloads(self, workloads: Iterable[Workload]) -> dict[Workload, int]:
-        """Every workload's line, counted from 0; those that have none get one."""
-        ignored: list[str] = []
-        known = [self._read_workload(line, number, ignored) for number, line in self._lines(WORKLOAD_FILE, ignored)]
-        numbers = {workload: index for index, workload in enumerate(known) if workload is not None}
-        new = [workload for workload in dict.fromkeys(workloads) if workload not in numbers]
-        _append(self.directory / WORKLOAD_FILE, "".join(_workload_line(workload) + "\n" for workload in new))
-        return numbers | {workload: len(known) + index for index, workload in enumerate(new)}
 
 
 def by_workload(records: Iterable[Record]) -> dict[Workload, list[Record]]:
@@ -221,62 +196,102 @@ def by_workload(records: Iterable[Record]) -> dict[Workload, list[Record]]:
     return found
 
 
-def spread(seconds: Sequence[float]) -> float:
-    """How far the slowest of some sorted runs is from the fastest."""
-    return seconds[-1] / seconds[0] - 1 if seconds else 0.0
+def _read(path: Path) -> Loaded:
+    """One file; the end of a write that was cut off is no line."""
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    records: list[Record] = []
+    complaints: list[str] = []
+    unread: list[str] = []
+    for number, raw in enumerate(lines, 1):
+        line = raw.decode("utf-8", errors="replace")
+        try:
+            records.append(Record.parse(line, path.stem))
+        except (ValueError, OverflowError, RecursionError) as error:
+            unread.append(line)
+            reason = " ".join(str(error).split())[:80]
+            complaints.append(f"{path}:{number}: not a record this version reads ({reason})")
+    if rest:
+        complaints.append(f"{path}:{len(lines) + 1}: the last line is cut short; dropped")
+    return Loaded(tuple(records), tuple(complaints), tuple(unread))
 
 
-def record_json(
-    workload: Workload,
-    schedule: Schedule,
-    *,
-    target: Target,
-    isa: InstructionSet,
-    seconds: Sequence[float],
-    origin: Origin,
-) -> Any:
-    """MetaSchedule's TuningRecord as JSON; no ``seconds`` for a trial that failed."""
-    full = tvm_target(target, isa, model=str(origin))
-    arguments = ms.arg_info.ArgInfo.from_prim_func(module(workload)["main"])
-    trace = traced(workload, isa, schedule).trace
-    record = ms.database.TuningRecord(
-        trace, ms.database.Workload(module(workload)), list(seconds) or [FAILED], full, arguments
-    )
-    return _plain(record.as_json())
+def _parse(line: str, processor: str) -> Record:
+    """ValueError for anything that ``Record.line`` does not write."""
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    value = {"kind": MEASURED} | value
+    family = next((name for name in value if name in FAMILIES), None)
+    if family is None:
+        raise ValueError(f"no family of kernels among {', '.join(value)}")
+    unknown = value.keys() - {family, "schedule", "seconds", *_TEXTS}
+    if unknown:
+        raise ValueError(f"unknown field {min(unknown)}")
+    workload = from_json({**_object(value, family), "family": family})
+    texts = {name: _string(value, name) for name in _TEXTS}
+    if texts["kind"] not in (MEASURED, STATIC_COST):
+        raise ValueError(f"kind: {texts['kind']!r:.40} is neither {MEASURED} nor {STATIC_COST}")
+    schedule = parse_schedule(family, _object(value, "schedule"))
+    return Record(workload, schedule, _seconds(_object(value, "seconds")), processor, **texts)
 
 
-def _read_record(core: str, line: str, workloads: Sequence[Workload | None]) -> Record:
-    index, (trace, seconds, target, _) = json.loads(line)
-    workload = workloads[index] if 0 <= index < len(workloads) else None
-    if workload is None:
-        raise ValueError(f"workload {index} cannot be read")
-    values = sampled_values(trace)
-    kind = SCHEDULES[workload.family]
-    parameters = fields(kind)
-    if len(values) != len(parameters):
-        raise ValueError(f"{workload.name}: {len(values)} parameters, {len(parameters)} expected")
-    schedule = kind(
-        **{f.name: bool(value) if f.type == "bool" else value for f, value in zip(parameters, values, strict=True)}
-    )
-    good = tuple(sorted(float(second) for second in seconds if float(second) < FAILED))
-    return Record(core, workload, schedule, good, Origin.parse(target["model"]), line)
+def parse_schedule(family: str, values: Mapping[str, Any]) -> Schedule:
+    """The family's schedule with these fields, by name. ValueError where some are missing, unknown, or of another type.
+
+    Whether it is one that the workload's space has is not said.
+    """
+    kind = SCHEDULES[family]
+    known = {field.name: field for field in fields(kind)}
+    unknown = values.keys() - known.keys()
+    if unknown:
+        raise ValueError(f"schedule: unknown field {min(unknown)}")
+    missing = [name for name, field in known.items() if name not in values and field.default is MISSING]
+    if missing:
+        raise ValueError(f"schedule: no field {missing[0]}")
+    for name, item in values.items():
+        if type(item).__name__ != known[name].type:
+            raise ValueError(f"schedule: {name}: {item!r:.40} is no {known[name].type}")
+    return kind(**values)
 
 
-def _workload_line(workload: Workload) -> str:
-    """MetaSchedule's Workload as JSON, its module's JSON without spaces, and without places in our sources."""
-    digest, module_text = ms.database.Workload(module(workload)).as_json()
-    graph = json.loads(base64.b64decode(module_text)[_LENGTH:])
-    graph["nodes"] = [{"type": "None"} if node["type"] in _PLACES else node for node in graph["nodes"]]
-    text = json.dumps(graph, separators=(",", ":")).encode()
-    packed = len(text).to_bytes(_LENGTH, "little") + text
-    return json.dumps([str(digest), base64.b64encode(packed).decode()], separators=(",", ":"))
+def _seconds(values: Mapping[str, Any]) -> dict[int, float]:
+    for threads, seconds in values.items():
+        if not re.fullmatch(r"[1-9][0-9]{0,5}", threads):
+            raise ValueError(f"seconds: {threads!r:.40} is no number of threads")
+        if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
+            raise ValueError(f"seconds: {seconds!r:.40} is no time")
+    return dict(sorted((int(threads), float(seconds)) for threads, seconds in values.items()))
 
 
-def _workload_of(module_text: str) -> Workload:
-    raw = base64.b64decode(module_text, validate=True)
-    nodes = json.loads(raw[_LENGTH:])["nodes"]
-    texts = (node["data"] for node in nodes if node["type"] == "ffi.String")
-    return from_json(json.loads(next(text for text in texts if text.startswith('{"family":'))))
+def _object(value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    item = value.get(name)
+    if not isinstance(item, dict):
+        raise ValueError(f"no field {name}" if item is None else f"{name}: {item!r:.40} is no JSON object")
+    return item
+
+
+def _string(value: Mapping[str, Any], name: str) -> str:
+    item = value.get(name)
+    if not isinstance(item, str):
+        raise ValueError(f"no field {name}" if item is None else f"{name}: {item!r:.40} is no text")
+    return item
+
+
+def _named(workload: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return workload.pop("family"), workload
+
+
+def _changed(schedule: Schedule) -> dict[str, Any]:
+    """Its fields that are not at their defaults."""
+    values = {field.name: (getattr(schedule, field.name), field.default) for field in fields(schedule)}
+    return {name: value for name, (value, default) in values.items() if value != default}
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "".join(line + "\n" for line in lines)
 
 
 def _append(path: Path, text: str) -> None:
@@ -296,14 +311,3 @@ def _append(path: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 file.truncate(size)
             raise
-
-
-def _plain(value: Any) -> Any:
-    """TVM's containers and numbers as Python's."""
-    if isinstance(value, (str, bool, int, float)) or value is None:
-        return value
-    if hasattr(value, "items"):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if hasattr(value, "__iter__"):
-        return [_plain(item) for item in value]
-    return int(value) if float(value) == int(value) else float(value)

@@ -14,9 +14,11 @@ from command_line import REPOSITORY, SPECS, mnv2c, obey_permissions, succeed, su
 from small_library import SMALL
 
 from mnv2c.targets import native_target
-from mnv2c.tuning.records import RECORD_FILE, Database
+from mnv2c.tuning.processor import processor_name
+from mnv2c.tuning.records import Database
 
 CORE = native_target().instruction_sets[0].mcpu
+RECORDS = f"{processor_name()}.jsonl"
 TUNE = (SMALL[0], *SMALL[1:-2])  # without the seed
 
 
@@ -38,10 +40,10 @@ def test_tune_tells_what_it_found(schedules: Path) -> None:
 
 
 def test_what_is_known_is_not_tried_again(schedules: Path) -> None:
-    before = (schedules / CORE / RECORD_FILE).read_bytes()
+    before = (schedules / CORE / RECORDS).read_bytes()
     text = succeed("tune", *TUNE, "--trials", "3", "--schedules", schedules)
     assert ": 0 new trials" in text
-    assert (schedules / CORE / RECORD_FILE).read_bytes() == before
+    assert (schedules / CORE / RECORDS).read_bytes() == before
 
 
 def test_there_is_a_log_to_read(schedules: Path) -> None:
@@ -147,8 +149,8 @@ def test_interrupted_it_says_so_and_keeps_what_was_finished(tmp_path: Path) -> N
 def test_another_versions_record_is_named_and_the_rest_is_used(schedules: Path, tmp_path: Path) -> None:
     copy = _empty(tmp_path / "copy")
     succeed("records", "merge", schedules, "--schedules", copy)
-    path = copy / CORE / RECORD_FILE
-    path.write_text('[0, [["a trace of another kind"], [1.0], {}, []]]\n' + path.read_text("utf-8"), "utf-8")
+    path = copy / CORE / RECORDS
+    path.write_text('{"kernel": "of another kind"}\n' + path.read_text("utf-8"), "utf-8")
     done = mnv2c("build", *SMALL, "--target", "native", "--schedules", copy, "--out", tmp_path / "library")
     assert done.returncode == 0
     assert f"{path}:1: not a record this version reads" in done.stderr

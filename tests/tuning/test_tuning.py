@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +12,17 @@ import numpy as np
 import pytest
 import tvm
 from compiled_kernels import NATIVE, CompiledKernels
-from kept_trials import HERE, add
-from kernel_examples import AFTER, ALL, TRIED, depthwise, example, pointwise, stem
-from tvm import s_tir
+from kept_trials import HERE
+from kernel_examples import TRIED, depthwise, example, pointwise
 from tvm.s_tir import meta_schedule as ms
 
-from mnv2c.errors import RecordError
-from mnv2c.ir.graph import Padding
 from mnv2c.kernels.abi import KernelCode, Schedule
 from mnv2c.kernels.cpu.device import space
 from mnv2c.targets import A53, A72, ARM, V2, V3, V4, X86, InstructionSet, native_target
 from mnv2c.toolchain import compile_c, find_zig
 from mnv2c.tuning import candidates as compiling
 from mnv2c.tuning.candidates import compile_candidates
-from mnv2c.tuning.lookup import best_record, by_rule, from_records
-from mnv2c.tuning.records import RECORD_FILE, WORKLOAD_FILE, Database, Origin
+from mnv2c.tuning.records import Database
 from mnv2c.tuning.runners import Trial
 from mnv2c.tuning.runners import local as local_runner
 from mnv2c.tuning.runners.local import LocalRunner
@@ -39,8 +32,6 @@ from mnv2c.tuning.tune import BATCH, Limits, make_tasks, tune
 from mnv2c.workloads import Dense, Workload
 
 WORK = pointwise(7, 7, 40, 64, activation="relu6")
-ELSEWHERE = Origin("another machine", "measured", "0.27")
-STATIC = Origin("a model", "static cost", "0.27")
 
 
 @pytest.fixture
@@ -59,19 +50,6 @@ def test_a_trace_says_how(workload: Workload, isa: InstructionSet) -> None:
     for schedule in {candidates[0], candidates[-1], candidates[len(candidates) // 2]}:
         trace = traced(workload, isa, schedule).trace.as_json()
         assert sampled_values(trace) == tuple(int(value) for value in vars(schedule).values())
-
-
-def test_a_record_replays_under_metaschedule(database: Database) -> None:
-    schedule = space(WORK, NATIVE)[3]
-    add(database, WORK, schedule, 1e-3)
-    add(database, WORK, space(WORK, NATIVE)[0], 2e-3)
-    path = database.directory / NATIVE.mcpu / RECORD_FILE
-    stock = ms.database.JSONDatabase(str(database.directory / WORKLOAD_FILE), str(path))
-    assert len(stock) == 2
-    (best,) = stock.get_top_k(stock.commit_workload(module(WORK)), 1)
-    s = s_tir.Schedule(module(WORK))
-    best.trace.apply_to_schedule(s, remove_postproc=False)
-    tvm.ir.assert_structural_equal(s.mod, traced(WORK, NATIVE, schedule).mod)
 
 
 def test_metaschedule_samples_the_space() -> None:
@@ -128,221 +106,6 @@ def test_the_search_climbs_to_the_best() -> None:
         assert wanted, "the search gave up"
         tried |= {schedule: seconds(schedule) for schedule in wanted}
     assert len(tried) < len(candidates) / 2
-
-
-# The records
-
-
-def test_records_come_back_as_they_went(database: Database) -> None:
-    """Of every family; batches, odd numbers of channels and raw bytes among them."""
-    for workload in TRIED:
-        add(database, workload, space(workload, NATIVE)[-1], 2e-3, 1e-3)
-    loaded = database.load(NATIVE.mcpu)
-    assert loaded.complaints == ()
-    assert [record.workload for record in loaded.records] == list(TRIED)
-    assert [record.schedule for record in loaded.records] == [space(workload, NATIVE)[-1] for workload in TRIED]
-    assert loaded.records[0].seconds == (1e-3, 2e-3)
-    assert loaded.records[0].spread == pytest.approx(1.0)
-    assert loaded.records[0].origin == HERE
-    assert database.cores() == [NATIVE.mcpu]
-
-
-def test_a_failed_trial_is_kept_and_never_chosen(database: Database) -> None:
-    schedule = space(WORK, NATIVE)[2]
-    add(database, WORK, schedule)
-    (record,) = database.load(NATIVE.mcpu).records
-    assert record.failed
-    assert best_record([record], NATIVE, pytest.fail) is None
-
-
-def test_a_torn_line_is_dropped_and_then_gone(database: Database) -> None:
-    first, second, third = space(WORK, NATIVE)[:3]
-    add(database, WORK, first, 1e-3)
-    add(database, WORK, second, 1e-3)
-    path = database.directory / NATIVE.mcpu / RECORD_FILE
-    path.write_bytes(path.read_bytes()[:-10])
-    loaded = database.load(NATIVE.mcpu)
-    assert [record.schedule for record in loaded.records] == [first]
-    assert loaded.complaints == (f"{path}:2: the last line is cut short; dropped",)
-    add(database, WORK, third, 1e-3)
-    loaded = database.load(NATIVE.mcpu)
-    assert [record.schedule for record in loaded.records] == [first, third]
-    assert loaded.complaints == ()
-
-
-@pytest.mark.parametrize(
-    "damage", ["nonsense", "[1, 2]", '[7, [[[], []], [1.0], {"model": "a; b; c"}, []]]', "\x00\xff"]
-)
-def test_a_line_that_is_no_record_is_named(database: Database, damage: str) -> None:
-    add(database, WORK, space(WORK, NATIVE)[0], 1e-3)
-    path = database.directory / NATIVE.mcpu / RECORD_FILE
-    path.write_text(damage + "\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
-    loaded = database.load(NATIVE.mcpu)
-    assert len(loaded.records) == 1
-    (complaint,) = loaded.complaints
-    assert complaint.startswith(f"{path}:1: not a record this version reads")
-
-
-def test_a_damaged_workload_takes_its_records_with_it_and_no_other(database: Database) -> None:
-    for workload in (WORK, Dense(k=24, n=3)):
-        add(database, workload, space(workload, NATIVE)[0], 1e-3)
-    path = database.directory / WORKLOAD_FILE
-    lines = path.read_text(encoding="utf-8").splitlines()
-    path.write_text("[]\n" + lines[1] + "\n", encoding="utf-8")
-    loaded = database.load(NATIVE.mcpu)
-    assert [record.workload for record in loaded.records] == [Dense(k=24, n=3)]
-    assert len(loaded.complaints) == 2
-    add(database, WORK, space(WORK, NATIVE)[0], 1e-3)
-    assert database.load(NATIVE.mcpu).records[-1].workload == WORK
-
-
-def test_what_cannot_be_read_stays(database: Database) -> None:
-    first, second = space(WORK, NATIVE)[:2]
-    add(database, WORK, first, 1e-3)
-    path = database.directory / NATIVE.mcpu / RECORD_FILE
-    path.write_text('["from another version"]\n' + path.read_text(encoding="utf-8"), encoding="utf-8")
-    add(database, WORK, second, 1e-3)
-    assert database.keep(NATIVE.mcpu, lambda records: [one for one in records if one.schedule == second]) == 1
-    assert [record.schedule for record in database.load(NATIVE.mcpu).records] == [second]
-    assert '["from another version"]\n' in path.read_text(encoding="utf-8")
-    assert database.keep("no-such-core", list) == 0
-
-
-def test_two_writers_lose_nothing(database: Database, tmp_path: Path) -> None:
-    script = tmp_path / "writer.py"
-    script.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from compiled_kernels import NATIVE\n"
-        "from kept_trials import add\n"
-        "from mnv2c.kernels.cpu.device import space\n"
-        "from mnv2c.tuning.records import Database\n"
-        "from mnv2c.workloads import Dense\n"
-        "database = Database(Path(sys.argv[1]))\n"
-        "for number in range(40):\n"
-        "    work = Dense(k=24 + number % 7, n=int(sys.argv[2]) + 3)\n"
-        "    add(database, work, space(work, NATIVE)[0], number + 1.0)\n",
-        encoding="utf-8",
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    writers = [
-        subprocess.Popen([sys.executable, script, database.directory, str(number)], env=environment)
-        for number in (0, 1)
-    ]
-    assert [writer.wait() for writer in writers] == [0, 0]
-    loaded = database.load(NATIVE.mcpu)
-    assert loaded.complaints == ()
-    found = sorted(
-        (record.workload.n, record.seconds[0]) for record in loaded.records if isinstance(record.workload, Dense)
-    )
-    assert found == [(n, number + 1.0) for n in (3, 4) for number in range(40)]
-
-
-def test_one_writer_waits_for_the_other(database: Database) -> None:
-    database.directory.mkdir()
-    path = database.directory / NATIVE.mcpu / RECORD_FILE
-    writer = threading.Thread(target=add, args=(database, WORK, space(WORK, NATIVE)[0], 1e-3))
-    with database._locked():
-        writer.start()
-        writer.join(1)
-        assert writer.is_alive()
-        assert not path.exists()
-    writer.join()
-    assert len(database.load(NATIVE.mcpu).records) == 1
-
-
-def test_records_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    with pytest.raises(RecordError, match="the records cannot be written: Not a directory"):
-        add(Database(tmp_path / "file"), WORK, space(WORK, NATIVE)[0], 1e-3)
-
-
-# What a build takes
-
-
-def test_the_very_workload_goes_first(database: Database) -> None:
-    rule, better, worse = space(WORK, NATIVE)[:3]
-    for schedule, seconds in ((rule, 2e-3), (better, 1e-3), (worse, 3e-3)):
-        add(database, WORK, schedule, seconds)
-    choice = from_records(database.directory, [NATIVE], pytest.fail)(WORK, NATIVE)
-    assert (choice.schedule, choice.origin) == (better, "exact")
-
-
-def test_a_gain_counts_and_not_a_fast_machine(database: Database) -> None:
-    rule, here, elsewhere = space(WORK, NATIVE)[:3]
-    for schedule, seconds, origin in (
-        (rule, 2e-3, HERE),
-        (here, 1e-3, HERE),
-        (rule, 2e-4, ELSEWHERE),
-        (elsewhere, 1.9e-4, ELSEWHERE),
-    ):
-        add(database, WORK, schedule, seconds, origin=origin)
-    assert from_records(database.directory, [NATIVE], pytest.fail)(WORK, NATIVE).schedule == here
-
-
-def test_what_was_measured_goes_before_what_was_estimated(database: Database) -> None:
-    rule, measured, estimated = space(WORK, NATIVE)[:3]
-    add(database, WORK, rule, 2e-3)
-    add(database, WORK, measured, 1.9e-3)
-    add(database, WORK, rule, 2e-3, origin=STATIC)
-    add(database, WORK, estimated, 1e-3, origin=STATIC)
-    assert from_records(database.directory, [NATIVE], pytest.fail)(WORK, NATIVE).schedule == measured
-
-
-def test_the_nearest_workload_lends_its_parameters(database: Database) -> None:
-    near, far = pointwise(7, 7, 48, 64, activation="relu6"), pointwise(7, 7, 640, 64, activation="relu6")
-    rule = space(WORK, NATIVE)[0]
-    schedule = next(one for one in space(WORK, NATIVE) if getattr(one, "rows", 0) != getattr(rule, "rows", 0))
-    add(database, WORK, rule, 2e-3)
-    add(database, WORK, schedule, 1e-3)
-    choose = from_records(database.directory, [NATIVE], pytest.fail)
-    assert (choose(near, NATIVE).schedule, choose(near, NATIVE).origin) == (schedule, "transferred")
-    assert schedule in space(far, NATIVE), "it would fit, and comes from too far away"
-    assert choose(far, NATIVE) == by_rule(far, NATIVE)
-    assert choose(Dense(k=24, n=3), NATIVE).origin == "rule"
-
-
-def test_stems_that_pad_otherwise_lend_to_a_third(database: Database) -> None:
-    same, symmetric, wider = (
-        stem(48, 48, n, 2, 96, 96, padding=padding, border=ALL)
-        for n, padding in ((16, AFTER), (16, Padding(1, 1, 0, 0)), (24, ALL))
-    )
-    assert same.name != symmetric.name
-    for known in (same, symmetric):
-        add(database, known, space(known, NATIVE)[0], 1e-3)
-    choose = from_records(database.directory, [NATIVE], pytest.fail)
-    assert [choose(one, NATIVE).origin for one in (same, symmetric, wider)] == ["exact", "exact", "transferred"]
-
-
-def test_where_the_rule_won_it_is_the_rule_that_is_lent(database: Database) -> None:
-    near = pointwise(7, 7, 48, 72, activation="relu6")
-    rule = space(near, V3)[0]
-    assert rule != space(WORK, V3)[0]
-    add(database, WORK, space(WORK, V3)[0], 1e-3, isa=V3)
-    choice = from_records(database.directory, [V3], pytest.fail)(near, V3)
-    assert (choice.schedule, choice.origin) == (rule, "transferred")
-
-
-def test_records_for_one_core_are_not_another_s(database: Database) -> None:
-    add(database, WORK, space(WORK, V2)[1], 1e-3, isa=V2)
-    choose = from_records(database.directory, [V2, V3], pytest.fail)
-    assert choose(WORK, V2).origin == "exact"
-    assert choose(WORK, V3).origin == "rule"
-
-
-def test_a_record_that_no_longer_replays_is_named(database: Database) -> None:
-    add(database, WORK, space(WORK, NATIVE)[0], 1e-3)
-    path = database.directory / NATIVE.mcpu / RECORD_FILE
-    index, (trace, *rest) = json.loads(path.read_text(encoding="utf-8"))
-    trace[0][0][2][0] = [999 for _ in trace[0][0][2][0]]  # as if rows had once been sampled among these
-    path.write_text(json.dumps([index, [trace, *rest]]) + "\n", encoding="utf-8")
-    heard: list[str] = []
-    choice = from_records(database.directory, [NATIVE], heard.append)(WORK, NATIVE)
-    assert choice.origin == "rule"
-    (complaint,) = heard
-    assert WORK.name in complaint
-    assert "rows=999" in complaint
-    assert "no longer replay" in complaint
 
 
 # Trials

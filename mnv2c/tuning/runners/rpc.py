@@ -46,7 +46,7 @@ class RpcRunner:
 
     def __init__(self, target: Target, isa: InstructionSet, address: str, key: str, *, rounds: int = ROUNDS) -> None:
         self.target, self.isa, self._key, self._rounds = target, isa, key, rounds
-        self.origin = Origin(f"board {key}", MEASURED, importlib.metadata.version("apache-tvm"))
+        self.origin = Origin(isa.mcpu, f"board {key}", MEASURED, importlib.metadata.version("apache-tvm"))
         self.macs_per_second = math.inf  # a board's peak is not measured
         self.drifts = True
         self._address = address
