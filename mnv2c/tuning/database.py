@@ -7,7 +7,6 @@ tuning records of those that were taken under the same conditions.
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
@@ -90,31 +89,3 @@ def by_threads(runs: Sequence[float], conditions: Conditions) -> dict[int, float
     if not runs or max(runs) > _FAILED:
         return {}
     return {threads[0]: mean(runs)} if len(threads) == 1 else dict(zip(threads, runs, strict=True))
-
-
-@derived_object
-class Commit(ms.measure_callback.PyMeasureCallback):
-    """Keeps every batch, and tells its task."""
-
-    def __init__(self, tasks: Sequence[Any], database: Any) -> None:
-        super().__init__()
-        self._tasks, self._database = tasks, database
-
-    def apply(
-        self, task_scheduler: Any, task_id: int, candidates: Sequence[Any], builds: Sequence[Any], runs: Sequence[Any]
-    ) -> None:
-        if task_scheduler.failure is not None:
-            return
-        task = self._tasks[task_id]
-        trials = [
-            Trial(
-                task.schedule_of(one),
-                by_threads([float(run) for run in result.run_secs or ()], task.conditions),
-                str(result.error_msg or ""),
-            )
-            for one, result in zip(candidates, runs, strict=True)
-        ]
-        task.latest = [trial for trial in trials if trial.schedule not in task.tried]
-        self._database.append(task.workload, task.latest)
-        for trial in task.latest:
-            task.tried[trial.schedule] = mean(trial.seconds.values()) if trial.seconds else math.inf

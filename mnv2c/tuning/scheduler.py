@@ -54,6 +54,25 @@ class Scheduler(ms.task_scheduler.PyTaskScheduler):
 
 
 @derived_object
+class AfterBatch(ms.measure_callback.PyMeasureCallback):
+    """Calls a function with a task's number, the candidates of its batch, and their results."""
+
+    def __init__(self, function: Callable[[int, Sequence[Any], Sequence[Any]], None], scheduler: Any) -> None:
+        super().__init__()
+        self._function, self._scheduler = function, scheduler
+
+    def apply(
+        self, task_scheduler: Any, task_id: int, candidates: Sequence[Any], builds: Sequence[Any], results: Sequence[Any]
+    ) -> None:
+        if self._scheduler.failure is not None:
+            return
+        try:
+            self._function(task_id, candidates, results)
+        except BaseException as error:
+            self._scheduler.failure = error
+
+
+@derived_object
 class Steadied(ms.runner.PyRunner):
     """Another runner, its times set in relation to the best so far, which runs again as the first of a batch.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Any
 
 from tvm.s_tir import meta_schedule as ms
@@ -18,10 +19,10 @@ from tvm.s_tir import meta_schedule as ms
 from mnv2c.kernels.abi import Schedule
 from mnv2c.kernels.cpu.device import space
 from mnv2c.kernels.cpu.lower import tvm_target
-from mnv2c.tuning.database import Commit, TuningDatabase
+from mnv2c.tuning.database import TuningDatabase, by_threads
 from mnv2c.tuning.records import Database, Record, by_workload
 from mnv2c.tuning.runners import Conditions, Trial
-from mnv2c.tuning.scheduler import Scheduler, Steadied
+from mnv2c.tuning.scheduler import AfterBatch, Scheduler, Steadied
 from mnv2c.tuning.space import module, schedule_of, space_generator
 from mnv2c.tuning.strategy import StepsFromTheBest, Supervised, candidate
 from mnv2c.workloads import Workload
@@ -36,7 +37,7 @@ class Task:
     """One workload on one core, and the ``layers`` of all networks that run it; times are in seconds.
 
     ``floor`` is the least time at the core's peak; ``tried`` every candidate's time in the order of the trials,
-    infinity where it failed; ``latest`` the trials of its last batch.
+    infinity where it failed.
     """
 
     workload: Workload
@@ -45,7 +46,6 @@ class Task:
     floor: float
     space: tuple[Schedule, ...]
     tried: dict[Schedule, float] = field(default_factory=dict)
-    latest: list[Trial] = field(default_factory=list)
 
     @property
     def default(self) -> float | None:
@@ -89,6 +89,11 @@ class Task:
         """Of MetaSchedule's measure candidate; None where it is not in the space."""
         return schedule_of(measured.sch.trace, self.workload, self.conditions.isa)
 
+    def trial(self, measured: Any, result: Any) -> Trial:
+        """What a runner said of a measure candidate."""
+        runs = [float(run) for run in result.run_secs or ()]
+        return Trial(self.schedule_of(measured), by_threads(runs, self.conditions), str(result.error_msg or ""))
+
     def reference(self) -> list[Any]:
         """What runs again in every batch: the best so far, where times drift."""
         best = self.best_schedule if self.conditions.drifts else None
@@ -101,6 +106,14 @@ class Limits:
 
     trials: int | None
     seconds: float | None
+
+
+STRATEGIES: dict[str, Callable[[Task], Any]] = {
+    "ours": lambda task: StepsFromTheBest(task.workload, task.conditions.isa, task.tried),
+    "evolutionary": lambda task: ms.search_strategy.EvolutionarySearch(population_size=64, init_min_unmeasured=16),
+    "replay": lambda task: ms.search_strategy.ReplayFunc(),
+}
+"""Search strategies by the names of ``mnv2c tune --search``; the population is small: the spaces are (up to thousands)."""
 
 
 def make_tasks(
@@ -142,25 +155,24 @@ def tune(
     *,
     runner: Any,
     builder: Any,
-    strategy: Callable[[Task], Any] | None = None,
+    strategy: Callable[[Task], Any] = STRATEGIES["ours"],
     cost_model: Any = None,
     limits: Limits = Limits(None, None),  # noqa: B008
-    callbacks: Sequence[Any] = (),
+    show: Callable[[Task, list[Trial]], None] = lambda task, trials: None,
     stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Until nothing promises a gain, or a limit is reached.
 
     ``strategy`` makes MetaSchedule's search strategy for a task, ``cost_model``, ``runner`` and ``builder`` are
-    MetaSchedule's; ``callbacks`` are called with every batch, once it is kept; ``stop`` is called before every batch
-    and raises where the run is to end.
+    MetaSchedule's; ``show`` is given every batch, once it is kept; ``stop`` is called before every batch and raises
+    where the run is to end.
     """
-    make = strategy or (lambda task: StepsFromTheBest(task.workload, task.conditions.isa, task.tried))
     contexts = [
         ms.TuneContext(
             module(task.workload),
             target=tvm_target(task.conditions.target, task.conditions.isa, model=str(task.conditions.origin)),
             space_generator=space_generator(task.workload, task.conditions.isa),
-            search_strategy=Supervised(make(task), task, limits.trials),
+            search_strategy=Supervised(strategy(task), task, limits.trials),
             task_name=task.workload.name,
             num_threads=1,
         )
@@ -168,6 +180,15 @@ def tune(
     ]
     known = TuningDatabase(database, tasks[0].conditions)
     scheduler = Scheduler(tasks, limits.seconds, stop)
+
+    def keep(number: int, candidates: Sequence[Any], results: Sequence[Any]) -> None:
+        task = tasks[number]
+        trials = [trial for trial in map(task.trial, candidates, results) if trial.schedule not in task.tried]
+        known.append(task.workload, trials)
+        for trial in trials:
+            task.tried[trial.schedule] = mean(trial.seconds.values()) if trial.seconds else math.inf
+        show(task, trials)
+
     model = [] if cost_model is None else [ms.measure_callback.UpdateCostModel()]
     scheduler.tune(
         contexts,
@@ -177,7 +198,7 @@ def tune(
         BATCH,
         builder,
         Steadied(runner, scheduler),
-        [*model, Commit(tasks, known), *callbacks],
+        [*model, AfterBatch(keep, scheduler)],
         known,
         cost_model,
     )
