@@ -41,7 +41,9 @@ class Builder(ms.builder.PyBuilder):
 
     def compile(self, functions: Sequence[Any]) -> Compiled:
         """Overridden where other code is to be timed."""
-        return compile_functions([lambda function=function: function for function in functions], self._target, self._isa)
+        return compile_functions(
+            [lambda function=function: function for function in functions], self._target, self._isa
+        )
 
     def close(self) -> None:
         """Removes the directory."""

@@ -65,9 +65,7 @@ def _compile_some(
     return Compiled(rest.object, rest.kernels, failures | rest.failures)
 
 
-def _compile(
-    functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet
-) -> bytes:
+def _compile(functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet) -> bytes:
     """What ``_unpack`` reads: a line of JSON, and the object. A function that TVM cannot make or lower is a failure."""
     lowered: dict[str, LoweredKernel] = {}
     found: list[tuple[int, str, int, int]] = []

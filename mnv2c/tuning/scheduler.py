@@ -62,7 +62,12 @@ class AfterBatch(ms.measure_callback.PyMeasureCallback):
         self._function, self._scheduler = function, scheduler
 
     def apply(
-        self, task_scheduler: Any, task_id: int, candidates: Sequence[Any], builds: Sequence[Any], results: Sequence[Any]
+        self,
+        task_scheduler: Any,
+        task_id: int,
+        candidates: Sequence[Any],
+        builds: Sequence[Any],
+        results: Sequence[Any],
     ) -> None:
         if self._scheduler.failure is not None:
             return

@@ -35,7 +35,12 @@ class StepsFromTheBest(ms.search_strategy.PySearchStrategy):
         """It knows its workload."""
 
     def pre_tuning(
-        self, max_trials: int, num_trials_per_iter: int, design_spaces: Any, database: Any = None, cost_model: Any = None
+        self,
+        max_trials: int,
+        num_trials_per_iter: int,
+        design_spaces: Any,
+        database: Any = None,
+        cost_model: Any = None,
     ) -> None:
         self._count = int(num_trials_per_iter)
 
@@ -75,7 +80,12 @@ class Supervised(ms.search_strategy.PySearchStrategy):
         self._inner._initialize_with_tune_context(context)
 
     def pre_tuning(
-        self, max_trials: int, num_trials_per_iter: int, design_spaces: Any, database: Any = None, cost_model: Any = None
+        self,
+        max_trials: int,
+        num_trials_per_iter: int,
+        design_spaces: Any,
+        database: Any = None,
+        cost_model: Any = None,
     ) -> None:
         self._inner.pre_tuning(max_trials, num_trials_per_iter, design_spaces, database, cost_model)
 

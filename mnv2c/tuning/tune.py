@@ -116,9 +116,7 @@ STRATEGIES: dict[str, Callable[[Task], Any]] = {
 """Search strategies by the names of ``mnv2c tune --search``; the population is small: the spaces are (up to thousands)."""
 
 
-def make_tasks(
-    layers: Sequence[tuple[str, Workload]], conditions: Conditions, records: Sequence[Record]
-) -> list[Task]:
+def make_tasks(layers: Sequence[tuple[str, Workload]], conditions: Conditions, records: Sequence[Record]) -> list[Task]:
     """A task per workload, with what ``records`` under these very conditions know of it already."""
     names: dict[Workload, list[str]] = {}
     for name, workload in layers:
@@ -133,9 +131,7 @@ def make_tasks(
         candidates = set(task.space)
         for record in known.get(workload, ()):
             if record.schedule in candidates:
-                task.tried[record.schedule] = min(
-                    record.objective, task.tried.get(record.schedule, record.objective)
-                )
+                task.tried[record.schedule] = min(record.objective, task.tried.get(record.schedule, record.objective))
         tasks.append(task)
     return tasks
 
