@@ -1,7 +1,7 @@
 """Runs what may end the whole process, such as LLVM, in a fork of it: everything imported is there at once.
 
-What comes in: a function that computes bytes, and how long it may take. What goes out: those bytes, or a CrashError. Nothing that the fork prints
-reaches the terminal.
+What comes in: a function that computes bytes, and how long it may take. What goes out: those bytes, or a CrashError.
+Nothing that the fork prints reaches the terminal.
 """
 
 from __future__ import annotations

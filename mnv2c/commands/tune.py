@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -12,14 +11,14 @@ from typing import Any
 
 from mnv2c.commands import UsageError, progress, say, say_json, stop_if_interrupted
 from mnv2c.driver import workloads
-from mnv2c.errors import RecordError, ToolError
+from mnv2c.errors import RecordError
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import InstructionSet, Target, target_named
 from mnv2c.tuning.builder import Builder
 from mnv2c.tuning.progress import Progress, to_json
 from mnv2c.tuning.records import Database
-from mnv2c.tuning.tune import STRATEGIES, Limits, make_tasks, tune
+from mnv2c.tuning.tune import STRATEGIES, Limits, make_tasks, stock_cost_model, tune
 from mnv2c.workloads import Workload
 
 
@@ -42,7 +41,7 @@ def _tune(
     target: Target, isa: InstructionSet, layers: Sequence[tuple[str, Workload]], options: argparse.Namespace
 ) -> dict[str, Any]:
     database = Database(_directory(options))
-    cost_model = _cost_model(options)
+    cost_model = stock_cost_model(options.cost_model, options.search)
     runner = _open(options, target, isa)
     builder = Builder(target, isa)
     try:
@@ -75,17 +74,6 @@ def _tune(
     finally:
         builder.close()
         runner.close()
-
-
-def _cost_model(options: argparse.Namespace) -> Any:
-    """MetaSchedule's cost model by its name; a search that cannot do without gets one that says nothing."""
-    from tvm.s_tir import meta_schedule as ms
-
-    if options.cost_model == "none":
-        return ms.cost_model.RandomModel() if options.search == "evolutionary" else None
-    if importlib.util.find_spec("xgboost") is None:
-        raise ToolError("--cost-model xgb needs the package xgboost: pip install 'mnv2c[tune]'")
-    return ms.cost_model.XGBModel(num_tuning_cores=1)
 
 
 def _what_is_kept(shown: Progress, database: Database, options: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""MetaSchedule's builder for kernels: compiles a batch in a guarded process, and links it into one library that times it.
+"""MetaSchedule's builder for kernels: compiles a batch, guarded, and links it into one library.
 
 What comes in: scheduled modules of one workload. What goes out: for each ``LIBRARY:INDEX``, which our runners read, or
 why there is none. The libraries of the batch before are gone.
@@ -7,8 +7,10 @@ why there is none. The libraries of the batch before are gone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from tvm import tirx
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
@@ -41,10 +43,12 @@ class Builder(ms.builder.PyBuilder):
 
     def compile(self, functions: Sequence[Any]) -> Compiled:
         """Overridden where other code is to be timed."""
-        return compile_functions(
-            [lambda function=function: function for function in functions], self._target, self._isa
-        )
+        return compile_functions([partial(_same, one) for one in functions], self._target, self._isa)
 
     def close(self) -> None:
         """Removes the directory."""
         self._linker.close()
+
+
+def _same(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    return function

@@ -62,7 +62,7 @@ def _compile_some(
     if not good or len(good) == len(functions):
         return Compiled(b"", {}, failures or dict.fromkeys(functions, reason))
     rest = _compile_some(good, target, isa)
-    return Compiled(rest.object, rest.kernels, failures | rest.failures)
+    return Compiled(rest.object, rest.kernels, {**failures, **rest.failures})
 
 
 def _compile(functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet) -> bytes:

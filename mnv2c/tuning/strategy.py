@@ -100,7 +100,7 @@ class Supervised(ms.search_strategy.PySearchStrategy):
             proposed = self._inner.generate_measure_candidates()
             if not proposed:
                 return None
-            new = {}
+            new: dict[Schedule, Any] = {}
             for one in proposed:
                 schedule = self._task.schedule_of(one)
                 if schedule is not None and schedule not in self._task.tried:

@@ -8,14 +8,19 @@ that was ended in any way is taken up where it stood.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import math
-from collections.abc import Callable, Sequence
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
 from tvm.s_tir import meta_schedule as ms
 
+from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import Schedule
 from mnv2c.kernels.cpu.device import space
 from mnv2c.kernels.cpu.lower import tvm_target
@@ -113,7 +118,7 @@ STRATEGIES: dict[str, Callable[[Task], Any]] = {
     "evolutionary": lambda task: ms.search_strategy.EvolutionarySearch(population_size=64, init_min_unmeasured=16),
     "replay": lambda task: ms.search_strategy.ReplayFunc(),
 }
-"""Search strategies by the names of ``mnv2c tune --search``; the population is small: the spaces are (up to thousands)."""
+"""By the names of ``mnv2c tune --search``. The population is small, as the spaces are."""
 
 
 def make_tasks(layers: Sequence[tuple[str, Workload]], conditions: Conditions, records: Sequence[Record]) -> list[Task]:
@@ -153,7 +158,7 @@ def tune(
     builder: Any,
     strategy: Callable[[Task], Any] = STRATEGIES["ours"],
     cost_model: Any = None,
-    limits: Limits = Limits(None, None),  # noqa: B008
+    limits: Limits = Limits(None, None),
     show: Callable[[Task, list[Trial]], None] = lambda task, trials: None,
     stop: Callable[[], None] = lambda: None,
 ) -> None:
@@ -163,17 +168,8 @@ def tune(
     MetaSchedule's; ``show`` is given every batch, once it is kept; ``stop`` is called before every batch and raises
     where the run is to end.
     """
-    contexts = [
-        ms.TuneContext(
-            module(task.workload),
-            target=tvm_target(task.conditions.target, task.conditions.isa, model=str(task.conditions.origin)),
-            space_generator=space_generator(task.workload, task.conditions.isa),
-            search_strategy=Supervised(strategy(task), task, limits.trials),
-            task_name=task.workload.name,
-            num_threads=1,
-        )
-        for task in tasks
-    ]
+    with _no_intrinsics():
+        contexts = [_context(task, Supervised(strategy(task), task, limits.trials)) for task in tasks]
     known = TuningDatabase(database, tasks[0].conditions)
     scheduler = Scheduler(tasks, limits.seconds, stop)
 
@@ -199,3 +195,38 @@ def tune(
         cost_model,
     )
     scheduler.raise_failure()
+
+
+def _context(task: Task, strategy: Any) -> Any:
+    conditions = task.conditions
+    return ms.TuneContext(
+        module(task.workload),
+        target=tvm_target(conditions.target, conditions.isa, model=str(conditions.origin)),
+        space_generator=space_generator(task.workload, conditions.isa),
+        search_strategy=strategy,
+        task_name=task.workload.name,
+        num_threads=1,
+    )
+
+
+@contextlib.contextmanager
+def _no_intrinsics() -> Iterator[None]:
+    """Keeps TuneContext from importing TVM's tensor intrinsics, which takes 10 s: our templates use none."""
+    name = "tvm.s_tir.tensor_intrin"
+    is_needed = name not in sys.modules
+    if is_needed:
+        sys.modules[name] = types.ModuleType(name)
+    try:
+        yield
+    finally:
+        if is_needed:
+            del sys.modules[name]
+
+
+def stock_cost_model(name: str, search: str) -> Any:
+    """MetaSchedule's cost model ``none`` or ``xgb``; evolutionary search, which needs one, gets one that knows nothing."""
+    if name == "none":
+        return ms.cost_model.RandomModel() if search == "evolutionary" else None
+    if importlib.util.find_spec("xgboost") is None:
+        raise ToolError("--cost-model xgb needs the package xgboost: pip install 'mnv2c[tune]'")
+    return ms.cost_model.XGBModel(num_tuning_cores=1)

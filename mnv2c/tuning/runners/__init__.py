@@ -59,7 +59,7 @@ def fastest(nanoseconds: Sequence[int]) -> float:
     return mean(sorted(nanoseconds)[:_KEPT]) / 1e9
 
 
-class BatchRunner(ms.runner.PyRunner, ABC):  # type: ignore[misc] # TVM's classes have no types
+class BatchRunner(ms.runner.PyRunner, ABC):
     """Times whole batches, each one library."""
 
     conditions: Conditions
@@ -81,7 +81,7 @@ class BatchRunner(ms.runner.PyRunner, ABC):  # type: ignore[misc] # TVM's classe
 
 
 @derived_object
-class _Done(ms.runner.PyRunnerFuture):  # type: ignore[misc]
+class _Done(ms.runner.PyRunnerFuture):
     def __init__(self, timing: Timing) -> None:
         super().__init__()
         self._timing = timing

@@ -1,7 +1,7 @@
 """Times candidates on this machine, in a process that may die.
 
-What comes in: a library of candidates. What goes out: their times for each number of threads. Candidates of a batch take
-turns, round after round, so that what disturbs the machine disturbs all of them.
+What comes in: a library of candidates. What goes out: their times for each number of threads. Candidates of a batch
+take turns, round after round, so that what disturbs the machine disturbs all of them.
 """
 
 from __future__ import annotations
