@@ -224,7 +224,7 @@ def _no_intrinsics() -> Iterator[None]:
 
 
 def stock_cost_model(name: str, search: str) -> Any:
-    """MetaSchedule's cost model ``none`` or ``xgb``; evolutionary search, which needs one, gets one that knows nothing."""
+    """MetaSchedule's cost model ``none`` or ``xgb``; a random one for evolutionary search, which needs one."""
     if name == "none":
         return ms.cost_model.RandomModel() if search == "evolutionary" else None
     if importlib.util.find_spec("xgboost") is None:
