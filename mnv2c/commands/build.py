@@ -57,7 +57,7 @@ def _schedules(options: argparse.Namespace) -> Path | None:
     if options.untuned:
         return None
     directory: Path = options.schedules or SCHEDULES
-    if options.schedules is None and not any(directory.glob("*/*.json")):
+    if options.schedules is None and not any(directory.glob("*/*.jsonl")):
         raise RecordError(
             f"{directory}: the tuning records that come with mnv2c are missing; install mnv2c again, or build "
             "without them, which makes slower kernels: --untuned"

@@ -2,8 +2,8 @@
 
 What comes in: records of one instruction set, or a directory with ``database_workload.json`` and
 ``database_tuning_record.json``, which ``meta_schedule.database.JSONDatabase`` loads. What goes out: the other. The
-trace of a record begins with what was sampled, in the order of the schedule's fields; its times are those of each number of
-threads; what else is known of it is the ``model`` of its target.
+trace of a record begins with what was sampled, in the order of the schedule's fields; its times are those of each
+number of threads; what else is known of it is the ``model`` of its target.
 """
 
 from __future__ import annotations
