@@ -15,7 +15,7 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.targets import InstructionSet, Target
-from mnv2c.tuning.candidates import Compiled, compile_functions
+from mnv2c.tuning.candidates import compile_functions
 from mnv2c.tuning.space import workload_of
 from mnv2c.tuning.timing import TimingLinker
 
@@ -31,7 +31,7 @@ class Builder(ms.builder.PyBuilder):
 
     def build(self, build_inputs: Sequence[Any]) -> list[Any]:
         functions = [one.mod["main"] for one in build_inputs]
-        compiled = self.compile(functions)
+        compiled = compile_functions([partial(_same, one) for one in functions], self._target, self._isa)
         path = self._linker.link(workload_of(functions[0]), compiled) if compiled.kernels else None
         numbers = {number: index for index, number in enumerate(compiled.kernels)}
         return [
@@ -40,10 +40,6 @@ class Builder(ms.builder.PyBuilder):
             else ms.builder.BuilderResult(None, compiled.failures[number])
             for number in range(len(functions))
         ]
-
-    def compile(self, functions: Sequence[Any]) -> Compiled:
-        """Overridden where other code is to be timed."""
-        return compile_functions([partial(_same, one) for one in functions], self._target, self._isa)
 
     def close(self) -> None:
         """Removes the directory."""
