@@ -220,6 +220,12 @@ def _declare_cost(parser: _Parser) -> None:
     _json(parser)
 
 
+def _thread_counts(text: str) -> tuple[int, ...]:
+    """``1,2`` as numbers, each once, in order."""
+    one = _whole(1, 256)
+    return tuple(sorted({one(part) for part in text.split(",")}))
+
+
 def _declare_tune(parser: _Parser) -> None:
     parser.add_argument(
         "specs", nargs="+", type=Path, metavar="SPEC", help="YAML layer tables, or names of mnv2c's own"
@@ -238,6 +244,12 @@ def _declare_tune(parser: _Parser) -> None:
     where.add_argument("--measure", default="local", metavar="NAME", help="local or static (default: local)")
     where.add_argument("--rpc", metavar="HOST:PORT", help="run on boards: the address of TVM's tracker")
     parser.add_argument("--key", metavar="KEY", help="with --rpc: what the boards' servers were started with")
+    parser.add_argument(
+        "--threads", type=_thread_counts, metavar="N,N", help="time for these numbers of threads (1 and all cores)"
+    )
+    searches = ("ours", "evolutionary", "replay")
+    parser.add_argument("--search", choices=searches, default="ours", help="what to try next (ours)")
+    parser.add_argument("--cost-model", choices=("none", "xgb"), default="none", help="for evolutionary (none)")
     parser.add_argument("--fresh", action="store_true", help="forget what is known of these kernels, and start over")
     _json(parser)
 

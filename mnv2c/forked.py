@@ -1,16 +1,18 @@
 """Runs what may end the whole process, such as LLVM, in a fork of it: everything imported is there at once.
 
-What comes in: a function that computes bytes. What goes out: those bytes, or a CrashError. Nothing that the fork prints
-reaches the terminal.
+What comes in: a function that computes bytes, and how long it may take. What goes out: those bytes, or a CrashError.
+Nothing that the fork prints reaches the terminal.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import select
 import signal
+import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from mnv2c.errors import ToolError
 
@@ -21,8 +23,9 @@ class CrashError(ToolError):
     """The fork raised or died; ``str`` says how, in one line."""
 
 
-def in_fork(compute: Callable[[], bytes]) -> bytes:
-    """What ``compute`` returns. CrashError where it raises or its process dies, ToolError where none can be started."""
+def in_fork(compute: Callable[[], bytes], *, seconds: float | None = None) -> bytes:
+    """What ``compute`` returns. CrashError where it raises, its process dies, or it takes longer than ``seconds``;
+    ToolError where no process can be started."""
     reader, writer = os.pipe()
     try:
         printed = os.memfd_create("stderr")
@@ -35,7 +38,7 @@ def in_fork(compute: Callable[[], bytes]) -> bytes:
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe, os.fdopen(printed, "rb") as lines:
         try:
-            content = pipe.read()
+            content = _read(pipe, seconds)
         except BaseException:
             os.kill(child, signal.SIGKILL)
             raise
@@ -45,6 +48,21 @@ def in_fork(compute: Callable[[], bytes]) -> bytes:
             return content
         lines.seek(0)
         raise CrashError(_reason(os.waitstatus_to_exitcode(status), lines.read().decode(errors="replace")))
+
+
+def _read(pipe: BinaryIO, seconds: float | None) -> bytes:
+    """All that is written until the other end closes. CrashError where that takes longer than ``seconds``."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    content = bytearray()
+    while True:
+        left = None if deadline is None else max(deadline - time.monotonic(), 0)
+        ready, _, _ = select.select([pipe], [], [], left)
+        if not ready:
+            raise CrashError(f"the compiler is still running after {seconds:g} s")
+        part = os.read(pipe.fileno(), 1 << 20)
+        if not part:
+            return bytes(content)
+        content += part
 
 
 def _report(compute: Callable[[], bytes], writer: int, printed: int) -> NoReturn:

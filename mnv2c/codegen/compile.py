@@ -17,12 +17,9 @@ from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject,
 from mnv2c.errors import TargetError
 from mnv2c.ir.graph import Array, Graph, Input, Padding
 from mnv2c.kernels import device
-from mnv2c.kernels.abi import Choose, Device
+from mnv2c.kernels.abi import Choose, Device, grain
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Pad, Stem, Workload
-
-GRAIN = 200_000
-"""Work that is worth a thread's part in it, in multiply-adds, an element read or written counted as two: some 2 us."""
 
 
 def compile_program(
@@ -138,7 +135,7 @@ def _compile_kernels(
                 name=workload.name,
                 symbol=kernel.symbol,
                 tasks=kernel.tasks,
-                grain=_grain(workload, kernel.tasks),
+                grain=grain(workload, kernel.tasks),
                 scratch_bytes=kernel.scratch_bytes,
                 origin=choice.origin,
                 schedule=str(choice.schedule),
@@ -146,9 +143,3 @@ def _compile_kernels(
             for workload, choice, kernel in zip(workloads, choices, compiled, strict=True)
         ),
     )
-
-
-def _grain(workload: Workload, tasks: int) -> int:
-    """How many of a workload's tasks are ``GRAIN``, at least one and at most all."""
-    moved = sum(type_.elements for type_ in (*workload.inputs, *workload.outputs))
-    return max(1, -(-GRAIN * tasks // max(workload.macs + 2 * moved, GRAIN)))

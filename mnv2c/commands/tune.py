@@ -15,10 +15,10 @@ from mnv2c.errors import RecordError
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import InstructionSet, Target, target_named
+from mnv2c.tuning.builder import Builder
 from mnv2c.tuning.progress import Progress, to_json
 from mnv2c.tuning.records import Database
-from mnv2c.tuning.runners import Runner, Trial
-from mnv2c.tuning.tune import Limits, Task, make_tasks, tune
+from mnv2c.tuning.tune import STRATEGIES, Limits, make_tasks, stock_cost_model, tune
 from mnv2c.workloads import Workload
 
 
@@ -41,7 +41,9 @@ def _tune(
     target: Target, isa: InstructionSet, layers: Sequence[tuple[str, Workload]], options: argparse.Namespace
 ) -> dict[str, Any]:
     database = Database(_directory(options))
+    cost_model = stock_cost_model(options.cost_model, options.search)
     runner = _open(options, target, isa)
+    builder = Builder(target, isa)
     try:
         if options.fresh:
             fresh = {workload for _, workload in layers}
@@ -49,22 +51,28 @@ def _tune(
         loaded = database.load(isa.mcpu)
         for complaint in loaded.complaints:
             print(f"mnv2c: note: {complaint}", file=sys.stderr)
-        tasks = make_tasks(layers, runner, loaded.records)
+        tasks = make_tasks(layers, runner.conditions, loaded.records)
         seconds = None if options.minutes is None else options.minutes * 60.0 / len(target.instruction_sets)
-        with Progress(tasks, runner, database.directory / isa.mcpu, seconds) as shown:
-
-            def show(task: Task, trials: list[Trial]) -> None:
-                shown.batch(task, trials)
-                stop_if_interrupted()
-
+        with Progress(tasks, runner.conditions, database.directory / isa.mcpu, seconds) as shown:
             try:
-                tune(tasks, runner, database, limits=Limits(options.trials, seconds), show=show)
+                tune(
+                    tasks,
+                    database,
+                    runner=runner,
+                    builder=builder,
+                    strategy=STRATEGIES[options.search],
+                    cost_model=cost_model,
+                    limits=Limits(options.trials, seconds),
+                    show=shown.batch,
+                    stop=stop_if_interrupted,
+                )
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_what_is_kept(shown, database, options)) from None
         if not options.json:
             say(shown.summary())
-        return to_json(tasks, runner)
+        return to_json(tasks, runner.conditions)
     finally:
+        builder.close()
         runner.close()
 
 
@@ -83,18 +91,26 @@ def _directory(options: argparse.Namespace) -> Path:
     return options.schedules or SCHEDULES
 
 
-def _open(options: argparse.Namespace, target: Target, isa: InstructionSet) -> Runner:
+def _open(options: argparse.Namespace, target: Target, isa: InstructionSet) -> Any:
     """The runner that was asked for; only its own packages are imported."""
+    is_local = options.rpc is None and options.measure == "local"
+    if options.threads is not None and not is_local:
+        raise UsageError("--threads: boards and the cost model time one thread alone")
     if options.rpc is not None:
         from mnv2c.tuning.runners.rpc import RpcRunner
 
         return RpcRunner(target, isa, options.rpc, options.key)
-    if options.measure == "local":
+    if is_local:
         from mnv2c.tuning.runners.local import LocalRunner
 
-        return LocalRunner(target, isa)
+        return LocalRunner(target, isa, threads=options.threads or _default_threads())
     if options.measure == "static":
         from mnv2c.tuning.runners.static import StaticRunner
 
         return StaticRunner(target, isa)
     raise UsageError(f"--measure {options.measure}: there are local and static")
+
+
+def _default_threads() -> tuple[int, ...]:
+    """One, and all cores that this process may use."""
+    return tuple(sorted({1, len(os.sched_getaffinity(0))}))

@@ -50,6 +50,16 @@ class KernelCode:
     scratch_bytes: int
 
 
+GRAIN = 200_000
+"""Work that is worth a thread's part in it, in multiply-adds, an element read or written counted as two: some 2 us."""
+
+
+def grain(workload: Workload, tasks: int) -> int:
+    """How many of a workload's tasks are ``GRAIN``, at least one and at most all."""
+    moved = sum(type_.elements for type_ in (*workload.inputs, *workload.outputs))
+    return max(1, -(-GRAIN * tasks // max(workload.macs + 2 * moved, GRAIN)))
+
+
 class Device(Protocol):
     """The kernels of one kind of device (``Target.kind``)."""
 

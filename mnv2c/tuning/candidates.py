@@ -1,14 +1,17 @@
-"""Compiles candidates, guarded: what crashes the compiler costs one trial.
+"""Compiles candidates, guarded: what crashes the compiler or never ends costs one trial.
 
-What comes in: schedules of one workload for one CPU. What goes out: ``Compiled``: one object with all that compiled,
-and why the others did not. The work is done in a fork of this process.
+What comes in: scheduled PrimFuncs of one workload for one CPU, or what makes them. What goes out: ``Compiled``: one
+object with all that compiled, and why the others did not. The work is done in a fork of this process.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from tvm import tirx
 
 from mnv2c.forked import CrashError, in_fork
 from mnv2c.kernels.abi import KernelCode, Schedule
@@ -17,53 +20,60 @@ from mnv2c.kernels.cpu.lower import LoweredKernel, build_object, lower
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Workload
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A schedule, and the kernel in the object that it makes."""
-
-    schedule: Schedule
-    kernel: KernelCode
+_SECONDS = 60  # for a batch, and for each of its candidates where that is not enough: one takes 0.05 to 2 s
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """``object`` is empty where nothing compiled; ``failures`` say why, by schedule."""
+    """``object`` is empty where nothing compiled. ``kernels`` and ``failures`` are by the candidates' numbers."""
 
     object: bytes
-    candidates: tuple[Candidate, ...]
-    failures: dict[Schedule, str]
+    kernels: Mapping[int, KernelCode]
+    failures: Mapping[int, str]
 
 
 def compile_candidates(
     workload: Workload, schedules: Sequence[Schedule], target: Target, isa: InstructionSet
 ) -> Compiled:
-    """All of ``schedules`` in one go; where that fails, one by one, to find out which."""
+    """The workload under each of ``schedules``."""
+    return compile_functions([functools.partial(scheduled, workload, one) for one in schedules], target, isa)
+
+
+def compile_functions(
+    functions: Sequence[Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet
+) -> Compiled:
+    """All of ``functions`` in one go; where that fails, one by one, to find out which."""
+    return _compile_some(dict(enumerate(functions)), target, isa)
+
+
+def _compile_some(
+    functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet
+) -> Compiled:
     try:
-        return _unpack(in_fork(lambda: _compile(workload, schedules, target, isa)), schedules)
+        return _unpack(in_fork(lambda: _compile(functions, target, isa), seconds=_SECONDS))
     except CrashError as error:
         reason = str(error)
-    if len(schedules) == 1:
-        return Compiled(b"", (), {schedules[0]: reason})
-    failures: dict[Schedule, str] = {}
-    for schedule in schedules:
-        failures |= compile_candidates(workload, [schedule], target, isa).failures
-    good = [schedule for schedule in schedules if schedule not in failures]
-    if not good or len(good) == len(schedules):
-        return Compiled(b"", (), failures or dict.fromkeys(schedules, reason))
-    rest = compile_candidates(workload, good, target, isa)
-    return Compiled(rest.object, rest.candidates, failures | rest.failures)
+    if len(functions) == 1:
+        return Compiled(b"", {}, dict.fromkeys(functions, reason))
+    failures: dict[int, str] = {}
+    for number, function in functions.items():
+        failures |= _compile_some({number: function}, target, isa).failures
+    good = {number: function for number, function in functions.items() if number not in failures}
+    if not good or len(good) == len(functions):
+        return Compiled(b"", {}, failures or dict.fromkeys(functions, reason))
+    rest = _compile_some(good, target, isa)
+    return Compiled(rest.object, rest.kernels, {**failures, **rest.failures})
 
 
-def _compile(workload: Workload, schedules: Sequence[Schedule], target: Target, isa: InstructionSet) -> bytes:
-    """What ``_unpack`` reads: a line of JSON, and the object. A template that TVM cannot follow is a failure."""
+def _compile(functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet) -> bytes:
+    """What ``_unpack`` reads: a line of JSON, and the object. A function that TVM cannot make or lower is a failure."""
     lowered: dict[str, LoweredKernel] = {}
     found: list[tuple[int, str, int, int]] = []
     failures: list[tuple[int, str]] = []
-    for number, schedule in enumerate(schedules):
+    for number, function in functions.items():
         symbol = f"candidate{number}"
         try:
-            kernel = lower(scheduled(workload, schedule), symbol, pointer_bits=target.pointer_bits)
+            kernel = lower(function(), symbol, pointer_bits=target.pointer_bits)
         except Exception as error:  # TVM raises many kinds
             failures.append((number, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
         else:
@@ -73,8 +83,7 @@ def _compile(workload: Workload, schedules: Sequence[Schedule], target: Target, 
     return head.encode() + b"\n" + (build_object(lowered, target, isa) if lowered else b"")
 
 
-def _unpack(content: bytes, schedules: Sequence[Schedule]) -> Compiled:
+def _unpack(content: bytes) -> Compiled:
     head, _, object_ = content.partition(b"\n")
     found, failures = json.loads(head)
-    candidates = tuple(Candidate(schedules[index], KernelCode(*fields)) for index, *fields in found)
-    return Compiled(object_, candidates, {schedules[index]: why for index, why in failures})
+    return Compiled(object_, {number: KernelCode(*fields) for number, *fields in found}, dict(failures))

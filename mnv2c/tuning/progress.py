@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mnv2c.errors import RecordError
-from mnv2c.tuning.runners import Runner, Trial
+from mnv2c.tuning.runners import Conditions, Trial
 from mnv2c.tuning.tune import Task
 
 LOG = "tuning.log"
@@ -27,8 +27,8 @@ LOG = "tuning.log"
 class Progress:
     """Use it in a ``with``: it gives the terminal back."""
 
-    def __init__(self, tasks: Sequence[Task], runner: Runner, directory: Path, seconds: float | None) -> None:
-        self._tasks, self._runner, self._seconds = tasks, runner, seconds
+    def __init__(self, tasks: Sequence[Task], conditions: Conditions, directory: Path, seconds: float | None) -> None:
+        self._tasks, self._conditions, self._seconds = tasks, conditions, seconds
         self._known = sum(len(task.tried) for task in tasks)
         self._begin = time.monotonic()
         self._log = directory / LOG
@@ -37,7 +37,7 @@ class Progress:
             Live(console=console, auto_refresh=False, vertical_overflow="crop") if console.is_terminal else None
         )
         self._write(
-            f"{time.strftime('%Y-%m-%d %H:%M:%S')} {runner.origin}, {runner.isa.mcpu}: {len(tasks)} kernels, "
+            f"{time.strftime('%Y-%m-%d %H:%M:%S')} {conditions.origin}, {conditions.isa.mcpu}: {len(tasks)} kernels, "
             f"{self._known} trials known"
         )
 
@@ -60,9 +60,8 @@ class Progress:
     def batch(self, task: Task, trials: Sequence[Trial]) -> None:
         """Every trial goes to the log; the terminal shows the state."""
         for trial in trials:
-            result = (
-                trial.failure or f"{_time(trial.seconds[0])} (spread {trial.seconds[-1] / trial.seconds[0] - 1:.1%})"
-            )
+            times = ", ".join(f"{_time(seconds)} ({threads})" for threads, seconds in trial.seconds.items())
+            result = trial.failure or f"{times} by threads"
             self._write(f"{task.workload.name}  {trial.schedule}  {result}")
         if self._live is not None:
             self._live.update(self._table(task), refresh=True)
@@ -78,7 +77,7 @@ class Progress:
     def summary(self) -> str:
         """A line per kernel."""
         lines = [
-            f"{self._runner.isa.mcpu}, {self._runner.origin}: {self.new_trials} new trials in "
+            f"{self._conditions.isa.mcpu}, {self._conditions.origin}: {self.new_trials} new trials in "
             f"{time.monotonic() - self._begin:.0f} s",
             "",
             f"{'kernel':56} {'layers':>6} {'rule':>9} {'best':>9} {'gain':>6} {'of peak':>7} {'trials':>6}",
@@ -94,7 +93,7 @@ class Progress:
 
     def _table(self, current: Task | None) -> Table:
         table = Table(
-            title=f"{self._runner.isa.mcpu}: {self.new_trials} new trials{self._left()}", box=None, padding=(0, 1)
+            title=f"{self._conditions.isa.mcpu}: {self.new_trials} new trials{self._left()}", box=None, padding=(0, 1)
         )
         for name in ("kernel", "layers", "rule", "best", "gain", "of peak", "trials"):
             table.add_column(name, justify="left" if name == "kernel" else "right", no_wrap=True)
@@ -118,11 +117,11 @@ class Progress:
             raise RecordError(f"{self._log}: cannot be written: {error.strerror}") from error
 
 
-def to_json(tasks: Sequence[Task], runner: Runner) -> dict[str, Any]:
+def to_json(tasks: Sequence[Task], conditions: Conditions) -> dict[str, Any]:
     """What ``tune --json`` prints for an instruction set."""
     return {
-        "core": runner.isa.mcpu,
-        "origin": str(runner.origin),
+        "core": conditions.isa.mcpu,
+        "origin": str(conditions.origin),
         "kernels": [
             {
                 "kernel": task.workload.name,

@@ -1,7 +1,8 @@
 /*
- * Times kernels as they run in the network: their weights have been displaced by those of other layers, their input has just
- * been written by the layer before. Linked with the candidates and a table of them (mnv2c/tuning/timing.py) into a library
- * that needs libc alone; a worker process calls it through the C symbol, a board's TVM server through TVM's calling convention.
+ * Times kernels as they run in the network: shared by the library's own pool of threads, their weights displaced by those of
+ * other layers, their input just written by the layer before. Linked with the candidates, a table of them
+ * (mnv2c/tuning/timing.py) and runtime/threads.c into a library that needs libc alone; a worker process calls it through the C
+ * symbol, a board's TVM server through TVM's calling convention.
  */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include <stddef.h>
@@ -9,40 +10,73 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "kernel.h"
+#include "runtime.h"
 
 #define EXPORTED __attribute__((visibility("default")))
-enum { LINE = 64 };
+enum { LINE = 64, PARTS = 256 };
 
-struct candidate {
-    mnv2c_kernel *kernel;
-    int32_t tasks;
-};
-
-extern const struct candidate mnv2c_candidates[];
+extern const struct mnv2c_compiled mnv2c_candidates[];
 extern const int mnv2c_candidate_count;
-/* The operands in the order of the signature, the inputs first; then scratch, and memory beside them that is larger than the
- * core's own caches. */
+/* The operands in the order of the signature, the inputs first; then, for one thread, scratch, and memory that is larger than
+ * a core's own caches. */
 extern const size_t mnv2c_block_bytes[];
 extern const int mnv2c_block_count, mnv2c_input_count;
-extern void *mnv2c_blocks[]; /* made by the first call */
+extern void *mnv2c_blocks[];
 
-static int find_memory(void)
+struct memory {
+    char *begin;
+    size_t bytes;
+};
+
+static struct mnv2c_pool *pool; /* of `pool_threads`, and the blocks for as many */
+static int pool_threads;
+
+static size_t bytes_of(int block, int threads)
+{
+    size_t bytes = (mnv2c_block_bytes[block] + LINE) / LINE * LINE;
+    return block < mnv2c_block_count - 2 ? bytes : bytes * (size_t)threads;
+}
+
+static int find_memory(int threads)
 {
     for (int block = 0; block < mnv2c_block_count; block++) {
-        size_t bytes = (mnv2c_block_bytes[block] + LINE) / LINE * LINE;
-        float *values = aligned_alloc(LINE, bytes);
+        size_t bytes = bytes_of(block, threads);
+        free(mnv2c_blocks[block]);
+        float *values = mnv2c_blocks[block] = aligned_alloc(LINE, bytes);
         if (values == NULL) return 0;
         for (size_t i = 0; i < bytes / sizeof *values; i++) values[i] = 0.125f;
-        mnv2c_blocks[block] = values;
     }
     return 1;
 }
 
-static void touch(int block)
+static int have_threads(int threads)
 {
-    volatile char *memory = mnv2c_blocks[block];
-    for (size_t i = 0; i < mnv2c_block_bytes[block]; i += LINE) memory[i] = memory[i];
+    if (threads == pool_threads) return 1;
+    mnv2c_pool_release(pool);
+    pool = NULL, pool_threads = 0;
+    if (mnv2c_pool_create(threads, &pool) != MNV2C_OK || !find_memory(threads)) return 0;
+    pool_threads = threads;
+    return 1;
+}
+
+/* A kernel that writes part `task` of PARTS of a memory, so that each thread has its share in its caches. */
+static int32_t touch_parts(void *const *operands, void *scratch, int32_t begin, int32_t end)
+{
+    const struct memory *memory = operands[0];
+    (void)scratch;
+    volatile char *bytes = memory->begin;
+    size_t lines = memory->bytes / LINE;
+    for (size_t i = lines * (size_t)begin / PARTS; i < lines * (size_t)end / PARTS; i++) bytes[i * LINE] = bytes[i * LINE];
+    return 0;
+}
+
+static int touch(int block)
+{
+    static const struct mnv2c_compiled kernel = {touch_parts, PARTS, 1};
+    struct memory memory = {mnv2c_blocks[block], bytes_of(block, pool_threads)};
+    void *operands[] = {&memory};
+    struct mnv2c_job job = {&kernel, operands, NULL, 0};
+    return mnv2c_pool_run(pool, &job);
 }
 
 static int64_t now(void)
@@ -52,18 +86,25 @@ static int64_t now(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Nanoseconds of one run of all of a candidate's tasks; below 0 where there is no such candidate or no memory. */
-EXPORTED int64_t mnv2c_time(int index)
+static int64_t time_job(const struct mnv2c_job *job)
 {
-    const int elsewhere = mnv2c_block_count - 1, scratch = elsewhere - 1;
-    if (index < 0 || index >= mnv2c_candidate_count) return -1;
-    if (mnv2c_blocks[elsewhere] == NULL && !find_memory()) return -1;
-    const struct candidate *candidate = &mnv2c_candidates[index];
-    touch(elsewhere);
-    for (int input = 0; input < mnv2c_input_count; input++) touch(input);
+    int status = touch(mnv2c_block_count - 1);
+    for (int input = 0; input < mnv2c_input_count; input++) status |= touch(input);
     int64_t start = now();
-    candidate->kernel(mnv2c_blocks, mnv2c_blocks[scratch], 0, candidate->tasks);
-    return now() - start;
+    status |= mnv2c_pool_run(pool, job);
+    return status == MNV2C_OK ? now() - start : -1;
+}
+
+/* Nanoseconds of one run of all of a candidate's tasks; below 0 where there is no such candidate, no memory or no threads. */
+EXPORTED int64_t mnv2c_time(int index, int threads)
+{
+    if (index < 0 || index >= mnv2c_candidate_count || threads < 1 || !have_threads(threads)) return -1;
+    const int scratch = mnv2c_block_count - 2;
+    struct mnv2c_job job = {&mnv2c_candidates[index], mnv2c_blocks, mnv2c_blocks[scratch], bytes_of(scratch, 1)};
+    mnv2c_pool_enter(pool);
+    int64_t nanoseconds = time_job(&job);
+    mnv2c_pool_leave(pool);
+    return nanoseconds;
 }
 
 /* TVMFFIAny and TVMFFISafeCallType of tvm/ffi/c_api.h: what a TVM server finds under this name in a library. */
@@ -77,6 +118,6 @@ enum { ANY_INT = 1 };
 EXPORTED int __tvm_ffi_mnv2c_time(void *self, const struct any *arguments, int32_t count, struct any *result)
 {
     (void)self;
-    *result = (struct any){ANY_INT, 0, count == 1 ? mnv2c_time((int)arguments[0].value) : -1};
+    *result = (struct any){ANY_INT, 0, count == 2 ? mnv2c_time((int)arguments[0].value, (int)arguments[1].value) : -1};
     return 0;
 }

@@ -1,25 +1,35 @@
-"""The tuning loop: ``mnv2c tune``.
+"""Tunes kernels with MetaSchedule: ``mnv2c tune``.
 
-What comes in: the workloads of some networks, how often each layer uses them, a runner, a database. What goes out:
-the database, with every trial in it as soon as its batch has run. A batch goes to the workload where the networks
-have most to gain; what the database holds already is never tried again, so that a run that was ended in any way is
-taken up where it stood.
+What comes in: the workloads of some networks, how often each layer uses them, a database, and MetaSchedule's parts:
+a search strategy, a cost model, a builder, a runner, each ours where none is given. What goes out: the database, with
+every trial in it as soon as its batch has run. What the database holds already is never tried again, so that a run
+that was ended in any way is taken up where it stood.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import mean
+from typing import Any
 
+from tvm.s_tir import meta_schedule as ms
+
+from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import Schedule
 from mnv2c.kernels.cpu.device import space
+from mnv2c.kernels.cpu.lower import tvm_target
+from mnv2c.tuning.database import TuningDatabase, by_threads
 from mnv2c.tuning.records import Database, Record, by_workload
-from mnv2c.tuning.runners import Runner, Trial
-from mnv2c.tuning.search import propose
+from mnv2c.tuning.runners import Conditions, Trial
+from mnv2c.tuning.scheduler import AfterBatch, Scheduler, Steadied
+from mnv2c.tuning.space import module, schedule_of, space_generator
+from mnv2c.tuning.strategy import StepsFromTheBest, Supervised, candidate
 from mnv2c.workloads import Workload
 
 BATCH = 8
@@ -37,6 +47,7 @@ class Task:
 
     workload: Workload
     layers: tuple[str, ...]
+    conditions: Conditions
     floor: float
     space: tuple[Schedule, ...]
     tried: dict[Schedule, float] = field(default_factory=dict)
@@ -74,12 +85,24 @@ class Task:
         gain: float = len(self.layers) * max(self.best - self.floor, 0.0)
         return gain * math.pow(0.5, self.fruitless / BATCH)
 
-    def wanted(self, limits: Limits) -> list[Schedule]:
-        """The next batch; none where enough was tried or nothing promising is left."""
-        left = BATCH if limits.trials is None else min(BATCH, limits.trials - len(self.tried))
-        if left <= 0 or self.fruitless >= _PATIENCE:
-            return []
-        return propose(self.space, self.tried, left)
+    def trials_left(self, most: int | None) -> int:
+        """Of the next batch, where a workload may have ``most`` trials; none where nothing promising is left."""
+        left = BATCH if most is None else min(BATCH, most - len(self.tried))
+        return 0 if self.fruitless >= _PATIENCE else max(left, 0)
+
+    def schedule_of(self, measured: Any) -> Schedule | None:
+        """Of MetaSchedule's measure candidate; None where it is not in the space."""
+        return schedule_of(measured.sch.trace, self.workload, self.conditions.isa)
+
+    def trial(self, measured: Any, result: Any) -> Trial:
+        """What a runner said of a measure candidate."""
+        runs = [float(run) for run in result.run_secs or ()]
+        return Trial(self.schedule_of(measured), by_threads(runs, self.conditions), str(result.error_msg or ""))
+
+    def reference(self) -> list[Any]:
+        """What runs again in every batch: the best so far, where times drift."""
+        best = self.best_schedule if self.conditions.drifts else None
+        return [] if best is None else [candidate(self.workload, self.conditions.isa, best)]
 
 
 @dataclass(frozen=True)
@@ -90,68 +113,120 @@ class Limits:
     seconds: float | None
 
 
-def make_tasks(layers: Sequence[tuple[str, Workload]], runner: Runner, records: Sequence[Record]) -> list[Task]:
-    """A task per workload, with what ``records`` of this very runner know of it already."""
+STRATEGIES: dict[str, Callable[[Task], Any]] = {
+    "ours": lambda task: StepsFromTheBest(task.workload, task.conditions.isa, task.tried),
+    "evolutionary": lambda task: ms.search_strategy.EvolutionarySearch(population_size=64, init_min_unmeasured=16),
+    "replay": lambda task: ms.search_strategy.ReplayFunc(),
+}
+"""By the names of ``mnv2c tune --search``. The population is small, as the spaces are."""
+
+
+def make_tasks(layers: Sequence[tuple[str, Workload]], conditions: Conditions, records: Sequence[Record]) -> list[Task]:
+    """A task per workload, with what ``records`` under these very conditions know of it already."""
     names: dict[Workload, list[str]] = {}
     for name, workload in layers:
         names.setdefault(workload, []).append(name)
-    known = by_workload(record for record in records if replace(record.origin, threads=(1,)) == runner.origin)
+    known = by_workload(record for record in records if is_comparable(record, conditions))
+    threads = conditions.origin.threads
+    share = sum(1 / count for count in threads) / len(threads)  # the mean over the numbers of threads, at their peaks
     tasks = []
     for workload, users in names.items():
-        task = Task(workload, tuple(users), workload.macs / runner.macs_per_second, space(workload, runner.isa))
+        floor = workload.macs / conditions.macs_per_second * share
+        task = Task(workload, tuple(users), conditions, floor, space(workload, conditions.isa))
         candidates = set(task.space)
         for record in known.get(workload, ()):
             if record.schedule in candidates:
-                seconds = math.inf if record.failed else record.objective
-                task.tried[record.schedule] = min(seconds, task.tried.get(record.schedule, seconds))
+                task.tried[record.schedule] = min(record.objective, task.tried.get(record.schedule, record.objective))
         tasks.append(task)
     return tasks
 
 
+def is_comparable(record: Record, conditions: Conditions) -> bool:
+    """Whether the record's times are of these conditions; what failed there failed for any number of threads."""
+    origin = record.origin
+    where = (origin.processor, origin.machine, origin.kind, origin.tvm)
+    there = conditions.origin
+    same_threads = record.failed or sorted(origin.threads) == sorted(there.threads)
+    return where == (there.processor, there.machine, there.kind, there.tvm) and same_threads
+
+
 def tune(
     tasks: Sequence[Task],
-    runner: Runner,
     database: Database,
     *,
-    limits: Limits,
-    show: Callable[[Task, list[Trial]], None],
+    runner: Any,
+    builder: Any,
+    strategy: Callable[[Task], Any] = STRATEGIES["ours"],
+    cost_model: Any = None,
+    limits: Limits = Limits(None, None),
+    show: Callable[[Task, list[Trial]], None] = lambda task, trials: None,
+    stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Until nothing promises a gain, or a limit is reached. ``show`` is given every batch, once it is kept."""
-    deadline = math.inf if limits.seconds is None else time.monotonic() + limits.seconds
-    while time.monotonic() < deadline:
-        for task in sorted(tasks, key=lambda task: -task.promise):
-            wanted = task.wanted(limits)
-            if wanted:
-                break
-        else:
-            return
-        trials = _run(task, wanted, runner)
-        _keep(task, trials, runner, database)
+    """Until nothing promises a gain, or a limit is reached.
+
+    ``strategy`` makes MetaSchedule's search strategy for a task, ``cost_model``, ``runner`` and ``builder`` are
+    MetaSchedule's; ``show`` is given every batch, once it is kept; ``stop`` is called before every batch and raises
+    where the run is to end.
+    """
+    with _no_intrinsics():
+        contexts = [_context(task, Supervised(strategy(task), task, limits.trials)) for task in tasks]
+    known = TuningDatabase(database, tasks[0].conditions)
+    scheduler = Scheduler(tasks, limits.seconds, stop)
+
+    def keep(number: int, candidates: Sequence[Any], results: Sequence[Any]) -> None:
+        task = tasks[number]
+        trials = [trial for trial in map(task.trial, candidates, results) if trial.schedule not in task.tried]
+        known.append(task.workload, trials)
+        for trial in trials:
+            task.tried[trial.schedule] = mean(trial.seconds.values()) if trial.seconds else math.inf
         show(task, trials)
 
+    model = [] if cost_model is None else [ms.measure_callback.UpdateCostModel()]
+    scheduler.tune(
+        contexts,
+        [float(len(task.layers)) for task in tasks],
+        1 << 30,
+        1 << 30,
+        BATCH,
+        builder,
+        Steadied(runner, scheduler),
+        [*model, AfterBatch(keep, scheduler)],
+        known,
+        cost_model,
+    )
+    scheduler.raise_failure()
 
-def _run(task: Task, wanted: Sequence[Schedule], runner: Runner) -> list[Trial]:
-    """Tries candidates, the best so far beside them.
 
-    A machine is faster at one time than at another. The best so far runs again in every batch, and the batch's times
-    are set in relation to its first one, so that times of different batches can be compared.
-    """
-    best, before = task.best_schedule, task.best
-    if best is None or before is None or not runner.drifts:
-        return runner.run(task.workload, wanted)
-    again, *trials = runner.run(task.workload, [best, *wanted])
-    if again.failure:
-        return trials
-    scale = before / mean(again.seconds)
-    return [replace(trial, seconds=tuple(seconds * scale for seconds in trial.seconds)) for trial in trials]
+def _context(task: Task, strategy: Any) -> Any:
+    conditions = task.conditions
+    return ms.TuneContext(
+        module(task.workload),
+        target=tvm_target(conditions.target, conditions.isa, model=str(conditions.origin)),
+        space_generator=space_generator(task.workload, conditions.isa),
+        search_strategy=strategy,
+        task_name=task.workload.name,
+        num_threads=1,
+    )
 
 
-def _keep(task: Task, trials: Sequence[Trial], runner: Runner, database: Database) -> None:
-    def record(trial: Trial) -> Record:
-        origin, seconds = runner.origin, {1: mean(trial.seconds)} if trial.seconds else {}
-        where = (origin.processor, origin.machine, origin.kind, date.today().isoformat(), origin.tvm)
-        return Record(task.workload, trial.schedule, seconds, *where)
+@contextlib.contextmanager
+def _no_intrinsics() -> Iterator[None]:
+    """Keeps TuneContext from importing TVM's tensor intrinsics, which takes 10 s: our templates use none."""
+    name = "tvm.s_tir.tensor_intrin"
+    is_needed = name not in sys.modules
+    if is_needed:
+        sys.modules[name] = types.ModuleType(name)
+    try:
+        yield
+    finally:
+        if is_needed:
+            del sys.modules[name]
 
-    database.append(runner.isa.mcpu, [record(trial) for trial in trials])
-    for trial in trials:
-        task.tried[trial.schedule] = mean(trial.seconds) if trial.seconds else math.inf
+
+def stock_cost_model(name: str, search: str) -> Any:
+    """MetaSchedule's cost model ``none`` or ``xgb``; a random one for evolutionary search, which needs one."""
+    if name == "none":
+        return ms.cost_model.RandomModel() if search == "evolutionary" else None
+    if importlib.util.find_spec("xgboost") is None:
+        raise ToolError("--cost-model xgb needs the package xgboost: pip install 'mnv2c[tune]'")
+    return ms.cost_model.XGBModel(num_tuning_cores=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import succeed, succeed_json
 from small_library import SMALL
+from tried import try_schedules
 
 from mnv2c.cost.cycles import cycles
 from mnv2c.cost.kernels import kernel_cycles
@@ -50,7 +51,7 @@ def test_an_unknown_core_is_an_error() -> None:
 def test_a_kernel_cannot_be_faster_than_the_peak() -> None:
     workload = Pointwise(height=7, width=7, k=64, n=32)
     compiled = compile_candidates(workload, space(workload, A72)[:1], ARM, A72)
-    (kernel,) = [candidate.kernel for candidate in compiled.candidates]
+    (kernel,) = compiled.kernels.values()
 
     def cost(isa: InstructionSet, share: float = 1.0) -> float:
         sizes = operand_bytes(workload)
@@ -67,9 +68,9 @@ def test_a_kernel_cannot_be_faster_than_the_peak() -> None:
 def test_an_operand_may_be_of_any_size() -> None:
     """116 MB are read, and as many written."""
     workload = Pointwise(height=1100, width=1100, k=24, n=24)
-    (trial,) = StaticRunner(ARM, A72).run(workload, space(workload, A72)[:1])
+    (trial,) = try_schedules(StaticRunner(ARM, A72), workload, space(workload, A72)[:1])
     assert not trial.failure
-    assert trial.seconds[0] > workload.macs / 4 / 1e9
+    assert trial.seconds[1] > workload.macs / 4 / 1e9
 
 
 @needs_llvm

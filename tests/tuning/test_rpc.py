@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from compiled_kernels import NATIVE
 from kernel_examples import pointwise
 from loopback import free_port
 from mini_spec import MINI
+from tried import try_schedules
 
 from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import Schedule
@@ -105,7 +107,7 @@ def boards(tmp_path: Path) -> Iterator[Boards]:
 
 def times(runner: RpcRunner, workload: Workload, schedules: Sequence[Schedule]) -> bool:
     """Whether every schedule has a time."""
-    trials = runner.run(workload, schedules)
+    trials = try_schedules(runner, workload, schedules)
     return [trial.schedule for trial in trials if trial.seconds] == list(schedules)
 
 
@@ -129,6 +131,25 @@ def test_a_board_that_dies_or_hangs_is_let_go_of(boards: Boards, monkeypatch: py
         runner.close()
 
 
+def test_three_boards_work_at_once(boards: Boards, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3)
+    real = rpc._Turn.time
+
+    def time_together(turn: rpc._Turn, library: Path, rounds: int) -> dict[int, list[int]]:
+        together.wait(30)  # breaks where fewer than three come
+        return real(turn, library, rounds)
+
+    monkeypatch.setattr(rpc._Turn, "time", time_together)
+    for _ in range(3):
+        boards.add()
+    runner = RpcRunner(native_target(), NATIVE, boards.address, "board", rounds=2)
+    try:
+        assert times(runner, WORK, space(WORK, NATIVE)[:6])
+    finally:
+        runner.close()
+    assert not together.broken
+
+
 def test_tune_on_boards(boards: Boards, tmp_path: Path) -> None:
     boards.add()
     spec = tmp_path / "mini.yaml"
@@ -146,7 +167,7 @@ def test_no_board_and_no_tracker(boards: Boards, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(rpc, "_WAIT", 2)
     runner = RpcRunner(X86, NATIVE, boards.address, "nobody", rounds=1)
     with pytest.raises(ToolError, match=r"no board 'nobody' at the tracker .*rpc_server --tracker 127"):
-        runner.run(WORK, space(WORK, NATIVE)[:1])
+        try_schedules(runner, WORK, space(WORK, NATIVE)[:1])
     runner.close()
     with pytest.raises(ToolError, match=r"no tracker at 127.0.0.1:1 .*rpc_tracker --port 1"):
         RpcRunner(X86, NATIVE, "127.0.0.1:1", "board")

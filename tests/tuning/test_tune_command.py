@@ -49,7 +49,7 @@ def test_what_is_known_is_not_tried_again(schedules: Path) -> None:
 def test_there_is_a_log_to_read(schedules: Path) -> None:
     log = (schedules / CORE / "tuning.log").read_text(encoding="utf-8")
     assert "Schedule(" in log
-    assert " us (spread " in log
+    assert "by threads" in log
 
 
 def test_a_build_takes_the_records(schedules: Path, tmp_path: Path) -> None:

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tvm
 from compiled_kernels import NATIVE, CompiledKernels
-from kept_trials import HERE
+from kept_trials import HERE, add
 from kernel_examples import TRIED, depthwise, example, pointwise
+from tried import try_schedules
+from tvm import s_tir
+from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.kernels.abi import KernelCode, Schedule
 from mnv2c.kernels.cpu.device import space
-from mnv2c.targets import A53, A72, ARM, V2, V3, V4, X86, InstructionSet, native_target
+from mnv2c.targets import A53, A72, ARM, V2, V3, V4, X86, InstructionSet, Target, native_target
 from mnv2c.toolchain import compile_c, find_zig
+from mnv2c.tuning import builder as builder_module
 from mnv2c.tuning import candidates as compiling
-from mnv2c.tuning.candidates import compile_candidates
+from mnv2c.tuning.builder import Builder
+from mnv2c.tuning.candidates import Compiled, compile_candidates
 from mnv2c.tuning.records import Database
-from mnv2c.tuning.runners import Trial
+from mnv2c.tuning.runners import Conditions, Timing, Trial, done
 from mnv2c.tuning.runners import local as local_runner
 from mnv2c.tuning.runners.local import LocalRunner
 from mnv2c.tuning.search import propose
-from mnv2c.tuning.space import module, sampled_values, schedule_fn, traced
-from mnv2c.tuning.tune import BATCH, Limits, make_tasks, tune
+from mnv2c.tuning.space import ApplyTemplate, StepInSpace, module, sampled_values, schedule_of, traced
+from mnv2c.tuning.tune import BATCH, STRATEGIES, Limits, Task, _context, make_tasks, stock_cost_model, tune
 from mnv2c.workloads import Dense, Workload
 
 WORK = pointwise(7, 7, 40, 64, activation="relu6")
@@ -53,18 +59,32 @@ def test_a_trace_says_how(workload: Workload, isa: InstructionSet) -> None:
 
 
 def test_metaschedule_samples_the_space() -> None:
-    context = ms.TuneContext(
-        module(WORK),
-        target=tvm.target.Target({"kind": "llvm", "num-cores": 2}),
-        space_generator=ms.space_generator.ScheduleFn(schedule_fn(WORK, NATIVE), postprocs=[], mutator_probs={}),
-        search_strategy="replay-func",
-        num_threads=1,
-    )
-    known = {tuple(int(value) for value in vars(schedule).values()) for schedule in space(WORK, NATIVE)}
+    context = _context(make_tasks([("one", WORK)], KNOWN, ())[0], ms.search_strategy.ReplayFunc())
     context.pre_tuning(max_trials=8, num_trials_per_iter=8, design_spaces=context.generate_design_space())
     candidates = context.generate_measure_candidates()
     assert len(candidates) == 8
-    assert {sampled_values(one.sch.trace.as_json()) for one in candidates} <= known
+    for one in candidates:
+        schedule = schedule_of(one.sch.trace, WORK, NATIVE)
+        assert schedule in space(WORK, NATIVE)
+        tvm.ir.assert_structural_equal(one.sch.mod, traced(WORK, NATIVE, schedule).mod)
+
+
+def test_decisions_outside_of_the_space_are_rejected() -> None:
+    s = s_tir.Schedule(module(WORK))
+    for _ in vars(space(WORK, NATIVE)[0]):
+        s.sample_categorical([999], [1.0], 0)
+    assert schedule_of(s.trace, WORK, NATIVE) is None
+    assert not ApplyTemplate(WORK, NATIVE).apply(s)
+
+
+def test_a_mutation_stays_in_the_space() -> None:
+    before = space(WORK, NATIVE)[3]
+    mutator = StepInSpace(WORK, NATIVE)
+    for seed in range(5):
+        trace = mutator.apply(traced(WORK, NATIVE, before).trace, seed)
+        after = schedule_of(trace, WORK, NATIVE)
+        assert after in space(WORK, NATIVE)
+        assert after != before
 
 
 @pytest.mark.parametrize("workload", TRIED, ids=lambda workload: workload.name)
@@ -122,16 +142,32 @@ def test_a_crash_of_the_compiler_costs_one_trial(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(compiling, "scheduled", crash)
     compiled = compile_candidates(WORK, schedules, X86, NATIVE)
-    assert [candidate.schedule for candidate in compiled.candidates] == [schedules[0], schedules[2]]
-    assert compiled.failures == {schedules[1]: "the compiler crashed (SIGABRT)"}
+    assert sorted(compiled.kernels) == [0, 2]
+    assert compiled.failures == {1: "the compiler crashed (SIGABRT)"}
+
+
+def test_a_compile_that_never_ends_costs_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    schedules = space(WORK, NATIVE)[:3]
+    real = compiling.scheduled
+
+    def hang(workload: Workload, schedule: Schedule) -> tvm.tirx.PrimFunc:
+        while schedule == schedules[1]:
+            pass
+        return real(workload, schedule)
+
+    monkeypatch.setattr(compiling, "scheduled", hang)
+    monkeypatch.setattr(compiling, "_SECONDS", 5)
+    compiled = compile_candidates(WORK, schedules, X86, NATIVE)
+    assert sorted(compiled.kernels) == [0, 2]
+    assert compiled.failures == {1: "the compiler is still running after 5 s"}
 
 
 def test_what_the_template_cannot_do_costs_one_trial() -> None:
     good = space(WORK, NATIVE)[0]
     bad = replace(good, turns=0)
     compiled = compile_candidates(WORK, [bad, good], X86, NATIVE)
-    assert [candidate.schedule for candidate in compiled.candidates] == [good]
-    assert list(compiled.failures) == [bad]
+    assert list(compiled.kernels) == [1]
+    assert list(compiled.failures) == [0]
 
 
 @pytest.mark.parametrize(
@@ -143,75 +179,141 @@ def test_a_candidate_that_misbehaves_costs_one_trial(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str, failure: str
 ) -> None:
     good, bad = space(WORK, NATIVE)[:2]
-    real = compiling.compile_candidates
+    real = compiling.compile_functions
 
-    def compile_bad(workload: Workload, schedules: list[Schedule], target: object, isa: object) -> compiling.Compiled:
-        """The real kernels, and one in C in the place of ``bad``."""
-        compiled = real(workload, [good], X86, NATIVE)
+    def compile_bad(functions: Sequence[Any], target: Target, isa: InstructionSet) -> Compiled:
+        """The real kernels, and one in C in the place of the first."""
+        compiled = real(functions, target, isa)
         (tmp_path / "bad.c").write_text(f"int misbehave(void) {{ {body} }}\n", encoding="utf-8")
         (tmp_path / "good.o").write_bytes(compiled.object)
         toolchain = find_zig(X86.zig_triple)
         compile_c(toolchain, tmp_path, "bad.c", flags=("-fvisibility=default",))
         subprocess.run(["ld", "-r", "good.o", "bad.o", "-o", "both.o"], cwd=tmp_path, check=True)
-        dead = compiling.Candidate(bad, KernelCode("misbehave", 1, 64))
-        return compiling.Compiled((tmp_path / "both.o").read_bytes(), (dead, *compiled.candidates), {})
+        kernels = {**compiled.kernels, 0: KernelCode("misbehave", 1, 64)}
+        return Compiled((tmp_path / "both.o").read_bytes(), kernels, {})
 
-    monkeypatch.setattr(local_runner, "compile_candidates", compile_bad)
+    monkeypatch.setattr(builder_module, "compile_functions", compile_bad)
     monkeypatch.setattr(local_runner, "_SECONDS", 2)
     runner = LocalRunner(native_target(), NATIVE, rounds=2)
     try:
-        dead, alive = runner.run(WORK, [bad, good])
+        dead, alive = try_schedules(runner, WORK, [bad, good])
     finally:
         runner.close()
     assert failure in dead.failure
     assert alive.schedule == good
-    assert alive.seconds[0] > 0
+    assert alive.seconds[1] > 0
 
 
-def test_tuning_keeps_every_trial_and_takes_up_where_it_stood(database: Database) -> None:
-    layers = [("one", WORK), ("two", WORK), ("three", Dense(k=112, n=48))]
-    runner = LocalRunner(native_target(), NATIVE, rounds=3)
-    seen: list[Trial] = []
+def test_a_trial_has_a_time_for_each_number_of_threads() -> None:
+    work = pointwise(56, 56, 144, 24)
+    runner = LocalRunner(native_target(), NATIVE, threads=(1, 2, 3), rounds=2)
     try:
-        tasks = make_tasks(layers, runner, ())
-        assert [(task.workload, task.layers) for task in tasks] == [
-            (WORK, ("one", "two")),
-            (Dense(k=112, n=48), ("three",)),
-        ]
-        tune(tasks, runner, database, limits=Limits(12, None), show=lambda task, trials: seen.extend(trials))
-        records = database.load(NATIVE.mcpu).records
-        assert len(seen) == len(records) == sum(len(task.tried) for task in tasks)
-        assert all(not record.failed and record.origin == runner.origin for record in records)
-        assert {record.schedule for record in records if record.workload == WORK} >= {space(WORK, NATIVE)[0]}
-        again = make_tasks(layers, runner, records)
-        for before, after in zip(tasks, again, strict=True):
-            assert after.tried == pytest.approx(before.tried)
-        tune(again, runner, database, limits=Limits(12, None), show=lambda task, trials: pytest.fail("tried again"))
+        (trial,) = try_schedules(runner, work, space(work, NATIVE)[:1])
     finally:
+        runner.close()
+    assert list(trial.seconds) == [1, 2, 3]
+    assert all(seconds > 0 for seconds in trial.seconds.values())
+
+
+# Tuning
+
+
+@pytest.fixture
+def local() -> Iterator[tuple[Any, Any]]:
+    runner, builder = LocalRunner(native_target(), NATIVE, rounds=3), Builder(native_target(), NATIVE)
+    try:
+        yield runner, builder
+    finally:
+        builder.close()
         runner.close()
 
 
-class KnownMachine:
-    """A machine whose kernels take known times, and that is half as fast with every batch."""
+def test_tuning_keeps_every_trial_and_takes_up_where_it_stood(database: Database, local: tuple[Any, Any]) -> None:
+    layers = [("one", WORK), ("two", WORK), ("three", Dense(k=112, n=48))]
+    runner, builder = local
+    seen: list[Trial] = []
+    tasks = make_tasks(layers, runner.conditions, ())
+    assert [(task.workload, task.layers) for task in tasks] == [
+        (WORK, ("one", "two")),
+        (Dense(k=112, n=48), ("three",)),
+    ]
 
-    target, isa, origin, macs_per_second, drifts = X86, NATIVE, HERE, 1e9, True
+    def show(task: Task, trials: list[Trial]) -> None:
+        assert len(database.load(NATIVE.mcpu).records) == len(seen) + len(trials), "kept before it is shown"
+        seen.extend(trials)
 
-    def __init__(self, seconds: dict[Schedule, float]) -> None:
-        self._seconds, self._slowness = seconds, 1.0
+    tune(tasks, database, runner=runner, builder=builder, limits=Limits(12, None), show=show)
+    records = database.load(NATIVE.mcpu).records
+    assert len(seen) == len(records) == sum(len(task.tried) for task in tasks)
+    assert all(not record.failed and record.origin == runner.conditions.origin for record in records)
+    assert {record.schedule for record in records if record.workload == WORK} >= {space(WORK, NATIVE)[0]}
+    again = make_tasks(layers, runner.conditions, records)
+    for before, after in zip(tasks, again, strict=True):
+        assert after.tried == pytest.approx(before.tried, rel=1e-3)
+    tune(again, database, runner=runner, builder=builder, limits=Limits(12, None), show=lambda *_: pytest.fail("again"))
 
-    def run(self, workload: Workload, schedules: Sequence[Schedule]) -> list[Trial]:
+
+def test_trials_for_other_numbers_of_threads_are_not_mixed_in(database: Database) -> None:
+    add(database, WORK, space(WORK, NATIVE)[0], 1e-3, 1e-3)
+    add(database, WORK, space(WORK, NATIVE)[1], 1e-3)
+    (task,) = make_tasks([("one", WORK)], KNOWN, database.load(NATIVE.mcpu).records)
+    assert list(task.tried) == [space(WORK, NATIVE)[1]]
+
+
+@derived_object
+class KnownMachine(ms.runner.PyRunner):
+    """A machine whose kernels take known times, and that is half as fast with every batch; it builds nothing."""
+
+    def __init__(self, seconds: dict[Schedule, float], built: KnownBuilder) -> None:
+        super().__init__()
+        self._seconds, self._built, self._slowness = seconds, built, 1.0
+
+    def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
         self._slowness *= 2
-        return [Trial(schedule, (self._seconds[schedule] * self._slowness,)) for schedule in schedules]
+        schedules = [self._built.schedules[str(one.artifact_path)] for one in runner_inputs]
+        return [done(Timing((self._seconds[schedule] * self._slowness,))) for schedule in schedules]
 
-    def close(self) -> None:
-        """Nothing to give back."""
+
+@derived_object
+class KnownBuilder(ms.builder.PyBuilder):
+    """Recognises what it is given."""
+
+    def __init__(self, workloads: Sequence[Workload]) -> None:
+        super().__init__()
+        self.schedules: dict[str, tuple[Workload, Schedule]] = {}
+        self._known = {
+            tvm.ir.structural_hash(traced(workload, NATIVE, schedule).mod): (workload, schedule)
+            for workload in workloads
+            for schedule in space(workload, NATIVE)
+        }
+
+    def build(self, build_inputs: Sequence[Any]) -> list[Any]:
+        names = [str(tvm.ir.structural_hash(one.mod)) for one in build_inputs]
+        self.schedules |= {name: self._known[int(name)] for name in names}
+        return [ms.builder.BuilderResult(name, None) for name in names]
+
+
+KNOWN = Conditions(X86, NATIVE, HERE, 1e9, True)
+
+
+def tune_known(
+    layers: Sequence[tuple[str, Workload]],
+    seconds: Callable[[Workload, Schedule], float],
+    database: Database,
+    trials: int | None,
+    show: Callable[[Task, list[Trial]], None] = lambda task, trials: None,
+) -> list[Task]:
+    builder = KnownBuilder(list(dict.fromkeys(workload for _, workload in layers)))
+    known = {pair: seconds(*pair) for pair in builder._known.values()}
+    tasks = make_tasks(layers, KNOWN, ())
+    tune(tasks, database, runner=KnownMachine(known, builder), builder=builder, limits=Limits(trials, None), show=show)
+    return tasks
 
 
 def test_times_of_different_batches_can_be_compared(database: Database) -> None:
     candidates = space(WORK, NATIVE)
     seconds = {schedule: 1.0 + 0.001 * ((7 * number) % 101) for number, schedule in enumerate(candidates)}
-    (task,) = tasks = make_tasks([("one", WORK)], KnownMachine(seconds), ())
-    tune(tasks, KnownMachine(seconds), database, limits=Limits(3 * BATCH, None), show=lambda task, trials: None)
+    (task,) = tune_known([("one", WORK)], lambda _, schedule: seconds[schedule], database, 3 * BATCH)
     assert len(task.tried) == 3 * BATCH
     assert task.best_schedule == min(task.tried, key=lambda schedule: seconds[schedule])
     ratios = [task.tried[schedule] / seconds[schedule] for schedule in task.tried]
@@ -219,30 +321,83 @@ def test_times_of_different_batches_can_be_compared(database: Database) -> None:
 
 
 def test_what_gains_nothing_is_left_alone(database: Database) -> None:
-    same = dict.fromkeys(space(WORK, NATIVE), 1.0)
-    (task,) = tasks = make_tasks([("one", WORK)], KnownMachine(same), ())
-    tune(tasks, KnownMachine(same), database, limits=Limits(None, None), show=lambda task, trials: None)
+    (task,) = tune_known([("one", WORK)], lambda *_: 1.0, database, None)
     assert 24 < len(task.tried) <= 24 + BATCH
 
 
 def test_a_batch_goes_where_most_is_to_be_gained(database: Database) -> None:
     often, once = WORK, pointwise(7, 7, 40, 64)
-    seconds = dict.fromkeys((*space(often, NATIVE), *space(once, NATIVE)), 1.0)
-    tasks = make_tasks([("a", once), ("b", often), ("c", often)], KnownMachine(seconds), ())
     seen: list[Workload] = []
-    limits = Limits(2 * BATCH, None)
-    tune(tasks, KnownMachine(seconds), database, limits=limits, show=lambda task, trials: seen.append(task.workload))
+    tune_known(
+        [("a", once), ("b", often), ("c", often)],
+        lambda *_: 1.0,
+        database,
+        2 * BATCH,
+        lambda task, trials: seen.append(task.workload),
+    )
     assert seen[:3] == [once, often, often], "each once, then the one that two layers use"
 
 
-def test_a_limit_of_time_is_kept(database: Database) -> None:
-    runner = LocalRunner(native_target(), NATIVE, rounds=2)
-    try:
-        tasks = make_tasks([("one", WORK)], runner, ())
-        tune(tasks, runner, database, limits=Limits(None, 0.0), show=lambda task, trials: None)
-    finally:
-        runner.close()
+def test_a_limit_of_time_is_kept(database: Database, local: tuple[Any, Any]) -> None:
+    runner, builder = local
+    tasks = make_tasks([("one", WORK)], runner.conditions, ())
+    tune(tasks, database, runner=runner, builder=builder, limits=Limits(None, 0.0))
     assert not tasks[0].tried
+
+
+def test_what_ends_a_run_comes_out_as_what_it_was(database: Database, local: tuple[Any, Any]) -> None:
+    runner, builder = local
+    tasks = make_tasks([("one", WORK)], runner.conditions, ())
+
+    def interrupt(task: Task, trials: list[Trial]) -> None:
+        raise KeyboardInterrupt("now")
+
+    with pytest.raises(KeyboardInterrupt, match="now"):
+        tune(tasks, database, runner=runner, builder=builder, show=interrupt)
+    assert len(database.load(NATIVE.mcpu).records) == BATCH
+
+
+@pytest.mark.parametrize("search", ["evolutionary", "replay"])
+def test_a_stock_search_finds_its_way_in_our_space(search: str, database: Database, local: tuple[Any, Any]) -> None:
+    runner, builder = local
+    tasks = make_tasks([("one", WORK)], runner.conditions, ())
+    model = stock_cost_model("none", search)
+    limits = Limits(2 * BATCH, None)
+    tune(tasks, database, runner=runner, builder=builder, strategy=STRATEGIES[search], cost_model=model, limits=limits)
+    assert len(tasks[0].tried) == 2 * BATCH
+    assert set(tasks[0].tried) <= set(space(WORK, NATIVE))
+    assert tasks[0].best is not None
+
+
+def test_a_cost_model_of_one_s_own(database: Database, local: tuple[Any, Any]) -> None:
+    """What a user of TVM writes: their own part in the place of one of ours."""
+    updates: list[int] = []
+
+    @derived_object
+    class WideTilesFirst(ms.cost_model.PyCostModel):
+        def load(self, path: str) -> None: ...
+        def save(self, path: str) -> None: ...
+        def update(self, context: Any, candidates: Sequence[Any], results: Sequence[Any]) -> None:
+            updates.append(len(results))
+
+        def predict(self, context: Any, candidates: Sequence[Any]) -> np.ndarray:
+            schedules = [schedule_of(one.sch.trace, WORK, NATIVE) for one in candidates]
+            return np.array([float(schedule.columns) for schedule in schedules])
+
+    runner, builder = local
+    tasks = make_tasks([("one", WORK)], runner.conditions, ())
+    tune(
+        tasks,
+        database,
+        runner=runner,
+        builder=builder,
+        strategy=STRATEGIES["evolutionary"],
+        cost_model=WideTilesFirst(),
+        limits=Limits(BATCH, None),
+    )
+    assert updates == [BATCH]
+    widest = max(schedule.columns for schedule in space(WORK, NATIVE))
+    assert [schedule.columns for schedule in tasks[0].tried].count(widest) > BATCH / 2
 
 
 def test_arm_kernels_of_the_whole_space_compile() -> None:
@@ -250,4 +405,4 @@ def test_arm_kernels_of_the_whole_space_compile() -> None:
         schedules = space(workload, A72)[::9]
         compiled = compile_candidates(workload, schedules, ARM, A72)
         assert compiled.failures == {}
-        assert [candidate.schedule for candidate in compiled.candidates] == list(schedules)
+        assert sorted(compiled.kernels) == list(range(len(schedules)))

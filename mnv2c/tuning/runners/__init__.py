@@ -1,52 +1,98 @@
 """Where candidates are tried: this machine (``local``), boards (``rpc``), or a model of a core (``static``).
 
-Each is a ``Runner``: it takes schedules of one workload and gives, in the same order, the seconds of their fastest
-runs, or why there are none. A candidate that crashes, hangs or does not compile costs its own trial, nothing else.
+Each is a MetaSchedule runner that reads what ``builder`` built, and has ``conditions``: what makes its times comparable
+with others. A candidate that crashes or hangs costs its own trial, nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from tvm.ir.utils import derived_object
+from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.records import Origin
-from mnv2c.workloads import Workload
 
-ROUNDS = 24
-"""How often each candidate of a batch is timed."""
+ROUNDS = 16
+"""How often each candidate of a batch is timed, for each number of threads."""
 _KEPT = 5
 
 
 @dataclass(frozen=True)
-class Trial:
-    """``seconds`` are the fastest runs, sorted; empty where there is a ``failure``."""
-
-    schedule: Schedule
-    seconds: tuple[float, ...] = ()
-    failure: str = ""
-
-
-def fastest(nanoseconds: Sequence[int]) -> tuple[float, ...]:
-    """The fastest runs, sorted, in seconds: what disturbed the others says nothing about the kernel."""
-    return tuple(run / 1e9 for run in sorted(nanoseconds)[:_KEPT])
-
-
-class Runner(Protocol):
-    """Open for one CPU of one target, until closed."""
+class Conditions:
+    """Where, how and for which numbers of threads times are taken, by ``origin``; ``macs_per_second`` is the peak of
+    one thread; ``drifts`` whether the same candidate takes another time at another time."""
 
     target: Target
     isa: InstructionSet
     origin: Origin
     macs_per_second: float
-    """The core's peak."""
     drifts: bool
-    """Whether the same candidate takes another time at another time."""
 
-    def run(self, workload: Workload, schedules: Sequence[Schedule]) -> list[Trial]:
-        """A trial per schedule, in order."""
+
+@dataclass(frozen=True)
+class Trial:
+    """``seconds`` by number of threads, each the mean of the fastest runs; empty where there is a ``failure``."""
+
+    schedule: Schedule
+    seconds: Mapping[int, float]
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a built candidate, one for each number of threads, or why there are none."""
+
+    seconds: tuple[float, ...] = ()
+    failure: str = ""
+
+
+def fastest(nanoseconds: Sequence[int]) -> float:
+    """The mean of the fastest runs, in seconds: what disturbed the others says nothing about the kernel."""
+    return mean(sorted(nanoseconds)[:_KEPT]) / 1e9
+
+
+class BatchRunner(ms.runner.PyRunner, ABC):
+    """Times whole batches, each one library."""
+
+    conditions: Conditions
+
+    def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
+        """MetaSchedule's: a future per input, all done."""
+        paths = [str(one.artifact_path).rpartition(":") for one in runner_inputs]
+        if not paths:
+            return []
+        timings = self.time(Path(paths[0][0]), [int(index) for _, _, index in paths])
+        return [done(timing) for timing in timings]
+
+    @abstractmethod
+    def time(self, library: Path, indices: Sequence[int]) -> list[Timing]:
+        """A timing for each of the library's candidates, in order."""
 
     def close(self) -> None:
         """Gives back what it holds."""
+
+
+@derived_object
+class _Done(ms.runner.PyRunnerFuture):
+    def __init__(self, timing: Timing) -> None:
+        super().__init__()
+        self._timing = timing
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> Any:
+        return ms.runner.RunnerResult(list(self._timing.seconds) or None, self._timing.failure or None)
+
+
+def done(timing: Timing) -> Any:
+    """MetaSchedule's future of what is known already."""
+    return _Done(timing)

@@ -1,7 +1,7 @@
 """Times candidates on this machine, in a process that may die.
 
-What comes in: schedules of a workload. What goes out: trials. Candidates of a batch take turns, round after round, so
-that what disturbs the machine disturbs all of them.
+What comes in: a library of candidates. What goes out: their times for each number of threads. Candidates of a batch
+take turns, round after round, so that what disturbs the machine disturbs all of them.
 """
 
 from __future__ import annotations
@@ -13,64 +13,69 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+from tvm.ir.utils import derived_object
 
 from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import TargetError
-from mnv2c.kernels.abi import Schedule
 from mnv2c.measure.peak import PeakMeter
 from mnv2c.targets import X86, InstructionSet, Target, instruction_sets_here
-from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.processor import processor_name
 from mnv2c.tuning.records import MEASURED, Origin
-from mnv2c.tuning.runners import ROUNDS, Trial, fastest
-from mnv2c.tuning.timing import MeasureLinker
-from mnv2c.workloads import Workload
+from mnv2c.tuning.runners import ROUNDS, BatchRunner, Conditions, Timing, fastest
 
 _SECONDS = 20  # without a word; a candidate that takes longer hangs
 _PEAKS = 5  # measurements of the machine's peak
 
 
-class LocalRunner:
-    """Keeps a worker process and a directory."""
+@derived_object
+class LocalRunner(BatchRunner):
+    """Keeps a worker process. ``threads`` are the numbers of threads to time each candidate for."""
 
-    def __init__(self, target: Target, isa: InstructionSet, *, rounds: int = ROUNDS) -> None:
+    def __init__(
+        self, target: Target, isa: InstructionSet, *, threads: Sequence[int] = (1,), rounds: int = ROUNDS
+    ) -> None:
+        super().__init__()
         _check_runs_here(target, isa)
-        self.target, self.isa, self._rounds = target, isa, rounds
-        self.origin = Origin(processor_name(), cpu_name(), MEASURED, importlib.metadata.version("apache-tvm"))
-        self.drifts = True
+        self._rounds = rounds
         meter = PeakMeter(target.zig_triple, isa, threads=1)
-        self.macs_per_second = max(meter.measure() for _ in range(_PEAKS)) / 2 * 1e9
-        self._linker = MeasureLinker(target, isa)
+        tvm = importlib.metadata.version("apache-tvm")
+        self.conditions = Conditions(
+            target,
+            isa,
+            Origin(processor_name(), cpu_name(), MEASURED, tvm, tuple(threads)),
+            macs_per_second=max(meter.measure() for _ in range(_PEAKS)) / 2 * 1e9,
+            drifts=True,
+        )
         self._worker: _Worker | None = None
 
-    def run(self, workload: Workload, schedules: Sequence[Schedule]) -> list[Trial]:
-        compiled = compile_candidates(workload, schedules, self.target, self.isa)
-        trials = {schedule: Trial(schedule, failure=failure) for schedule, failure in compiled.failures.items()}
-        remaining = dict(enumerate(compiled.candidates))
-        library = self._linker.link(workload, compiled) if remaining else Path()
+    def time(self, library: Path, indices: Sequence[int]) -> list[Timing]:
+        timings: dict[int, Timing] = {}
+        remaining = list(indices)
         while remaining:
-            answer = self._time(library, list(remaining))
+            answer = self._ask(library, remaining)
             if isinstance(answer, _Died):
-                dead = remaining.pop(answer.index).schedule
-                trials[dead] = Trial(dead, failure=answer.reason)
+                timings[answer.index] = Timing(failure=answer.reason)
+                remaining.remove(answer.index)
                 continue
-            for candidate, runs in zip(remaining.values(), answer, strict=True):
-                trials[candidate.schedule] = Trial(candidate.schedule, fastest(runs))
+            for index, runs in zip(remaining, answer, strict=True):
+                timings[index] = Timing(tuple(map(fastest, runs)))
             break
-        return [trials[schedule] for schedule in schedules]
+        return [timings[index] for index in indices]
 
     def close(self) -> None:
         if self._worker is not None:
             self._worker.close()
-        self._linker.close()
 
-    def _time(self, library: Path, candidates: list[int]) -> list[list[int]] | _Died:
+    def _ask(self, library: Path, indices: Sequence[int]) -> list[list[list[int]]] | _Died:
         if self._worker is None:
             self._worker = _Worker()
-        answer = self._worker.ask(library, candidates, self._rounds)
+        request = {"candidates": list(indices), "threads": self.conditions.origin.threads, "rounds": self._rounds}
+        answer = self._worker.ask({"library": str(library), **request})
         if isinstance(answer, _Died):
             self._worker.close()
             self._worker = None
@@ -99,12 +104,12 @@ class _Worker:
             start_new_session=True,
         )
 
-    def ask(self, library: Path, candidates: list[int], rounds: int) -> list[list[int]] | _Died:
+    def ask(self, request: Mapping[str, Any]) -> list[list[list[int]]] | _Died:
+        """Nanoseconds by candidate and number of threads (``worker.py``)."""
         assert self._process.stdin is not None
-        request = {"library": str(library), "candidates": candidates, "rounds": rounds}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
-        current = candidates[0]
+        current = request["candidates"][0]
         while True:
             line = self._line()
             if line is None:

@@ -1,8 +1,8 @@
 """Times candidates on boards, through TVM's tracker and servers.
 
-What comes in: schedules of a workload. What goes out: trials. Candidates are compiled and linked here, so that a board
-needs Python and TVM's wheel, and no compiler. Each batch goes to the next board that is free; a board that dies or
-hangs is let go of, and another goes on where it stopped.
+What comes in: a library of candidates, compiled and linked here, so that a board needs Python and TVM's wheel, and no
+compiler. What goes out: their times. A batch is shared out among all boards that are free; a board that dies or hangs
+is let go of, and another goes on with what it had.
 """
 
 from __future__ import annotations
@@ -19,15 +19,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tvm import rpc
+from tvm.ir.utils import derived_object
 
 from mnv2c.errors import ToolError
-from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import InstructionSet, Target
-from mnv2c.tuning.candidates import Candidate, compile_candidates
 from mnv2c.tuning.records import MEASURED, Origin
-from mnv2c.tuning.runners import ROUNDS, Trial, fastest
-from mnv2c.tuning.timing import MeasureLinker
-from mnv2c.workloads import Workload
+from mnv2c.tuning.runners import ROUNDS, BatchRunner, Conditions, Timing, fastest
 
 Value = TypeVar("Value")
 
@@ -41,47 +38,42 @@ class _Lost(Exception):
     """A board has died, hangs, or cannot do what it was asked."""
 
 
-class RpcRunner:
+@derived_object
+class RpcRunner(BatchRunner):
     """``address`` is the tracker's HOST:PORT, ``key`` what its boards were started with."""
 
     def __init__(self, target: Target, isa: InstructionSet, address: str, key: str, *, rounds: int = ROUNDS) -> None:
-        self.target, self.isa, self._key, self._rounds = target, isa, key, rounds
-        self.origin = Origin(isa.mcpu, f"board {key}", MEASURED, importlib.metadata.version("apache-tvm"))
-        self.macs_per_second = math.inf  # a board's peak is not measured
-        self.drifts = True
-        self._address = address
+        super().__init__()
+        self._key, self._rounds, self._address = key, rounds, address
+        tvm = importlib.metadata.version("apache-tvm")
+        self.conditions = Conditions(
+            target,
+            isa,
+            Origin(isa.mcpu, f"board {key}", MEASURED, tvm, (1,)),
+            macs_per_second=math.inf,  # a board's peak is not measured
+            drifts=True,
+        )
         self._tracker = _connect(address)
-        self._linker = MeasureLinker(target, isa)
 
-    def run(self, workload: Workload, schedules: Sequence[Schedule]) -> list[Trial]:
-        compiled = compile_candidates(workload, schedules, self.target, self.isa)
-        trials = {schedule: Trial(schedule, failure=failure) for schedule, failure in compiled.failures.items()}
-        if compiled.candidates:
-            library = self._linker.link(workload, compiled)
-            trials |= {trial.schedule: trial for trial in self._time(library, compiled.candidates)}
-        return [trials[schedule] for schedule in schedules]
+    def time(self, library: Path, indices: Sequence[int]) -> list[Timing]:
+        batch = _Batch(library, indices, self._rounds)
+        sessions = [self._session()]
+        while batch.remaining:
+            sessions += self._more(len(batch.remaining) - len(sessions))
+            parts = batch.share(len(sessions))
+            threads = [
+                threading.Thread(target=batch.run, args=(session, part), daemon=True)
+                for session, part in zip(sessions, parts, strict=False)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            sessions = [self._session()] if batch.remaining else []
+        return batch.timings()
 
     def close(self) -> None:
         self._tracker.close()
-        self._linker.close()
-
-    def _time(self, library: Path, candidates: Sequence[Candidate]) -> list[Trial]:
-        remaining = dict(enumerate(candidates))
-        trials, lost = [], Counter[int]()
-        while remaining:
-            batch = _Batch(self._session(), list(remaining))
-            try:
-                runs = batch.time(library, self._rounds)
-            except _Lost as error:
-                lost[batch.current] += 1
-                if lost[batch.current] == _TRIES:
-                    trials.append(
-                        Trial(remaining.pop(batch.current).schedule, failure=f"{_TRIES} boards were lost: {error}")
-                    )
-                continue
-            trials += [Trial(remaining[index].schedule, fastest(times)) for index, times in runs.items()]
-            break
-        return trials
 
     def _session(self) -> Any:
         """The next free board. ToolError where none comes."""
@@ -93,11 +85,75 @@ class RpcRunner:
                 f"python -m tvm.exec.rpc_server --tracker {self._address} --key {self._key}"
             ) from error
 
+    def _more(self, most: int) -> list[Any]:
+        """The boards that are free now, beside the one that there is."""
+        sessions: list[Any] = []
+        while len(sessions) < most and self._free() > 0:
+            try:
+                sessions.append(_within(_CALL, self._request))
+            except _Lost:
+                break
+        return sessions
+
+    def _free(self) -> int:
+        summary = _within(_CALL, self._tracker.summary)
+        return int(summary["queue_info"].get(self._key, {}).get("free", 0))
+
     def _request(self) -> Any:
         return self._tracker.request(self._key, session_timeout=_SESSION, max_retry=3)
 
 
 class _Batch:
+    """A library's candidates, shared among boards. Each board also times the first one, and its times are set in
+    relation to that: boards of one kind are not equally fast."""
+
+    def __init__(self, library: Path, indices: Sequence[int], rounds: int) -> None:
+        self._library, self._indices, self._rounds = library, list(indices), rounds
+        self.remaining = list(indices)
+        self._done: dict[int, Timing] = {}
+        self._lost = Counter[int]()
+        self._first: float | None = None
+        self._lock = threading.Lock()
+
+    def share(self, boards: int) -> list[list[int]]:
+        """What is left, in turns."""
+        return [part for part in (self.remaining[board::boards] for board in range(boards)) if part]
+
+    def run(self, session: Any, part: Sequence[int]) -> None:
+        """On one board; what it loses is left for another."""
+        first = self._indices[0]
+        failed = first in self._done and not self._done[first].seconds
+        wanted = list(part) if failed or first in part else [first, *part]
+        turn = _Turn(session, wanted)
+        try:
+            seconds = {index: fastest(runs) for index, runs in turn.time(self._library, self._rounds).items()}
+        except _Lost as error:
+            with self._lock:
+                self._lose(turn.current, error)
+            return
+        with self._lock:
+            scale = 1.0
+            if first in seconds:
+                self._first = self._first or seconds[first]
+                scale = self._first / seconds[first]
+            for index in part:
+                self._end(index, Timing((seconds[index] * scale,)))
+
+    def timings(self) -> list[Timing]:
+        """In the order of the indices."""
+        return [self._done[index] for index in self._indices]
+
+    def _lose(self, index: int, error: _Lost) -> None:
+        self._lost[index] += 1
+        if self._lost[index] >= _TRIES and index in self.remaining:
+            self._end(index, Timing(failure=f"{_TRIES} boards were lost: {error}"))
+
+    def _end(self, index: int, timing: Timing) -> None:
+        self._done[index] = timing
+        self.remaining.remove(index)
+
+
+class _Turn:
     """One session: ``current`` is the candidate that the board was last asked to run."""
 
     def __init__(self, session: Any, indices: list[int]) -> None:
@@ -112,7 +168,7 @@ class _Batch:
         for turn in range(rounds + 1):
             for index in self._indices:
                 self.current = index
-                nanoseconds = int(_within(_CALL, functools.partial(run, index)))
+                nanoseconds = int(_within(_CALL, functools.partial(run, index, 1)))
                 if nanoseconds < 0:
                     raise _Lost("out of memory")
                 if turn > 0:
