@@ -26,6 +26,7 @@ from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Workload, from_json
 
 _SPREAD = 8  # design spaces: the values to sample among depend on those sampled before
+_ROOT = "root"
 _NEAREST = 12  # schedules that a mutation goes to
 
 
@@ -43,7 +44,7 @@ def traced(workload: Workload, isa: InstructionSet, schedule: Schedule) -> s_tir
     """The workload under ``schedule``, with the trace of a sample that came out so."""
     s = _sampled(s_tir.Schedule(module(workload)), workload, isa, schedule)
     s.enter_postproc()
-    apply(s, workload, schedule)
+    _apply(s, workload, isa, schedule)
     return s
 
 
@@ -89,7 +90,7 @@ class ApplyTemplate(ms.postproc.PyPostproc):
         schedule = schedule_of(sch.trace, self._workload, self._isa)
         if schedule is None:
             return False
-        apply(sch, self._workload, schedule)
+        _apply(sch, self._workload, self._isa, schedule)
         return True
 
     def clone(self) -> Any:
@@ -125,15 +126,33 @@ class StepInSpace(ms.mutator.PyMutator):
 def _sampled(
     s: s_tir.Schedule, workload: Workload, isa: InstructionSet, schedule: Schedule | None = None
 ) -> s_tir.Schedule:
-    """Samples each field among the values that go with those before it: those of ``schedule``, else at random."""
+    """Samples each field among the values that go with those before it: those of ``schedule``, else at random.
+
+    Each is noted under its name: MetaSchedule drops samples that nothing uses.
+    """
     remaining: Sequence[tuple[int, ...]] = list(_by_values(workload, isa))
     wanted = None if schedule is None else _values(schedule)
-    for index in range(len(remaining[0])):
+    root = s.get_sblock(_ROOT)
+    for index, name in enumerate(_names(workload, isa)):
         options = sorted({values[index] for values in remaining})
         decision = None if wanted is None else options.index(wanted[index])
-        chosen = int(s.get(s.sample_categorical(options, [1 / len(options)] * len(options), decision)))
+        sample = s.sample_categorical(options, [1 / len(options)] * len(options), decision)
+        s.annotate(root, name, sample)
+        chosen = int(s.get(sample))
         remaining = [values for values in remaining if values[index] == chosen]
     return s
+
+
+def _apply(s: s_tir.Schedule, workload: Workload, isa: InstructionSet, schedule: Schedule) -> None:
+    """The template, in the place of the notes."""
+    root = s.get_sblock(_ROOT)
+    for name in _names(workload, isa):
+        s.unannotate(root, name)
+    apply(s, workload, schedule)
+
+
+def _names(workload: Workload, isa: InstructionSet) -> list[str]:
+    return [f"mnv2c.schedule.{field.name}" for field in fields(space(workload, isa)[0])]
 
 
 @functools.cache
