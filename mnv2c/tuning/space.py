@@ -26,7 +26,6 @@ from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Workload, from_json
 
 _SPREAD = 8  # design spaces: the values to sample among depend on those sampled before
-_ROOT = "root"
 _NEAREST = 12  # schedules that a mutation goes to
 
 
@@ -48,7 +47,6 @@ def traced(workload: Workload, isa: InstructionSet, schedule: Schedule) -> s_tir
     return s
 
 
-@functools.cache
 def module(workload: Workload) -> tvm.IRModule:
     """The workload as MetaSchedule knows it."""
     return tvm.IRModule({"main": computation(workload)})
@@ -132,12 +130,12 @@ def _sampled(
     """
     remaining: Sequence[tuple[int, ...]] = list(_by_values(workload, isa))
     wanted = None if schedule is None else _values(schedule)
-    root = s.get_sblock(_ROOT)
+    noted = _noted_block(s)
     for index, name in enumerate(_names(workload, isa)):
         options = sorted({values[index] for values in remaining})
         decision = None if wanted is None else options.index(wanted[index])
         sample = s.sample_categorical(options, [1 / len(options)] * len(options), decision)
-        s.annotate(root, name, sample)
+        s.annotate(noted, name, sample)
         chosen = int(s.get(sample))
         remaining = [values for values in remaining if values[index] == chosen]
     return s
@@ -145,10 +143,15 @@ def _sampled(
 
 def _apply(s: s_tir.Schedule, workload: Workload, isa: InstructionSet, schedule: Schedule) -> None:
     """The template, in the place of the notes."""
-    root = s.get_sblock(_ROOT)
+    noted = _noted_block(s)
     for name in _names(workload, isa):
-        s.unannotate(root, name)
+        s.unannotate(noted, name)
     apply(s, workload, schedule)
+
+
+def _noted_block(s: s_tir.Schedule) -> Any:
+    """The first one. Not the root: TVM 0.27 then schedules what other schedules of the same PrimFunc share."""
+    return s.get_child_blocks(s.get_sblock("root"))[0]
 
 
 def _names(workload: Workload, isa: InstructionSet) -> list[str]:
