@@ -43,11 +43,10 @@ def traced(workload: Workload, isa: InstructionSet, schedule: Schedule) -> s_tir
     """The workload under ``schedule``, with the trace of a sample that came out so."""
     s = _sampled(s_tir.Schedule(module(workload)), workload, isa, schedule)
     s.enter_postproc()
-    apply(s, workload, schedule)
+    _apply(s, workload, isa, schedule)
     return s
 
 
-@functools.cache
 def module(workload: Workload) -> tvm.IRModule:
     """The workload as MetaSchedule knows it."""
     return tvm.IRModule({"main": computation(workload)})
@@ -89,7 +88,7 @@ class ApplyTemplate(ms.postproc.PyPostproc):
         schedule = schedule_of(sch.trace, self._workload, self._isa)
         if schedule is None:
             return False
-        apply(sch, self._workload, schedule)
+        _apply(sch, self._workload, self._isa, schedule)
         return True
 
     def clone(self) -> Any:
@@ -125,15 +124,38 @@ class StepInSpace(ms.mutator.PyMutator):
 def _sampled(
     s: s_tir.Schedule, workload: Workload, isa: InstructionSet, schedule: Schedule | None = None
 ) -> s_tir.Schedule:
-    """Samples each field among the values that go with those before it: those of ``schedule``, else at random."""
+    """Samples each field among the values that go with those before it: those of ``schedule``, else at random.
+
+    Each is noted under its name: MetaSchedule drops samples that nothing uses.
+    """
     remaining: Sequence[tuple[int, ...]] = list(_by_values(workload, isa))
     wanted = None if schedule is None else _values(schedule)
-    for index in range(len(remaining[0])):
+    noted = _noted_block(s)
+    for index, name in enumerate(_names(workload, isa)):
         options = sorted({values[index] for values in remaining})
         decision = None if wanted is None else options.index(wanted[index])
-        chosen = int(s.get(s.sample_categorical(options, [1 / len(options)] * len(options), decision)))
+        sample = s.sample_categorical(options, [1 / len(options)] * len(options), decision)
+        s.annotate(noted, name, sample)
+        chosen = int(s.get(sample))
         remaining = [values for values in remaining if values[index] == chosen]
     return s
+
+
+def _apply(s: s_tir.Schedule, workload: Workload, isa: InstructionSet, schedule: Schedule) -> None:
+    """The template, in the place of the notes."""
+    noted = _noted_block(s)
+    for name in _names(workload, isa):
+        s.unannotate(noted, name)
+    apply(s, workload, schedule)
+
+
+def _noted_block(s: s_tir.Schedule) -> Any:
+    """The first one. Not the root: TVM 0.27 then schedules what other schedules of the same PrimFunc share."""
+    return s.get_child_blocks(s.get_sblock("root"))[0]
+
+
+def _names(workload: Workload, isa: InstructionSet) -> list[str]:
+    return [f"mnv2c.schedule.{field.name}" for field in fields(space(workload, isa)[0])]
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+import tvm_ffi
 from compiled_kernels import NATIVE, CompiledKernels
 from kept_trials import HERE, add
 from kernel_examples import TRIED, depthwise, example, pointwise
@@ -80,8 +81,8 @@ def test_decisions_outside_of_the_space_are_rejected() -> None:
 def test_a_mutation_stays_in_the_space() -> None:
     before = space(WORK, NATIVE)[3]
     mutator = StepInSpace(WORK, NATIVE)
-    for seed in range(5):
-        trace = mutator.apply(traced(WORK, NATIVE, before).trace, seed)
+    for _ in range(5):
+        trace = mutator.apply(traced(WORK, NATIVE, before).trace)
         after = schedule_of(trace, WORK, NATIVE)
         assert after in space(WORK, NATIVE)
         assert after != before
@@ -282,13 +283,13 @@ class KnownBuilder(ms.builder.PyBuilder):
         super().__init__()
         self.schedules: dict[str, tuple[Workload, Schedule]] = {}
         self._known = {
-            tvm.ir.structural_hash(traced(workload, NATIVE, schedule).mod): (workload, schedule)
+            tvm_ffi.structural_hash(traced(workload, NATIVE, schedule).mod): (workload, schedule)
             for workload in workloads
             for schedule in space(workload, NATIVE)
         }
 
     def build(self, build_inputs: Sequence[Any]) -> list[Any]:
-        names = [str(tvm.ir.structural_hash(one.mod)) for one in build_inputs]
+        names = [str(tvm_ffi.structural_hash(one.mod)) for one in build_inputs]
         self.schedules |= {name: self._known[int(name)] for name in names}
         return [ms.builder.BuilderResult(name, None) for name in names]
 

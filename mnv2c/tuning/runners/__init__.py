@@ -13,12 +13,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import tvm_ffi
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from mnv2c.errors import RecordError, TargetError, ToolError
 from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.records import Origin
+
+for _error in (RecordError, TargetError, ToolError):
+    tvm_ffi.register_error(_error)  # or it would come out of MetaSchedule as a RuntimeError
 
 ROUNDS = 16
 """How often each candidate of a batch is timed, for each number of threads."""
