@@ -69,7 +69,7 @@ def _report(compute: Callable[[], bytes], writer: int, printed: int) -> NoReturn
     """In the fork: sends the bytes, and ends without a word on the terminal."""
     status = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who waits for it decides
         faulthandler.disable()
         os.dup2(printed, 2)
         with os.fdopen(writer, "wb") as pipe:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mnv2c.commands import UsageError, progress, say, say_json, stop_if_interrupted
+from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.driver import workloads
 from mnv2c.errors import RecordError
 from mnv2c.shipped import SCHEDULES
@@ -64,7 +64,6 @@ def _tune(
                     cost_model=cost_model,
                     limits=Limits(options.trials, seconds),
                     show=shown.batch,
-                    stop=stop_if_interrupted,
                 )
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_what_is_kept(shown, database, options)) from None

@@ -1,6 +1,6 @@
 """Tuning: finds each kernel's best schedule once, keeps it in records, and reuses it in every later build.
 
-``space`` turns a kernel family's template into what MetaSchedule samples and records; ``tune`` is the loop,
-``search`` what it tries next, ``compile`` and ``runners`` try it; ``records`` is the database, ``lookup`` what a
-build takes from it.
+MetaSchedule does it with parts of ours, one file each: ``space`` (design space, postprocessor, mutator), ``strategy``
+(what to try next, by ``search``), ``builder`` (with ``candidates`` and ``timing``), ``runners``, ``database``,
+``scheduler``; ``tune`` puts them together. ``records`` is what is kept, ``lookup`` what a build takes from it.
 """

@@ -20,12 +20,12 @@ from mnv2c.tuning.runners import Timing, done
 
 @derived_object
 class Scheduler(ms.task_scheduler.PyTaskScheduler):
-    """``stop`` is called before every batch and raises where the run is to end; so may what MetaSchedule calls:
-    ``raise_failure`` raises it again, since an exception does not come through TVM as what it was."""
+    """Ends after ``seconds``, as soon as something is ``stopped``, and where a runner or a callback failed:
+    ``raise_failure`` raises that again, since an exception does not come through TVM as what it was."""
 
-    def __init__(self, tasks: Sequence[Any], seconds: float | None, stop: Callable[[], None]) -> None:
+    def __init__(self, tasks: Sequence[Any], seconds: float | None, stopped: Sequence[int]) -> None:
         super().__init__()
-        self.tasks, self._stop = tasks, stop
+        self.tasks, self._stopped = tasks, stopped
         self._deadline = math.inf if seconds is None else time.monotonic() + seconds
         self.current: int | None = None
         self.failure: BaseException | None = None
@@ -35,11 +35,10 @@ class Scheduler(ms.task_scheduler.PyTaskScheduler):
         try:
             if self.current is not None and not self._outer().tasks_[self.current].is_terminated:
                 self.join_running_task(self.current)
-            self._stop()
         except BaseException as error:
             self.failure = self.failure or error
         self.current = None
-        if self.failure is not None or time.monotonic() >= self._deadline:
+        if self._stopped or self.failure is not None or time.monotonic() >= self._deadline:
             return -1
         records = self._outer().tasks_
         waiting = [number for number, record in enumerate(records) if not record.is_terminated]

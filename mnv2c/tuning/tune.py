@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ from mnv2c.tuning.strategy import StepsFromTheBest, Supervised, candidate
 from mnv2c.workloads import Workload
 
 BATCH = 8
+_ENDLESS = 1 << 30
 _PATIENCE = 24  # trials without a gain after which a workload is left alone
 _GAIN = 0.01  # less than that is noise
 
@@ -160,18 +163,16 @@ def tune(
     cost_model: Any = None,
     limits: Limits = Limits(None, None),
     show: Callable[[Task, list[Trial]], None] = lambda task, trials: None,
-    stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Until nothing promises a gain, or a limit is reached.
 
     ``strategy`` makes MetaSchedule's search strategy for a task, ``cost_model``, ``runner`` and ``builder`` are
-    MetaSchedule's; ``show`` is given every batch, once it is kept; ``stop`` is called before every batch and raises
-    where the run is to end.
+    MetaSchedule's; ``show`` is given every batch, once it is kept. KeyboardInterrupt where ^C was pressed, after the
+    batch that was being tried.
     """
     with _no_intrinsics():
         contexts = [_context(task, Supervised(strategy(task), task, limits.trials)) for task in tasks]
     known = TuningDatabase(database, tasks[0].conditions)
-    scheduler = Scheduler(tasks, limits.seconds, stop)
 
     def keep(number: int, candidates: Sequence[Any], results: Sequence[Any]) -> None:
         task = tasks[number]
@@ -182,19 +183,41 @@ def tune(
         show(task, trials)
 
     model = [] if cost_model is None else [ms.measure_callback.UpdateCostModel()]
-    scheduler.tune(
-        contexts,
-        [float(len(task.layers)) for task in tasks],
-        1 << 30,
-        1 << 30,
-        BATCH,
-        builder,
-        Steadied(runner, scheduler),
-        [*model, AfterBatch(keep, scheduler)],
-        known,
-        cost_model,
-    )
-    scheduler.raise_failure()
+    with _interrupts_held() as received:
+        scheduler = Scheduler(tasks, limits.seconds, received)
+        try:
+            scheduler.tune(
+                contexts,
+                [float(len(task.layers)) for task in tasks],
+                _ENDLESS,
+                _ENDLESS,
+                BATCH,
+                builder,
+                Steadied(runner, scheduler),
+                [*model, AfterBatch(keep, scheduler)],
+                known,
+                cost_model,
+            )
+            scheduler.raise_failure()
+        except Exception:
+            if not received:  # ^C may end a compiler that the builder waits for
+                raise
+    if received:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[list[int]]:
+    """The signals of ^C that arrive meanwhile: raised while TVM calls Python, KeyboardInterrupt would crash it."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _context(task: Task, strategy: Any) -> Any:

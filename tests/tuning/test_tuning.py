@@ -397,8 +397,8 @@ def test_a_cost_model_of_one_s_own(database: Database, local: tuple[Any, Any]) -
         limits=Limits(BATCH, None),
     )
     assert updates == [BATCH]
-    widest = max(schedule.columns for schedule in space(WORK, NATIVE))
-    assert [schedule.columns for schedule in tasks[0].tried].count(widest) > BATCH / 2
+    mean_of_space = np.mean([schedule.columns for schedule in space(WORK, NATIVE)])
+    assert np.mean([schedule.columns for schedule in tasks[0].tried]) > mean_of_space
 
 
 def test_arm_kernels_of_the_whole_space_compile() -> None:
