@@ -91,9 +91,10 @@ def _without_ziglang(place: Place, *arguments: str | Path) -> Finished:
 
 @contextlib.contextmanager
 def _tiny_disk(place: Place) -> Iterator[Path]:
+    """Of one page, which a tuning run's log takes, so that nothing is left for records."""
     disk = place.folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", disk], capture_output=True, check=False)
     if mounted.returncode != 0:
         pytest.skip(WITHOUT_MOUNTS)
     try:
