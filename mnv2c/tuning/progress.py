@@ -66,10 +66,11 @@ class Progress:
         if self._live is not None:
             self._live.update(self._table(task), refresh=True)
         else:
-            gain = f"{task.default / task.best:.2f}x the rule" if task.best and task.default else "nothing worked yet"
+            best = f"best {_time(task.best)}" if task.best else "nothing worked yet"
+            gain = f", {task.default / task.best:.2f}x the rule" if task.best and task.default else ""
             print(
-                f"[{time.monotonic() - self._begin:5.1f} s] {task.workload.name}: {len(task.tried)} trials, best "
-                f"{_time(task.best)}, {gain}{self._left()}",
+                f"[{time.monotonic() - self._begin:5.1f} s] {task.workload.name}: {len(task.tried)} trials, "
+                f"{best}{gain}{self._left()}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from statistics import mean
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from mnv2c.tuning.database import by_threads
 from mnv2c.tuning.runners import Timing, done
 
 
@@ -78,9 +78,11 @@ class AfterBatch(ms.measure_callback.PyMeasureCallback):
 
 @derived_object
 class Steadied(ms.runner.PyRunner):
-    """Another runner, its times set in relation to the best so far, which runs again as the first of a batch.
+    """Another runner, its times set in relation to the best so far, which runs again as the first of a batch, for each
+    number of threads on its own.
 
-    A machine is faster at one time than at another: so times of different batches can be compared.
+    A machine is faster at one time than at another, and may have fewer cores to give: so times of different batches
+    can be compared.
     """
 
     def __init__(self, inner: Any, scheduler: Any) -> None:
@@ -93,16 +95,22 @@ class Steadied(ms.runner.PyRunner):
         except BaseException as error:
             self._scheduler.failure = error
             return [done(Timing(failure="the run ended")) for _ in runner_inputs]
-        scale = self._scale(results)
-        return [
-            done(Timing(tuple(float(run) * scale for run in result.run_secs or ()), str(result.error_msg or "")))
-            for result in results
-        ]
+        scales = self._scales(results)
+        return [done(self._steadied(result, scales)) for result in results]
 
-    def _scale(self, results: Sequence[Any]) -> float:
+    def _steadied(self, result: Any, scales: Mapping[int, float]) -> Timing:
+        runs = tuple(map(float, result.run_secs or ()))
+        if scales:
+            seconds = by_threads(runs, self._scheduler.tasks[self._scheduler.current].conditions)
+            runs = tuple(seconds[threads] * scales[threads] for threads in seconds)
+        return Timing(runs, str(result.error_msg or ""))
+
+    def _scales(self, results: Sequence[Any]) -> dict[int, float]:
+        """By number of threads; none where there is nothing to compare with."""
         number = self._scheduler.current
         task, record = self._scheduler.tasks[number], self._scheduler._outer().tasks_[number]
         was_built = record.builder_results[0].error_msg is None
         if not task.conditions.drifts or task.best is None or not was_built or not results[0].run_secs:
-            return 1.0
-        return float(task.best / mean(map(float, results[0].run_secs)))
+            return {}
+        again = by_threads(list(map(float, results[0].run_secs)), task.conditions)
+        return {threads: task.best_seconds[threads] / again[threads] for threads in again}

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
@@ -45,7 +45,7 @@ class Task:
     """One workload on one core, and the ``layers`` of all networks that run it; times are in seconds.
 
     ``floor`` is the least time at the core's peak; ``tried`` every candidate's time in the order of the trials,
-    infinity where it failed.
+    infinity where it failed; ``best_seconds`` the best one's by number of threads.
     """
 
     workload: Workload
@@ -54,6 +54,14 @@ class Task:
     floor: float
     space: tuple[Schedule, ...]
     tried: dict[Schedule, float] = field(default_factory=dict)
+    best_seconds: Mapping[int, float] = field(default_factory=dict)
+
+    def add(self, schedule: Schedule, seconds: Mapping[int, float]) -> None:
+        """A trial: ``seconds`` by number of threads, empty where it failed. Of a candidate's trials the best counts."""
+        objective = mean(seconds.values()) if seconds else math.inf
+        if objective < (math.inf if self.best is None else self.best):
+            self.best_seconds = seconds
+        self.tried[schedule] = min(objective, self.tried.get(schedule, math.inf))
 
     @property
     def default(self) -> float | None:
@@ -139,7 +147,7 @@ def make_tasks(layers: Sequence[tuple[str, Workload]], conditions: Conditions, r
         candidates = set(task.space)
         for record in known.get(workload, ()):
             if record.schedule in candidates:
-                task.tried[record.schedule] = min(record.objective, task.tried.get(record.schedule, record.objective))
+                task.add(record.schedule, record.seconds)
         tasks.append(task)
     return tasks
 
@@ -179,7 +187,7 @@ def tune(
         trials = [trial for trial in map(task.trial, candidates, results) if trial.schedule not in task.tried]
         known.append(task.workload, trials)
         for trial in trials:
-            task.tried[trial.schedule] = mean(trial.seconds.values()) if trial.seconds else math.inf
+            task.add(trial.schedule, trial.seconds)
         show(task, trials)
 
     model = [] if cost_model is None else [ms.measure_callback.UpdateCostModel()]

@@ -263,16 +263,33 @@ def test_trials_for_other_numbers_of_threads_are_not_mixed_in(database: Database
 
 @derived_object
 class KnownMachine(ms.runner.PyRunner):
-    """A machine whose kernels take known times, and that is half as fast with every batch; it builds nothing."""
+    """A machine whose kernels take known times; it is half as fast with every batch, and has one core for every second
+    one, so that threads gain nothing. It builds nothing."""
 
-    def __init__(self, seconds: dict[Schedule, float], built: KnownBuilder) -> None:
+    def __init__(self, seconds: dict[Schedule, float], built: KnownBuilder, threads: tuple[int, ...]) -> None:
         super().__init__()
-        self._seconds, self._built, self._slowness = seconds, built, 1.0
+        self._seconds, self._built, self._threads, self._batches = seconds, built, threads, 0
 
     def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
-        self._slowness *= 2
+        self._batches += 1
         schedules = [self._built.schedules[str(one.artifact_path)] for one in runner_inputs]
-        return [done(Timing((self._seconds[schedule] * self._slowness,))) for schedule in schedules]
+        slowness = [2.0**self._batches * (1 if self._batches % 2 else threads) for threads in self._threads]
+        return [
+            done(
+                Timing(
+                    tuple(
+                        known_seconds(self._seconds[schedule], n) * slow
+                        for n, slow in zip(self._threads, slowness, strict=True)
+                    )
+                )
+            )
+            for schedule in schedules
+        ]
+
+
+def known_seconds(one_thread: float, threads: int) -> float:
+    """The faster on one, the less it gains by more."""
+    return one_thread if threads == 1 else (2 - one_thread) / threads
 
 
 @derived_object
@@ -303,21 +320,25 @@ def tune_known(
     database: Database,
     trials: int | None,
     show: Callable[[Task, list[Trial]], None] = lambda task, trials: None,
+    threads: tuple[int, ...] = (1,),
 ) -> list[Task]:
     builder = KnownBuilder(list(dict.fromkeys(workload for _, workload in layers)))
     known = {pair: seconds(*pair) for pair in builder._known.values()}
-    tasks = make_tasks(layers, KNOWN, ())
-    tune(tasks, database, runner=KnownMachine(known, builder), builder=builder, limits=Limits(trials, None), show=show)
+    tasks = make_tasks(layers, replace(KNOWN, origin=replace(HERE, threads=threads)), ())
+    runner = KnownMachine(known, builder, threads)
+    tune(tasks, database, runner=runner, builder=builder, limits=Limits(trials, None), show=show)
     return tasks
 
 
-def test_times_of_different_batches_can_be_compared(database: Database) -> None:
+@pytest.mark.parametrize("threads", [(1,), (1, 2)])
+def test_times_of_different_batches_can_be_compared(database: Database, threads: tuple[int, ...]) -> None:
     candidates = space(WORK, NATIVE)
     seconds = {schedule: 1.0 + 0.001 * ((7 * number) % 101) for number, schedule in enumerate(candidates)}
-    (task,) = tune_known([("one", WORK)], lambda _, schedule: seconds[schedule], database, 3 * BATCH)
+    (task,) = tune_known([("one", WORK)], lambda _, schedule: seconds[schedule], database, 3 * BATCH, threads=threads)
     assert len(task.tried) == 3 * BATCH
-    assert task.best_schedule == min(task.tried, key=lambda schedule: seconds[schedule])
-    ratios = [task.tried[schedule] / seconds[schedule] for schedule in task.tried]
+    expected = {one: np.mean([known_seconds(seconds[one], n) for n in threads]) for one in task.tried}
+    assert task.best_schedule == min(task.tried, key=lambda schedule: expected[schedule])
+    ratios = [task.tried[one] / expected[one] for one in task.tried]
     assert ratios == pytest.approx([ratios[0]] * len(ratios))
 
 
