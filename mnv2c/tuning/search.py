@@ -2,8 +2,9 @@
 
 What comes in: the candidates, the family's rule's choice first and then as its model likes them, and the seconds of
 those that were tried. What goes out: the next few, or none where nothing is left. A schedule's first two parameters
-are its register tile, which decides most: first the rule's choice and the model's favourite of every tile width;
-then, taking turns, steps away from the best so far and tiles that were not tried yet, in the model's order.
+are its register tile, which decides most: first the rule's choice, what was good elsewhere, and the model's favourite
+of every tile width; then, taking turns, steps away from the best so far and tiles that were not tried yet, in the
+model's order.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ Schedule = TypeVar("Schedule")
 _CENTRES = 2  # the best so far that steps are made from
 
 
-def propose(space: Sequence[Schedule], tried: Mapping[Schedule, float], count: int) -> list[Schedule]:
-    """At most ``count`` candidates that were not tried; failed ones have a time of infinity."""
+def propose(
+    space: Sequence[Schedule], tried: Mapping[Schedule, float], count: int, *, elsewhere: Sequence[Schedule] = ()
+) -> list[Schedule]:
+    """At most ``count`` candidates that were not tried; failed ones have a time of infinity.
+
+    ``elsewhere`` are those of the space that were good on other machines.
+    """
     best = sorted(tried.keys() & set(space), key=lambda schedule: tried[schedule])[:_CENTRES]
     steps = chain.from_iterable(_steps(space, centre) for centre in best)
     turns = chain.from_iterable(zip_longest(steps, _first_of_each(space, 2)))
-    wanted = chain(space[:1], _first_of_each(space, 1, skip=1), turns, space)
+    wanted = chain(space[:1], elsewhere, _first_of_each(space, 1, skip=1), turns, space)
     return [schedule for schedule in dict.fromkeys(wanted) if schedule is not None and schedule not in tried][:count]
 
 

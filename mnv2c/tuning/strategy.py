@@ -24,11 +24,18 @@ from mnv2c.workloads import Workload
 
 @derived_object
 class StepsFromTheBest(ms.search_strategy.PySearchStrategy):
-    """``tried`` is what is known before it begins."""
+    """``tried`` is what is known before it begins, ``elsewhere`` schedules that were good on other machines."""
 
-    def __init__(self, workload: Workload, isa: InstructionSet, tried: Mapping[Schedule, float]) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        isa: InstructionSet,
+        tried: Mapping[Schedule, float],
+        *,
+        elsewhere: Sequence[Schedule] = (),
+    ) -> None:
         super().__init__()
-        self._workload, self._isa, self._tried = workload, isa, dict(tried)
+        self._workload, self._isa, self._tried, self._elsewhere = workload, isa, dict(tried), tuple(elsewhere)
         self._count = 0
 
     def _initialize_with_tune_context(self, context: Any) -> None:
@@ -48,7 +55,8 @@ class StepsFromTheBest(ms.search_strategy.PySearchStrategy):
         """It holds nothing."""
 
     def generate_measure_candidates(self) -> list[Any] | None:
-        wanted = propose(space(self._workload, self._isa), self._tried, self._count)
+        candidates = space(self._workload, self._isa)
+        wanted = propose(candidates, self._tried, self._count, elsewhere=self._elsewhere)
         return [candidate(self._workload, self._isa, schedule) for schedule in wanted] or None
 
     def notify_runner_results(self, measure_candidates: Sequence[Any], results: Sequence[Any]) -> None:
@@ -57,7 +65,7 @@ class StepsFromTheBest(ms.search_strategy.PySearchStrategy):
             self._tried[schedule] = mean(map(float, result.run_secs)) if result.run_secs else math.inf
 
     def clone(self) -> Any:
-        return StepsFromTheBest(self._workload, self._isa, self._tried)
+        return StepsFromTheBest(self._workload, self._isa, self._tried, elsewhere=self._elsewhere)
 
 
 def candidate(workload: Workload, isa: InstructionSet, schedule: Schedule) -> Any:

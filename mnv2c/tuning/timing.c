@@ -1,8 +1,8 @@
 /*
- * Times kernels as they run in the network: shared by the library's own pool of threads, their weights displaced by those of
- * other layers, their input just written by the layer before. Linked with the candidates, a table of them
- * (mnv2c/tuning/timing.py) and runtime/threads.c into a library that needs libc alone; a worker process calls it through the C
- * symbol, a board's TVM server through TVM's calling convention.
+ * Times kernels as they run in the network: shared by the library's own pool of threads, their weights in memory, since those
+ * of all layers are more than a core's share of the caches, their input just written by the layer before. Linked with the
+ * candidates, a table of them (mnv2c/tuning/timing.py) and runtime/threads.c into a library that needs libc alone; a worker
+ * process calls it through the C symbol, a board's TVM server through TVM's calling convention.
  */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include <stddef.h>
@@ -17,8 +17,8 @@ enum { LINE = 64, PARTS = 256 };
 
 extern const struct mnv2c_compiled mnv2c_candidates[];
 extern const int mnv2c_candidate_count;
-/* The operands in the order of the signature, the inputs first; then, for one thread, scratch, and memory that is larger than
- * a core's own caches. */
+/* The operands in the order of the signature: inputs, constants, the output; then, for one thread, scratch, and memory that
+ * is larger than a core's own caches. */
 extern const size_t mnv2c_block_bytes[];
 extern const int mnv2c_block_count, mnv2c_input_count;
 extern void *mnv2c_blocks[];
@@ -79,6 +79,18 @@ static int touch(int block)
     return mnv2c_pool_run(pool, &job);
 }
 
+/* Drops a block from every cache, the shared one too, where a program may do that. */
+static void flush(int block)
+{
+#if defined(__x86_64__)
+    const char *bytes = mnv2c_blocks[block];
+    for (size_t i = 0; i < bytes_of(block, pool_threads); i += LINE) __builtin_ia32_clflush(bytes + i);
+    __builtin_ia32_mfence();
+#else
+    (void)block;
+#endif
+}
+
 static int64_t now(void)
 {
     struct timespec time;
@@ -89,6 +101,7 @@ static int64_t now(void)
 static int64_t time_job(const struct mnv2c_job *job)
 {
     int status = touch(mnv2c_block_count - 1);
+    for (int weights = mnv2c_input_count; weights < mnv2c_block_count - 3; weights++) flush(weights);
     for (int input = 0; input < mnv2c_input_count; input++) status |= touch(input);
     int64_t start = now();
     status |= mnv2c_pool_run(pool, job);

@@ -26,7 +26,9 @@ from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import Schedule
 from mnv2c.kernels.cpu.device import space
 from mnv2c.kernels.cpu.lower import tvm_target
+from mnv2c.targets import InstructionSet
 from mnv2c.tuning.database import TuningDatabase, by_threads
+from mnv2c.tuning.lookup import best_record
 from mnv2c.tuning.records import Database, Record, by_workload
 from mnv2c.tuning.runners import Conditions, Trial
 from mnv2c.tuning.scheduler import AfterBatch, Scheduler, Steadied
@@ -45,7 +47,8 @@ class Task:
     """One workload on one core, and the ``layers`` of all networks that run it; times are in seconds.
 
     ``floor`` is the least time at the core's peak; ``tried`` every candidate's time in the order of the trials,
-    infinity where it failed; ``best_seconds`` the best one's by number of threads.
+    infinity where it failed; ``best_seconds`` the best one's by number of threads. ``elsewhere`` are the best schedules
+    of each other processor, or under other conditions.
     """
 
     workload: Workload
@@ -53,6 +56,7 @@ class Task:
     conditions: Conditions
     floor: float
     space: tuple[Schedule, ...]
+    elsewhere: tuple[Schedule, ...] = ()
     tried: dict[Schedule, float] = field(default_factory=dict)
     best_seconds: Mapping[int, float] = field(default_factory=dict)
 
@@ -125,7 +129,7 @@ class Limits:
 
 
 STRATEGIES: dict[str, Callable[[Task], Any]] = {
-    "ours": lambda task: StepsFromTheBest(task.workload, task.conditions.isa, task.tried),
+    "ours": lambda task: StepsFromTheBest(task.workload, task.conditions.isa, task.tried, elsewhere=task.elsewhere),
     "evolutionary": lambda task: ms.search_strategy.EvolutionarySearch(population_size=64, init_min_unmeasured=16),
     "replay": lambda task: ms.search_strategy.ReplayFunc(),
 }
@@ -133,23 +137,32 @@ STRATEGIES: dict[str, Callable[[Task], Any]] = {
 
 
 def make_tasks(layers: Sequence[tuple[str, Workload]], conditions: Conditions, records: Sequence[Record]) -> list[Task]:
-    """A task per workload, with what ``records`` under these very conditions know of it already."""
+    """A task per workload, with what ``records`` under these very conditions know of it already, and what was best of
+    those under others."""
     names: dict[Workload, list[str]] = {}
     for name, workload in layers:
         names.setdefault(workload, []).append(name)
     known = by_workload(record for record in records if is_comparable(record, conditions))
+    others = by_workload(record for record in records if not is_comparable(record, conditions))
     threads = conditions.origin.threads
     share = sum(1 / count for count in threads) / len(threads)  # the mean over the numbers of threads, at their peaks
     tasks = []
     for workload, users in names.items():
         floor = workload.macs / conditions.macs_per_second * share
-        task = Task(workload, tuple(users), conditions, floor, space(workload, conditions.isa))
+        elsewhere = _best_of_each_processor(others.get(workload, ()), conditions.isa)
+        task = Task(workload, tuple(users), conditions, floor, space(workload, conditions.isa), elsewhere)
         candidates = set(task.space)
         for record in known.get(workload, ()):
             if record.schedule in candidates:
                 task.add(record.schedule, record.seconds)
         tasks.append(task)
     return tasks
+
+
+def _best_of_each_processor(records: Sequence[Record], isa: InstructionSet) -> tuple[Schedule, ...]:
+    processors = dict.fromkeys(record.processor for record in records)
+    best = [best_record(records, isa, lambda complaint: None, processor=processor) for processor in processors]
+    return tuple(dict.fromkeys(record.schedule for record in best if record is not None))
 
 
 def is_comparable(record: Record, conditions: Conditions) -> bool:

@@ -14,7 +14,7 @@ import pytest
 import tvm
 import tvm_ffi
 from compiled_kernels import NATIVE, CompiledKernels
-from kept_trials import HERE, add
+from kept_trials import ELSEWHERE, HERE, add
 from kernel_examples import TRIED, depthwise, example, pointwise
 from tried import try_schedules
 from tvm import s_tir
@@ -29,7 +29,7 @@ from mnv2c.tuning import builder as builder_module
 from mnv2c.tuning import candidates as compiling
 from mnv2c.tuning.builder import Builder
 from mnv2c.tuning.candidates import Compiled, compile_candidates
-from mnv2c.tuning.records import Database
+from mnv2c.tuning.records import Database, Record
 from mnv2c.tuning.runners import Conditions, Timing, Trial, done
 from mnv2c.tuning.runners import local as local_runner
 from mnv2c.tuning.runners.local import LocalRunner
@@ -321,10 +321,11 @@ def tune_known(
     trials: int | None,
     show: Callable[[Task, list[Trial]], None] = lambda task, trials: None,
     threads: tuple[int, ...] = (1,),
+    records: Sequence[Record] = (),
 ) -> list[Task]:
     builder = KnownBuilder(list(dict.fromkeys(workload for _, workload in layers)))
     known = {pair: seconds(*pair) for pair in builder._known.values()}
-    tasks = make_tasks(layers, replace(KNOWN, origin=replace(HERE, threads=threads)), ())
+    tasks = make_tasks(layers, replace(KNOWN, origin=replace(HERE, threads=threads)), records)
     runner = KnownMachine(known, builder, threads)
     tune(tasks, database, runner=runner, builder=builder, limits=Limits(trials, None), show=show)
     return tasks
@@ -340,6 +341,16 @@ def test_times_of_different_batches_can_be_compared(database: Database, threads:
     assert task.best_schedule == min(task.tried, key=lambda schedule: expected[schedule])
     ratios = [task.tried[one] / expected[one] for one in task.tried]
     assert ratios == pytest.approx([ratios[0]] * len(ratios))
+
+
+def test_what_was_best_on_another_processor_is_tried_after_the_rule(database: Database) -> None:
+    rule, *_, one, other = space(WORK, NATIVE)
+    for schedule, seconds in ((rule, 3e-3), (one, 2e-3), (other, 1e-3)):
+        add(database, WORK, schedule, seconds, origin=ELSEWHERE)
+    records = database.load(NATIVE.mcpu).records
+    (task,) = tune_known([("one", WORK)], lambda *_: 1.0, database, 3, records=records)
+    assert list(task.tried)[:2] == [rule, other]
+    assert one not in task.tried
 
 
 def test_what_gains_nothing_is_left_alone(database: Database) -> None:

@@ -97,6 +97,7 @@ def space(workload: Depthwise, isa: InstructionSet) -> list[DepthwiseSchedule]:
         key=lambda schedule: (
             schedule.height * schedule.width > half or _live(workload, schedule) > most,
             schedule.lanes != widest,
+            workload.stride == 2 and schedule.height == 1,  # reads one row in three once more
             _cycles(workload, isa, schedule),
         ),
     )

@@ -44,9 +44,9 @@ class PointwiseSchedule:
     columns: int
     lanes: int
     strip: int
-    weights_outer: bool
-    turns: int
-    prefetch: bool
+    weights_outer: bool = False
+    turns: int = 1
+    prefetch: bool = False
 
 
 def pack(workload: Pointwise, constants: Sequence[Array]) -> tuple[Array, ...]:
@@ -206,7 +206,7 @@ def _tiles(workload: Pointwise, isa: InstructionSet) -> Iterator[PointwiseSchedu
             lanes = vector_lanes(columns, isa.lanes)
             for rows in range(1, _most_rows(isa, columns // lanes) + 1):
                 if rows <= strip and (workload.bordered or weights_outer or strip % rows == 0):
-                    yield PointwiseSchedule(rows, columns, lanes, strip, weights_outer, turns=1, prefetch=False)
+                    yield PointwiseSchedule(rows, columns, lanes, strip, weights_outer)
 
 
 def _strips(workload: Pointwise, isa: InstructionSet) -> Iterator[tuple[int, bool]]:
