@@ -22,6 +22,9 @@ from mnv2c.workloads import Workload
 
 _NEAR = 3.0  # doublings, over all extents together, that a record is still worth following
 _FITS = 1.0  # the same, over a schedule's parameters
+NOISE = 0.03
+"""A gain over the rule that timings of single kernels do not tell from none: schedules picked for less made the network
+slower on a shared Zen 3."""
 
 
 def by_rule(workload: Workload, isa: InstructionSet) -> Choice:
@@ -76,7 +79,7 @@ def best_record(
     Where ``processor`` has records of its own, only those count; what was measured goes before what was estimated.
     Times of different origins cannot be compared; what each gains over the rule's there can. A schedule is as good as
     its gain on that processor where it gains least, of those that tried it; the best such schedule is taken, and of
-    its records the one from there.
+    its records the one from there. Where that gains less than ``NOISE`` the rule's is.
     """
     good = [record for record in records if not record.failed]
     if not good:
@@ -99,7 +102,9 @@ def best_record(
     for record in sorted(good, key=rank, reverse=True):
         best_there.setdefault(record.schedule, {})[record.processor] = record
     worst = [max(processors.values(), key=rank) for processors in best_there.values()]
-    return min(worst, key=rank, default=None)
+    best = min(worst, key=rank, default=None)
+    untuned = [record for record in worst if record.schedule == known[0]]
+    return untuned[0] if best is not None and untuned and rank(best)[0] > 1 - NOISE else best
 
 
 def _nearest(workload: Workload, others: Iterable[Workload]) -> list[Workload]:

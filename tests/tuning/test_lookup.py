@@ -129,6 +129,16 @@ def test_a_library_for_everyone_takes_the_best_worst_case(database: Database) ->
     assert best.processor == "znver5", "where it gains least"
 
 
+def test_the_rule_is_followed_where_the_gain_may_be_noise(database: Database) -> None:
+    rule, little, more = space(WORK, NATIVE)[:3]
+    add(database, WORK, rule, 1e-3)
+    add(database, WORK, little, 0.98e-3)
+    choose = from_records(database.directory, [NATIVE], pytest.fail)
+    assert (choose(WORK, NATIVE).schedule, choose(WORK, NATIVE).origin) == (rule, "exact")
+    add(database, WORK, more, 0.96e-3)
+    assert from_records(database.directory, [NATIVE], pytest.fail)(WORK, NATIVE).schedule == more
+
+
 def test_other_numbers_of_threads_are_another_origin(database: Database) -> None:
     rule, one, both = space(WORK, NATIVE)[:3]
     add(database, WORK, rule, 2e-3)
