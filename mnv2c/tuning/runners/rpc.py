@@ -13,6 +13,7 @@ import logging
 import math
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ Value = TypeVar("Value")
 _SESSION = 120  # seconds for a batch
 _CALL = 30  # seconds for one thing asked of a board
 _WAIT = 60  # seconds for a board to be free
+_PAUSE = 0.1  # seconds between two looks at the tracker
 _TRIES = 2  # boards that a candidate may take with it
 
 
@@ -76,14 +78,20 @@ class RpcRunner(BatchRunner):
         self._tracker.close()
 
     def _session(self) -> Any:
-        """The next free board. ToolError where none comes."""
-        try:
-            return _within(_WAIT, self._request)
-        except _Lost as error:
-            raise ToolError(
-                f"no board {self._key!r} at the tracker {self._address} within {_WAIT} s ({error}); on a board: "
-                f"python -m tvm.exec.rpc_server --tracker {self._address} --key {self._key}"
-            ) from error
+        """The next free board that answers. ToolError where none comes: a tracker goes on to offer one that hangs."""
+        deadline = time.monotonic() + _WAIT
+        reason = "none is free"
+        while time.monotonic() < deadline:
+            try:
+                if self._free() > 0:
+                    return _within(_CALL, self._request)
+            except _Lost as error:
+                reason = str(error)
+            time.sleep(_PAUSE)
+        raise ToolError(
+            f"no board {self._key!r} at the tracker {self._address} within {_WAIT} s ({reason}); on a board: "
+            f"python -m tvm.exec.rpc_server --tracker {self._address} --key {self._key}"
+        )
 
     def _more(self, most: int) -> list[Any]:
         """The boards that are free now, beside the one that there is."""
