@@ -10,6 +10,7 @@ from mnv2c.tuning.records import Database, Origin, Record
 from mnv2c.workloads import Workload
 
 HERE = Origin("znver4", "a machine", "measured", "0.27")
+ELSEWHERE = Origin("znver5", "another machine", "measured", "0.27")
 
 
 def add(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from compiled_kernels import NATIVE
-from kept_trials import HERE, add
+from kept_trials import ELSEWHERE, HERE, add
 from kernel_examples import AFTER, ALL, pointwise, stem
 
 from mnv2c.ir.graph import Padding
@@ -18,7 +18,6 @@ from mnv2c.tuning.records import Database, Origin
 from mnv2c.workloads import Dense
 
 WORK = pointwise(7, 7, 40, 64, activation="relu6")
-ELSEWHERE = Origin("znver5", "another machine", "measured", "0.27")
 STATIC = Origin("znver4", "a model", "static cost", "0.27")
 
 
@@ -65,7 +64,7 @@ def test_the_nearest_workload_lends_its_parameters(database: Database) -> None:
     choose = from_records(database.directory, [NATIVE], pytest.fail)
     assert (choose(near, NATIVE).schedule, choose(near, NATIVE).origin) == (schedule, "transferred")
     assert schedule in space(far, NATIVE), "it would fit, and comes from too far away"
-    assert choose(far, NATIVE) == by_rule(far, NATIVE)
+    assert choose(far, NATIVE) == by_rule("cpu")(far, NATIVE)
     assert choose(Dense(k=24, n=3), NATIVE).origin == "rule"
 
 

@@ -13,18 +13,17 @@ from typing import Any
 
 import pytest
 from compiled_kernels import NATIVE
-from kept_trials import HERE, add
+from kept_trials import ELSEWHERE, HERE, add
 from kernel_examples import TRIED, pointwise
 
 from mnv2c.errors import RecordError
 from mnv2c.kernels.cpu.device import SCHEDULES, space
 from mnv2c.shipped import SCHEDULES as SHIPPED
 from mnv2c.tuning.lookup import best_record
-from mnv2c.tuning.records import Database, Origin
+from mnv2c.tuning.records import Database
 from mnv2c.workloads import Dense
 
 WORK = pointwise(7, 7, 40, 64, activation="relu6")
-ELSEWHERE = Origin("znver5", "another machine", "measured", "0.27")
 
 
 @pytest.fixture
