@@ -321,7 +321,103 @@ class Dense(Workload):
         return str(self.k), str(self.n)
 
 
-FAMILIES: dict[str, type[Workload]] = {kind.family: kind for kind in (Stem, Pointwise, Depthwise, Pad, Pool, Dense)}
+@dataclass(frozen=True, kw_only=True)
+class ExpandDepthwise(_Spatial):
+    """A ``Pointwise`` and the ``Depthwise`` that alone reads it, in one: the expanded map of ``rows x columns`` pixels
+    and ``channels`` need not exist whole (paper, section 5.1), nor the ``padding`` of zeros around it.
+
+    ``expansion`` is the activation between the two.
+    """
+
+    family: ClassVar[str] = "expand_depthwise"
+    k: int
+    channels: int
+    stride: int
+    rows: int
+    columns: int
+    padding: Padding
+    expansion: Activation = None
+    activation: Activation = None
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self._tensor(self.batch, self.rows, self.columns, self.k),)
+
+    @property
+    def constants(self) -> tuple[TensorType, ...]:
+        n = self.channels
+        return self._tensor(n, self.k, 1, 1), self._tensor(n), self._tensor(n, 1, 3, 3), self._tensor(n)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.channels),)
+
+    @property
+    def macs(self) -> int:
+        pixels = self.k * self.rows * self.columns + 9 * self.height * self.width
+        return self.batch * self.channels * pixels
+
+    @property
+    def description(self) -> str:
+        shapes = f"{self.rows}x{self.columns}x{self.k} -> {self._size()}x{self.channels}"
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        return f"1x1 convolution{_and(self.expansion)}, 3x3 depthwise{stride}, {shapes}" + _and(self.activation)
+
+    def _extents(self) -> tuple[str, ...]:
+        return (
+            self._size(),
+            str(self.k),
+            str(self.channels),
+            f"stride{self.stride}",
+            "from",
+            f"{self.rows}x{self.columns}",
+        )
+
+    def _options(self) -> list[str]:
+        expansion = [f"expansion_{self.expansion}"] if self.expansion else []
+        sides = _sides("padding", self.padding)
+        return [*super()._options(), *expansion, *_activation(self.activation), *sides]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointwisePool(_Spatial):
+    """A ``Pointwise`` and the ``Pool`` that alone reads it, in one: the head's map need not exist."""
+
+    family: ClassVar[str] = "pointwise_pool"
+    k: int
+    n: int
+    activation: Activation = None
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.k),)
+
+    @property
+    def constants(self) -> tuple[TensorType, ...]:
+        return self._tensor(self.n, self.k, 1, 1), self._tensor(self.n)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._tensor(self.batch, self.n),)
+
+    @property
+    def macs(self) -> int:
+        return self.batch * self.height * self.width * self.k * self.n
+
+    @property
+    def description(self) -> str:
+        shapes = f"{self._size()}x{self.k} -> {self._size()}x{self.n}"
+        return f"1x1 convolution, {shapes}{_and(self.activation)}, mean over {self._size()} pixels"
+
+    def _extents(self) -> tuple[str, ...]:
+        return self._size(), str(self.k), str(self.n)
+
+    def _options(self) -> list[str]:
+        return [*super()._options(), *_activation(self.activation)]
+
+
+_KINDS = (Stem, Pointwise, Depthwise, Pad, Pool, Dense, ExpandDepthwise, PointwisePool)
+FAMILIES: dict[str, type[Workload]] = {kind.family: kind for kind in _KINDS}
 """The kinds of workload by the names of their families."""
 
 

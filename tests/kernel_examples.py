@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.ir.graph import Activation, Padding
-from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.workloads import (
+    Dense,
+    Depthwise,
+    ExpandDepthwise,
+    Pad,
+    Pointwise,
+    PointwisePool,
+    Pool,
+    Stem,
+    Workload,
+)
 
 Array = NDArray[Any]
 NONE, ALL, AFTER = Padding(), Padding(1, 1, 1, 1), Padding(0, 0, 1, 1)
@@ -81,11 +91,38 @@ TRIED: tuple[Workload, ...] = (
 )
 
 
+def expand_depthwise(height: int, width: int, k: int, channels: int, stride: int, **options: Any) -> ExpandDepthwise:
+    """As ``same`` padding has it, for maps of an even size where the stride is 2."""
+    zeros = ALL if stride == 1 else AFTER
+    common = {"rows": height * stride, "columns": width * stride, "padding": zeros, "expansion": "relu6"}
+    given = {"activation": "relu6"} | common | options
+    return ExpandDepthwise(height=height, width=width, k=k, channels=channels, stride=stride, **given)
+
+
+FUSED: tuple[Workload, ...] = (
+    expand_depthwise(14, 14, 64, 384, 1),
+    expand_depthwise(7, 7, 160, 960, 1),
+    expand_depthwise(7, 7, 96, 576, 2),
+    expand_depthwise(12, 12, 24, 144, 1, batch=2),
+    expand_depthwise(28, 28, 24, 144, 2),
+    expand_depthwise(6, 8, 16, 96, 2, batch=3),
+    expand_depthwise(5, 3, 6, 20, 1, expansion=None, activation=None),
+    expand_depthwise(4, 5, 7, 14, 2, rows=7, columns=9, padding=ALL),
+    expand_depthwise(1, 1, 48, 288, 1),
+    PointwisePool(height=7, width=7, k=320, n=1280, activation="relu6"),
+    PointwisePool(height=3, width=3, k=112, n=1280, activation="relu6", batch=2),
+    PointwisePool(height=1, width=2, k=7, n=9),
+)
+"""Those that some devices compute in place of two."""
+
+
 def example(workload: Workload) -> tuple[list[Array], list[Array], Array]:
     """Inputs, constants as the graph has them, and what must come out."""
     constants = [_random(*type_.shape) for type_ in workload.constants]
     if constants:
         constants[0] = constants[0] / np.float32(np.prod(constants[0].shape[1:])) ** np.float32(0.5)
+    if isinstance(workload, ExpandDepthwise):
+        constants[2] = constants[2] / np.float32(3)
     inputs = [_bytes(*t.shape) if t.dtype == "uint8" else _random(*t.shape) for t in workload.inputs]
     return inputs, constants, _expected(workload, inputs, constants)
 
@@ -107,6 +144,16 @@ def _expected(workload: Workload, inputs: list[Array], constants: list[Array]) -
             return _activated(
                 sum(v * constants[0][:, 0, i, j] for i, j, v in shifts) + constants[1], workload.activation
             )
+        case ExpandDepthwise():
+            expanded = _activated(x @ constants[0][:, :, 0, 0].T + constants[1], workload.expansion)
+            padded = _around(expanded, workload.padding)
+            shifts = _shifts(padded, workload.height, workload.width, workload.stride)
+            taps = sum(v * constants[2][:, 0, i, j] for i, j, v in shifts)
+            return _activated(taps + constants[3], workload.activation)
+        case PointwisePool():
+            y = _activated(x @ constants[0][:, :, 0, 0].T + constants[1], workload.activation)
+            means: Array = y.mean(axis=(1, 2))
+            return means
         case Pad():
             return _around(x, workload.border)
         case Pool():
