@@ -62,7 +62,7 @@ class Target:
     c_cpu: str = ""
     c_flags: tuple[str, ...] = ()
     float_abi: str = ""
-    kind: Literal["cpu"] = "cpu"
+    kind: Literal["cpu", "cuda"] = "cpu"
 
     @property
     def gnu_triple(self) -> str:
@@ -196,6 +196,28 @@ ARMV7 = Target(
 _ARM_TARGETS = (ARM, PI3, PI_ZERO_2W, PI4, PI5, AARCH64, ARMV7)
 
 
+def _gpu(architecture: str, *, name: str = "") -> InstructionSet:
+    """NVIDIA's name for an architecture, real (``sm_90``) or virtual (``compute_75``, for which PTX is kept)."""
+    return InstructionSet(name=name or architecture, mcpu=architecture, lanes=32, registers=255, features=())
+
+
+PTX = _gpu("compute_75", name="ptx")
+CUDA = Target(
+    name="cuda",
+    description="NVIDIA GPUs from Turing on: code for sm_75 to sm_120, chosen at create, and PTX for later ones",
+    triple=X86.triple,
+    zig_triple=X86.zig_triple,
+    instruction_sets=(*(_gpu(f"sm_{number}") for number in (120, 100, 90, 89, 87, 86, 80, 75)), PTX),
+    kind="cuda",
+)
+
+
+def _one_gpu(name: str) -> Target | None:
+    """``cuda:sm_90``: code for that architecture alone; None where it is not one of ``CUDA``'s."""
+    found = [isa for isa in CUDA.instruction_sets if f"{CUDA.name}:{isa.name}" == name]
+    return replace(CUDA, name=name, instruction_sets=tuple(found)) if found else None
+
+
 def _only(isa: InstructionSet) -> Target:
     return Target(
         name=f"x86-{isa.name}",
@@ -206,7 +228,7 @@ def _only(isa: InstructionSet) -> Target:
     )
 
 
-TARGETS = (X86, *(_only(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS)
+TARGETS = (X86, *(_only(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS, CUDA)
 """All but ``native``, which depends on the machine."""
 
 NATIVE = "native"
@@ -220,6 +242,8 @@ def target_named(name: str) -> Target:
     for target in TARGETS:
         if target.name == name:
             return target
+    if (gpu := _one_gpu(name)) is not None:
+        return gpu
     names = [*(target.name for target in TARGETS), NATIVE]
     close = did_you_mean(name, names)
     hint = f"did you mean {close}?" if close else f"the targets are {', '.join(names)}"
@@ -255,6 +279,8 @@ def target_for(name: str, triple: str) -> Target:
     same = {target.name: target for target in TARGETS if target.triple == triple}
     if name == NATIVE and X86.triple == triple:
         return X86
+    if CUDA.triple == triple and (gpu := _one_gpu(name)) is not None:
+        return gpu
     if name not in same:
         raise TargetError(f"this mnv2c knows no target {name} for {triple}; build the library again")
     return same[name]

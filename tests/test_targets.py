@@ -114,6 +114,14 @@ def test_names() -> None:
         target_named("commodore")
 
 
+def test_one_architecture_of_gpus() -> None:
+    one = target_named("cuda:sm_90")
+    assert [isa.name for isa in one.instruction_sets] == ["sm_90"]
+    assert target_for(one.name, one.triple) == one
+    with pytest.raises(TargetError, match="unknown target 'cuda:sm_12'"):
+        target_named("cuda:sm_12")
+
+
 def test_targets_of_built_libraries() -> None:
     for target in TARGETS:
         assert target_for(target.name, target.triple) is target

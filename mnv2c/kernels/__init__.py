@@ -7,6 +7,10 @@ from mnv2c.kernels.abi import Device
 
 def device(kind: str) -> Device:
     """The kernels for targets of a kind (``Target.kind``)."""
+    if kind == "cuda":
+        from mnv2c.kernels.cuda.device import CUDA
+
+        return CUDA
     from mnv2c.kernels.cpu.device import CPU
 
-    return {"cpu": CPU}[kind]
+    return CPU

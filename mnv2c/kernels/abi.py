@@ -14,7 +14,7 @@ include it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -42,12 +42,24 @@ Choose = Callable[[Workload, InstructionSet], Choice]
 
 
 @dataclass(frozen=True)
+class Launch:
+    """How a GPU runs a kernel: blocks in the grid, threads in a block; ``operands`` are the numbers of the workload's
+    operands, one for each of the kernel's parameters."""
+
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    operands: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class KernelCode:
-    """A kernel in an object: ``tasks`` is how many there are, ``scratch_bytes`` what each thread needs."""
+    """A kernel in an object: ``tasks`` is how many there are, ``scratch_bytes`` what each thread needs; on a GPU a task
+    is a block of the ``launch``."""
 
     symbol: str
     tasks: int
     scratch_bytes: int
+    launch: Launch | None = None
 
 
 GRAIN = 200_000
@@ -69,7 +81,18 @@ class Device(Protocol):
     def space(self, workload: Workload, isa: InstructionSet) -> tuple[Schedule, ...]:
         """Every schedule that may be good on ``isa``; first what the family's rule takes, untuned."""
 
+    workers: int
+    """How many instruction sets may be compiled at once, each in a thread of its own."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of what compiles its kernels, for the manifest."""
+
+    def symbol(self, identifier: str, isa: InstructionSet, workload: Workload) -> str:
+        """The name of a workload's kernel in a library with the prefix ``identifier``."""
+
     def compile(
         self, kernels: Sequence[tuple[str, Workload, Schedule]], target: Target, isa: InstructionSet
     ) -> tuple[bytes, tuple[KernelCode, ...]]:
-        """An object file with a kernel for each symbol, workload and schedule, and what is in it, in their order."""
+        """An object file, or other code, with a kernel for each symbol, workload and schedule, and what is in it, in
+        their order."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mnv2c.ir.graph import Padding
+from mnv2c.kernels import device
 from mnv2c.kernels.abi import Choice, Choose, Schedule
 from mnv2c.kernels.cpu.device import space
 from mnv2c.targets import InstructionSet
@@ -27,9 +28,10 @@ NOISE = 0.03
 slower on a shared Zen 3."""
 
 
-def by_rule(workload: Workload, isa: InstructionSet) -> Choice:
-    """Untuned."""
-    return Choice(space(workload, isa)[0], "rule")
+def by_rule(kind: str) -> Choose:
+    """Untuned, for targets of a kind."""
+    kernels = device(kind)
+    return lambda workload, isa: Choice(kernels.space(workload, isa)[0], "rule")
 
 
 def from_records(
@@ -51,6 +53,8 @@ def from_records(
             complain(complaint)
         records[isa.mcpu] = by_workload(loaded.records)
 
+    rule = by_rule("cpu")
+
     @functools.cache
     def best(workload: Workload, isa: InstructionSet) -> Record | None:
         return best_record(records[isa.mcpu].get(workload, ()), isa, complain, processor=processor)
@@ -62,7 +66,7 @@ def from_records(
         near = (best(other, isa) for other in _nearest(workload, records[isa.mcpu]))
         schedules = (_fit(workload, isa, record) for record in near if record is not None)
         schedule = next((schedule for schedule in schedules if schedule is not None), None)
-        return by_rule(workload, isa) if schedule is None else Choice(schedule, "transferred")
+        return rule(workload, isa) if schedule is None else Choice(schedule, "transferred")
 
     return choose
 

@@ -24,7 +24,7 @@ from typing import Any
 from mnv2c.errors import RecordError
 from mnv2c.kernels.abi import Schedule
 from mnv2c.kernels.cpu.device import SCHEDULES
-from mnv2c.workloads import FAMILIES, Workload, from_json, to_json
+from mnv2c.workloads import Workload, from_json, to_json
 
 MEASURED = "measured"
 STATIC_COST = "static cost"
@@ -224,7 +224,7 @@ def _parse(line: str, processor: str) -> Record:
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     value = {"kind": MEASURED} | value
-    family = next((name for name in value if name in FAMILIES), None)
+    family = next((name for name in value if name in SCHEDULES), None)
     if family is None:
         raise ValueError(f"no family of kernels among {', '.join(value)}")
     unknown = value.keys() - {family, "schedule", "seconds", *_TEXTS}

@@ -19,7 +19,7 @@ from mnv2c.forked import in_fork
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.abi import KernelCode, Schedule
 from mnv2c.kernels.cpu import dense, depthwise, pad, pointwise, pool, stem
-from mnv2c.kernels.cpu.lower import build_object, lower
+from mnv2c.kernels.cpu.lower import build_object, llvm_version, lower
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Workload
 
@@ -70,6 +70,15 @@ def scheduled(workload: Workload, schedule: Schedule) -> tirx.PrimFunc:
 
 class _Cpu:
     """See ``kernels.abi.Device``."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"llvm": str(llvm_version())}
+
+    workers = 1  # in_fork wants one thread
+
+    def symbol(self, identifier: str, isa: InstructionSet, workload: Workload) -> str:
+        return f"{identifier}_{isa.name}_{workload.name}"
 
     def pack(self, workload: Workload, constants: Sequence[Array]) -> tuple[Array, ...]:
         packed: tuple[Array, ...] = _FAMILIES[type(workload)].pack(workload, constants)

@@ -1,0 +1,140 @@
+/*
+ * Runs CUDA C on one thread of a CPU: each thread of a block is a fiber of its own, and a barrier switches to the next.
+ *
+ * Blocks come one after the other, the threads of a block in an order that the caller chooses, each running until it
+ * reaches a barrier or ends. Shared memory holds NaN when a block begins, so that what is read before it is written shows;
+ * with a barrier taken out, some thread reads or overwrites too early in one order or another. x86-64 and C headers alone.
+ */
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef unsigned char uchar;
+struct extent { unsigned x, y, z; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static inline float min(float a, float b) { return fminf(a, b); }
+static inline float max(float a, float b) { return fmaxf(a, b); }
+static inline int min(int a, int b) { return a < b ? a : b; }
+static inline int max(int a, int b) { return a > b ? a : b; }
+
+#define __global__
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+#define __shared__ static __attribute__((section("emulated_shared")))
+#define __syncthreads() emulated::barrier()
+#define threadIdx emulated::thread
+#define blockIdx emulated::block
+
+/* Saves what the C calling convention keeps over a call, changes stacks, and goes on where the other one stood. */
+extern "C" void emulated_switch(void **save, void *load);
+asm(".text\n"
+    "emulated_switch:\n"
+    "    push %rbx\n    push %rbp\n    push %r12\n    push %r13\n    push %r14\n    push %r15\n"
+    "    mov %rsp, (%rdi)\n"
+    "    mov %rsi, %rsp\n"
+    "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbp\n    pop %rbx\n"
+    "    ret\n");
+
+/* The bounds of shared memory, by the linker. */
+extern "C" char __start_emulated_shared[] __attribute__((weak)), __stop_emulated_shared[] __attribute__((weak));
+
+namespace emulated {
+
+/* A kernel by name: its function, with the parameters in an array. */
+struct kernel {
+    void (*call)(void **parameters);
+    int parameters;
+};
+
+enum { STACK = 64 * 1024, MOST_THREADS = 1024 };
+enum state { RUNS, WAITS, ENDED };
+
+struct fiber {
+    void *stack_pointer;
+    char *stack;
+    state where;
+};
+
+static extent thread, block;
+static fiber fibers[MOST_THREADS];
+static unsigned order[MOST_THREADS], current;
+static void *scheduler;
+static void (*body)(void **arguments);
+static void **body_arguments;
+
+static void leave(state where)
+{
+    fibers[current].where = where;
+    emulated_switch(&fibers[current].stack_pointer, scheduler);
+}
+
+static void barrier() { leave(WAITS); }
+
+static void begin()
+{
+    body(body_arguments);
+    leave(ENDED);
+    abort();
+}
+
+/* Ascending, descending, or shuffled by a seed. */
+static void choose_order(unsigned threads, unsigned seed)
+{
+    for (unsigned i = 0; i < threads; i++) order[i] = seed == 1 ? threads - 1 - i : i;
+    uint32_t random = seed;
+    for (unsigned i = threads - 1; seed > 1 && i > 0; i--) {
+        random = random * 1664525u + 1013904223u;
+        unsigned other = (random >> 8) % (i + 1), kept = order[i];
+        order[i] = order[other], order[other] = kept;
+    }
+}
+
+/* 0, or 1 where some threads have ended and others wait at a barrier for ever. */
+static int run_block(extent size, unsigned threads)
+{
+    if (__start_emulated_shared) memset(__start_emulated_shared, 0xff, __stop_emulated_shared - __start_emulated_shared);
+    for (unsigned i = 0; i < threads; i++) {
+        if (!fibers[i].stack) fibers[i].stack = static_cast<char *>(aligned_alloc(64, STACK));
+        void **top = reinterpret_cast<void **>(fibers[i].stack + STACK);
+        *--top = nullptr; /* so that the stack is aligned as after a call */
+        *--top = reinterpret_cast<void *>(begin);
+        for (int saved = 0; saved < 6; saved++) *--top = nullptr;
+        fibers[i] = {top, fibers[i].stack, RUNS};
+    }
+    for (;;) {
+        unsigned waiting = 0, ended = 0;
+        for (unsigned i = 0; i < threads; i++) {
+            current = order[i];
+            if (fibers[current].where == ENDED) {
+                ended++;
+                continue;
+            }
+            thread = {current % size.x, current / size.x % size.y, current / size.x / size.y};
+            emulated_switch(&scheduler, fibers[current].stack_pointer);
+            if (fibers[current].where == WAITS) waiting++;
+            else ended++;
+        }
+        if (ended == threads) return 0;
+        if (waiting != threads) return 1;
+    }
+}
+
+static int launch(void (*kernel)(void **), void **arguments, extent grid, extent size, unsigned seed)
+{
+    unsigned threads = size.x * size.y * size.z;
+    if (threads == 0 || threads > MOST_THREADS) return 1;
+    body = kernel, body_arguments = arguments;
+    choose_order(threads, seed);
+    for (block.z = 0; block.z < grid.z; block.z++)
+        for (block.y = 0; block.y < grid.y; block.y++)
+            for (block.x = 0; block.x < grid.x; block.x++)
+                if (run_block(size, threads)) return 1;
+    return 0;
+}
+
+} /* namespace emulated */
