@@ -5,6 +5,7 @@ What comes in: nothing. What goes out: one ``Finding`` per thing; those that are
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import platform
 import re
@@ -26,6 +27,7 @@ _IMPORTS = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi", "pillow": "PIL", "
 _OPTIONAL_PACKAGES = {
     "onnxruntime": "validates faster, and is what `bench --against onnxruntime` compares with: pip install onnxruntime",
     "openvino": "is what `bench --against openvino` compares with: pip install openvino",
+    "nvidia-cuda-nvrtc-cu12": "compiles for NVIDIA GPUs (--target cuda): pip install 'mnv2c[cuda]'",
     "ai-edge-litert": "is what `bench --against litert` compares with (XNNPACK): pip install ai-edge-litert",
 }
 _OPTIONAL_TOOLS = {
@@ -66,6 +68,7 @@ def examine() -> Iterator[Finding]:
         yield Finding(name, False, path or "not found", "" if path else advice)
     for architecture in ("aarch64", "armv7l"):
         yield _emulator(architecture)
+    yield _nvidia_driver()
 
 
 def format_finding(finding: Finding) -> str:
@@ -139,6 +142,15 @@ def _emulator(architecture: str) -> Finding:
         return Finding(name, False, find_qemu(architecture))
     except Mnv2cError as error:
         return Finding(name, False, "not found", str(error))
+
+
+def _nvidia_driver() -> Finding:
+    """Runs libraries for GPUs here; building them needs none."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Finding("NVIDIA driver", False, "not found", "runs libraries for GPUs here: install driver 525 or newer")
+    return Finding("NVIDIA driver", False, "libcuda.so.1")
 
 
 def _processor() -> Finding:

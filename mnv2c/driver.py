@@ -15,6 +15,7 @@ from mnv2c.codegen.program import Program
 from mnv2c.deploy.manifest import MODEL, Layer, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
 from mnv2c.ir.graph import Graph, Input
 from mnv2c.ir.printer import format_graph
+from mnv2c.kernels.abi import Choose
 from mnv2c.passes import run_pipeline
 from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.shipped import SCHEDULES
@@ -63,12 +64,11 @@ def build_network(
     report: Callable[[str], None] = lambda line: None,
 ) -> Library:
     """The library of a graph as the frontend makes it, with any number of outputs; see ``build``."""
+    from mnv2c.backends.fusion import fuse_into_readers
     from mnv2c.backends.relax import kernel_calls
     from mnv2c.backends.relax.emit import emit
     from mnv2c.codegen.assemble import assemble
     from mnv2c.codegen.compile import compile_program
-    from mnv2c.tuning.lookup import by_rule, from_records
-    from mnv2c.tuning.processor import processor_name
 
     toolchain = find_toolchain(target)
     files: dict[str, bytes] = {}
@@ -83,15 +83,23 @@ def build_network(
     report("lower to Relax")
     files["ir/relax.py"] = emit(graph).script().encode()
     calls = kernel_calls(graph)
-    processor = processor_name() if target.name == NATIVE else None
-    choose = (
-        by_rule
-        if schedules is None
-        else from_records(schedules, target.instruction_sets, complain=report, processor=processor)
-    )
+    if target.kind == "cuda":
+        calls = fuse_into_readers(calls, set(graph.outputs.values()))
+    choose = _choose(target, schedules, report)
     program = compile_program(calls, graph, target, identifier(graph.name), choose=choose, report=report)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
     return assemble(program, _manifest(program, graph.input, sources, toolchain), extra=files)
+
+
+def _choose(target: Target, schedules: Path | None, report: Callable[[str], None]) -> Choose:
+    """What finds each kernel's schedule; GPUs have no records yet."""
+    from mnv2c.tuning.lookup import by_rule, from_records
+    from mnv2c.tuning.processor import processor_name
+
+    if schedules is None or target.kind == "cuda":
+        return by_rule(target.kind)
+    processor = processor_name() if target.name == NATIVE else None
+    return from_records(schedules, target.instruction_sets, complain=report, processor=processor)
 
 
 def workloads(spec: Spec) -> list[tuple[str, Workload]]:
@@ -118,7 +126,7 @@ def identifier(name: str) -> str:
 def _manifest(program: Program, image: Input, sources: Sources, toolchain: Toolchain) -> Manifest:
     """What the library is and how it came about, but for its files, which ``assemble`` lists."""
     from mnv2c.codegen.assemble import interface, kernels
-    from mnv2c.kernels.cpu.lower import llvm_version
+    from mnv2c.kernels import device
 
     target = program.target
     return Manifest(
@@ -131,8 +139,8 @@ def _manifest(program: Program, image: Input, sources: Sources, toolchain: Toolc
             "mnv2c": __version__,
             "apache-tvm": importlib.metadata.version("apache-tvm"),
             "apache-tvm-ffi": importlib.metadata.version("apache-tvm-ffi"),
-            "llvm": str(llvm_version()),
             "c_compiler": f"{toolchain.name} {toolchain.version}",
+            **device(target.kind).versions,
         },
         target=TargetSource(target.name, target.triple, target.zig_triple),
         arena_bytes=program.arena_bytes,

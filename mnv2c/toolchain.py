@@ -151,14 +151,23 @@ def compile_c(toolchain: Toolchain, directory: Path, source: str, *, flags: Sequ
 
 
 def link_shared(
-    toolchain: Toolchain, directory: Path, objects: Sequence[str], *, output: str, version_script: str | None = None
+    toolchain: Toolchain,
+    directory: Path,
+    objects: Sequence[str],
+    *,
+    output: str,
+    version_script: str | None = None,
+    libraries: Sequence[str] = (),
 ) -> None:
-    """Links objects in ``directory`` into the stripped shared library ``output``, which is its soname too."""
+    """Links objects in ``directory`` into the stripped shared library ``output``, which is its soname too.
+
+    ``libraries`` are options for those it needs beside libc, libm and pthread: ``-ldl``.
+    """
     options = ["-shared", *toolchain.shared_flags, "-s", f"-Wl,-soname,{output}", "-Wl,--build-id=none", "-Wl,-z,defs"]
     if version_script is not None:
         options.append(f"-Wl,--version-script={version_script}")
-    libraries = ("-lc", "-lpthread", "-lm")
-    _run(toolchain, (*toolchain.command, *options, *objects, *libraries, "-o", output), directory)
+    standard = ("-lc", "-lpthread", "-lm")
+    _run(toolchain, (*toolchain.command, *options, *objects, *standard, *libraries, "-o", output), directory)
 
 
 def link_program(

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mnv2c.codegen.driver_c import driver, weights_assembly
-from mnv2c.codegen.header import FUNCTIONS, RUNTIME_SOURCES, example, header, runtime_sources
+from mnv2c.codegen import driver_c, driver_gpu
+from mnv2c.codegen.header import FUNCTIONS, ON_STREAMS, SOURCES, example, header, runtime_sources
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.package import package_files
 from mnv2c.codegen.program import Program
@@ -50,8 +50,9 @@ def assemble(program: Program, manifest: Manifest, *, extra: Mapping[str, bytes]
     """
     _check(program)
     identifier = program.identifier
-    sources = runtime_sources(identifier) | {f"{identifier}.c": driver(program)}
-    texts = {f"src/{name}": text for name, text in sources.items()} | package_files(identifier)
+    drivers = {"cpu": driver_c.driver, "cuda": driver_gpu.driver}
+    sources = runtime_sources(program) | {f"{identifier}.c": drivers[program.target.kind](program)}
+    texts = {f"src/{name}": text for name, text in sources.items()} | package_files(identifier, program.target.kind)
     texts[f"include/{identifier}.h"] = header(program)
     if (text := example(program)) is not None:
         texts["examples/main.c"] = text
@@ -88,25 +89,39 @@ def _compile_in(directory: Path, toolchain: Toolchain, program: Program, texts: 
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
         (directory / path).write_text(text, encoding="utf-8")
     (directory / "weights.bin").write_bytes(program.weights)
-    (directory / "weights.S").write_text(weights_assembly(program), encoding="utf-8")
-    (directory / "exports.map").write_text(_version_script(identifier), encoding="utf-8")
-    objects = []
-    for kernels in program.kernel_objects:
-        objects.append(f"kernels_{kernels.isa.name}.o")
-        (directory / objects[-1]).write_bytes(kernels.object)
-
-    sources = [f"src/{identifier}.c", *(f"src/{source}" for source in RUNTIME_SOURCES), "weights.S"]
+    (directory / "weights.S").write_text(_embedding(program), encoding="utf-8")
+    (directory / "exports.map").write_text(_version_script(program), encoding="utf-8")
+    objects = _write_code(directory, program)
+    sources = [f"src/{identifier}.c", *(f"src/{source}" for source in SOURCES[program.target.kind]), "weights.S"]
     with ThreadPoolExecutor() as threads:
         jobs = [
             threads.submit(compile_c, toolchain, directory, source, flags=("-Iinclude", "-Wall", "-Wextra"))
             for source in sources
         ]
         objects = [job.result() for job in jobs] + objects
-    link_shared(toolchain, directory, objects, output=shared, version_script="exports.map")
+    libraries = ("-ldl",) if program.target.kind == "cuda" else ()
+    link_shared(toolchain, directory, objects, output=shared, version_script="exports.map", libraries=libraries)
     archive(toolchain, directory, objects, output=static)
     return {f"lib/{name}": (directory / name).read_bytes() for name in (shared, static)}
 
 
-def _version_script(identifier: str) -> str:
-    names = "".join(f" {identifier}_{function};" for function in FUNCTIONS)
+def _embedding(program: Program) -> str:
+    return (driver_gpu.embedding_assembly if program.target.kind == "cuda" else driver_c.weights_assembly)(program)
+
+
+def _write_code(directory: Path, program: Program) -> list[str]:
+    """The kernels' files; those among them that are to be linked."""
+    if program.target.kind == "cuda":
+        for number, kernels in enumerate(program.kernel_objects):
+            (directory / driver_gpu.code_file(number)).write_bytes(kernels.object)
+        return []
+    objects = {f"kernels_{kernels.isa.name}.o": kernels.object for kernels in program.kernel_objects}
+    for name, content in objects.items():
+        (directory / name).write_bytes(content)
+    return list(objects)
+
+
+def _version_script(program: Program) -> str:
+    functions = (*FUNCTIONS, *ON_STREAMS) if program.target.kind == "cuda" else FUNCTIONS
+    names = "".join(f" {program.identifier}_{function};" for function in functions)
     return f"{{ global:{names} local: *; }};\n"

@@ -7,6 +7,7 @@ and its constants. What goes out: a Program.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -45,10 +46,16 @@ def compile_program(
     places = {graph.input.name: Operand("input")} | {edge: Operand("output", n) for edge, n in numbers.items()}
     places |= {edge: Operand("arena", offset) for edge, offset in plan.offsets.items()}
     packer = _Packer(kernels, graph.constants)
-    objects = []
-    for isa in target.instruction_sets:
+
+    def compile_for(isa: InstructionSet) -> KernelObject:
         report(f"compile {len(workloads)} kernels for {isa.mcpu}")
-        objects.append(_compile_kernels(workloads, target, isa, identifier, choose))
+        return _compile_kernels(workloads, target, isa, identifier, choose)
+
+    if kernels.workers == 1:
+        objects = [compile_for(isa) for isa in target.instruction_sets]
+    else:
+        with ThreadPoolExecutor(kernels.workers) as threads:
+            objects = list(threads.map(compile_for, target.instruction_sets))
     return Program(
         name=graph.name,
         identifier=identifier,
@@ -124,7 +131,7 @@ def _compile_kernels(
     workloads: Sequence[Workload], target: Target, isa: InstructionSet, identifier: str, choose: Choose
 ) -> KernelObject:
     choices = [choose(workload, isa) for workload in workloads]
-    symbols = [f"{identifier}_{isa.name}_{workload.name}" for workload in workloads]
+    symbols = [device(target.kind).symbol(identifier, isa, workload) for workload in workloads]
     kernels = list(zip(symbols, workloads, (choice.schedule for choice in choices), strict=True))
     code, compiled = device(target.kind).compile(kernels, target, isa)
     return KernelObject(
@@ -139,6 +146,7 @@ def _compile_kernels(
                 scratch_bytes=kernel.scratch_bytes,
                 origin=choice.origin,
                 schedule=str(choice.schedule),
+                launch=kernel.launch,
             )
             for workload, choice, kernel in zip(workloads, choices, compiled, strict=True)
         ),

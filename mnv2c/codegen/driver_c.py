@@ -69,24 +69,24 @@ def driver(program: Program) -> str:
     """The text of ``src/<identifier>.c``."""
     layers = "".join(_call(index, call) for index, call in enumerate(program.calls))
     parts = [
-        _TOP.format(name=_comment(program.name), identifier=program.identifier),
+        _TOP.format(name=comment_text(program.name), identifier=program.identifier),
         _kernel_names(program),
         *(_kernel_table(kernels) for kernels in program.kernel_objects),
         _instruction_sets(program),
         _steps(program),
-        _LAYERS + layers + "    return status;\n}\n" + _runs(program),
+        _LAYERS + layers + "    return status;\n}\n" + runs(program),
     ]
     return under_prefix("\n".join(parts), program.identifier)
 
 
 def _kernel_names(program: Program) -> str:
-    names = ",\n".join(f"    {_constant(name)}" for name in program.kernels)
+    names = ",\n".join(f"    {constant(name)}" for name in program.kernels)
     return f"enum {{\n{names}\n}};\n"
 
 
 def _kernel_table(kernels: KernelObject) -> str:
     declarations = "".join(f"mnv2c_kernel {kernel.symbol};\n" for kernel in kernels.kernels)
-    rows = "".join(f"    [{_constant(kernel.name)}] = {_compiled(kernel)},\n" for kernel in kernels.kernels)
+    rows = "".join(f"    [{constant(kernel.name)}] = {_compiled(kernel)},\n" for kernel in kernels.kernels)
     return (
         f"/* Kernels for {kernels.isa.name}: the function, how many tasks it has, the fewest worth a thread. */\n"
         f"{declarations}\nstatic const struct mnv2c_compiled {kernels.isa.name}_kernels[] = {{\n{rows}}};\n"
@@ -99,7 +99,7 @@ def _compiled(kernel: CompiledKernel) -> str:
 
 def _instruction_sets(program: Program) -> str:
     rows = "".join(
-        f"    {{{_string(kernels.isa.name)}, {kernels.isa.name}_kernels, {_scratch(kernels)}}},\n"
+        f"    {{{string(kernels.isa.name)}, {kernels.isa.name}_kernels, {_scratch(kernels)}}},\n"
         for kernels in program.kernel_objects
     )
     return (
@@ -124,7 +124,15 @@ def _steps(program: Program) -> str:
 
 
 def _step(call: Call) -> str:
-    """One row; a tensor of rank 2 has height and width 1."""
+    layer, output, interior = step_numbers(call)
+    return f"{{{layer}, {output}, {interior}}}"
+
+
+def step_numbers(call: Call) -> tuple[str, int, int]:
+    """What an observer is told, as an initialiser; which operand is written, and how many bytes into it the map begins.
+
+    A tensor of rank 2 has height and width 1.
+    """
     shape = call.type.shape
     batch, height, width, channels = shape if len(shape) == 4 else (shape[0], 1, 1, shape[1])
     border = call.border
@@ -132,16 +140,16 @@ def _step(call: Call) -> str:
     image = (border.top + height + border.bottom) * row
     interior = TensorType((border.top * row + border.left * channels,), call.type.dtype).nbytes
     numbers = f"{{{batch}, {height}, {width}, {channels}}}, {{{image}, {row}, {channels}, 1}}, 0, {call.macs}"
-    layer = f"{{{_string(call.layer)}, NULL, {_string(call.type.dtype)}, {numbers}}}"
-    return f"{{{layer}, {len(call.operands) - 1}, {interior}}}"
+    return f"{{{string(call.layer)}, NULL, {string(call.type.dtype)}, {numbers}}}", len(call.operands) - 1, interior
 
 
 def _call(index: int, call: Call) -> str:
-    kernel = _constant(call.kernel)
+    kernel = constant(call.kernel)
     if call.kernel_uint8 is not None:
-        kernel = f"rgb ? {_constant(call.kernel_uint8)} : {kernel}"
+        kernel = f"rgb ? {constant(call.kernel_uint8)} : {kernel}"
     operands = ", ".join(_operand(operand) for operand in call.operands)
-    return f"\n    /* {_comment(call.layer)}: {_comment(call.comment)} */\n    LAYER({index}, {kernel}, {operands});\n"
+    comment = f"{comment_text(call.layer)}: {comment_text(call.comment)}"
+    return f"\n    /* {comment} */\n    LAYER({index}, {kernel}, {operands});\n"
 
 
 def _operand(operand: Operand) -> str:
@@ -154,21 +162,24 @@ def _operand(operand: Operand) -> str:
     return names[operand.space]
 
 
-def _runs(program: Program) -> str:
-    """The two functions that take one pointer for each output."""
+def runs(program: Program, function: str = _RUN) -> str:
+    """The two functions that take one pointer for each output, for floats and for bytes."""
     fields = {"parameters": output_parameters(program.outputs), "names": ", ".join(program.outputs)}
-    return _RUN.format(suffix="", element="float", image="input", rgb=0, **fields) + _RUN.format(
+    return function.format(suffix="", element="float", image="input", rgb=0, **fields) + function.format(
         suffix="_rgb", element="uint8_t", image="rgb", rgb=1, **fields
     )
 
 
-def _constant(name: str) -> str:
+def constant(name: str) -> str:
+    """A kernel's number, by its name."""
     return "KERNEL_" + name
 
 
-def _string(text: str) -> str:
+def string(text: str) -> str:
+    """As a literal."""
     return json.dumps(text)
 
 
-def _comment(text: str) -> str:
+def comment_text(text: str) -> str:
+    """``text`` where it cannot end a comment."""
     return " ".join(text.replace("*/", "* /").split())

@@ -13,8 +13,12 @@ from mnv2c.kernels.abi import HEADER as KERNEL_HEADER
 from mnv2c.runtime import source, under_prefix
 
 FUNCTIONS = ("message", "create", "destroy", "run", "run_rgb", "instruction_set", "threads", "observe")  # the whole API
-RUNTIME_SOURCES = ("context.c", "threads.c", "cpu.c")
-RUNTIME_HEADERS = ("runtime.h", KERNEL_HEADER)
+SOURCES = {"cpu": ("context.c", "threads.c", "cpu.c"), "cuda": ("gpu.c", "libcuda.c")}
+"""The runtime beside the driver, by the kind of target."""
+_HEADERS = {"cpu": ("runtime.h", KERNEL_HEADER), "cuda": ("gpu.h", "libcuda.h")}
+ON_STREAMS = ("enqueue", "enqueue_rgb")  # and what a library for GPUs has besides
+_FUNCTIONS = "/* @functions@ */\n"
+_STATUSES = "    /* @statuses@ */\n"
 LOGITS = "logits"
 """The output that ``examples/main.c`` and ``MNV2C_CLASSES`` are about."""
 _CONSTANTS, _OUTPUTS, _BUFFERS, _ARGUMENTS = (
@@ -34,7 +38,15 @@ def header(program: Program) -> str:
     for name, type_ in program.outputs.items():
         shape = " x ".join(map(str, type_.shape))
         lines.append(f"#define MNV2C_{name.upper()}_SIZE {type_.elements} /* floats: {shape} */")
-    text = source("mnv2c.h").replace(_CONSTANTS, "\n".join(lines)).replace(_OUTPUTS, output_parameters(program.outputs))
+    is_gpu = program.target.kind == "cuda"
+    statuses, functions = (source(f"gpu_{part}.h") if is_gpu else "" for part in ("statuses", "functions"))
+    text = (
+        source("mnv2c.h")
+        .replace(_STATUSES, statuses)
+        .replace(_FUNCTIONS, functions)
+        .replace(_CONSTANTS, "\n".join(lines))
+        .replace(_OUTPUTS, output_parameters(program.outputs))
+    )
     return under_prefix(text, program.identifier)
 
 
@@ -43,9 +55,10 @@ def output_parameters(names: Iterable[str]) -> str:
     return ", ".join(f"float *{name}" for name in names)
 
 
-def runtime_sources(identifier: str) -> dict[str, str]:
-    """The thread pool, the contexts and the CPU detection, by file name."""
-    return {name: under_prefix(source(name), identifier) for name in (*RUNTIME_HEADERS, *RUNTIME_SOURCES)}
+def runtime_sources(program: Program) -> dict[str, str]:
+    """The contexts, and what they need, by file name."""
+    kind = program.target.kind
+    return {name: under_prefix(source(name), program.identifier) for name in (*_HEADERS[kind], *SOURCES[kind])}
 
 
 def example(program: Program) -> str | None:

@@ -5,6 +5,8 @@ What comes in: the library's identifier. What goes out: the files' text, by path
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mnv2c import __version__
 
 _PKG_CONFIG = """\
@@ -15,7 +17,7 @@ Description: A MobileNetV2 compiled by mnv2c, weights inside
 Version: @version@
 Cflags: -I${prefix}/include
 Libs: -L${prefix}/lib -l@id@
-Libs.private: -pthread -lm
+Libs.private: @libs@
 """
 
 _CMAKE_CONFIG = """\
@@ -36,7 +38,7 @@ if(NOT TARGET @id@::@id@)
   set_target_properties(@id@::static PROPERTIES
     IMPORTED_LOCATION "${_@id@_prefix}/lib/lib@id@.a"
     INTERFACE_INCLUDE_DIRECTORIES "${_@id@_prefix}/include"
-    INTERFACE_LINK_LIBRARIES "Threads::Threads;m")
+    INTERFACE_LINK_LIBRARIES "Threads::Threads;@targets@")
 endif()
 
 unset(_@id@_prefix)
@@ -64,12 +66,23 @@ target_link_libraries(classify PRIVATE @id@::@id@ m)
 """
 
 
-def package_files(identifier: str) -> dict[str, str]:
-    """``lib/pkgconfig``, ``lib/cmake`` and the example's ``CMakeLists.txt``."""
+_FURTHER = {"cpu": ("-pthread -lm", "m"), "cuda": ("-pthread -lm -ldl", "m;dl")}
+
+
+def package_files(identifier: str, kind: str) -> dict[str, str]:
+    """``lib/pkgconfig``, ``lib/cmake`` and the example's ``CMakeLists.txt``, for a kind of target."""
+    libraries, targets = _FURTHER[kind]
     texts = {
         f"lib/pkgconfig/{identifier}.pc": _PKG_CONFIG,
         f"lib/cmake/{identifier}/{identifier}Config.cmake": _CMAKE_CONFIG,
         f"lib/cmake/{identifier}/{identifier}ConfigVersion.cmake": _CMAKE_VERSION,
         "examples/CMakeLists.txt": _CMAKE_EXAMPLE,
     }
-    return {path: text.replace("@id@", identifier).replace("@version@", __version__) for path, text in texts.items()}
+    names = {"id": identifier, "version": __version__, "libs": libraries, "targets": targets}
+    return {path: _filled(text, names) for path, text in texts.items()}
+
+
+def _filled(text: str, names: Mapping[str, str]) -> str:
+    for name, value in names.items():
+        text = text.replace(f"@{name}@", value)
+    return text

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mnv2c.ir.graph import Padding, TensorType
+from mnv2c.kernels.abi import Launch
 from mnv2c.targets import InstructionSet, Target
 
 ALIGNMENT = 64  # bytes: of the arena, of every tensor in it, of the weights and of every constant in them
@@ -20,7 +21,7 @@ class CompiledKernel:
 
     ``tasks`` is how many there are; ``grain`` the fewest worth waking a thread for; ``origin`` says where the
     schedule's parameters came from: a tuning record of this very workload (``exact``), one of another workload of the
-    family (``transferred``), or the family's ``rule``.
+    family (``transferred``), or the family's ``rule``. ``launch`` is how a GPU runs it.
     """
 
     name: str
@@ -30,11 +31,13 @@ class CompiledKernel:
     scratch_bytes: int
     origin: Literal["exact", "transferred", "rule"]
     schedule: str
+    launch: Launch | None = None
 
 
 @dataclass(frozen=True)
 class KernelObject:
-    """All kernels for one instruction set: an ELF object, and what is in it, in the order of ``Program.kernels``."""
+    """All kernels for one instruction set: an ELF object (for a GPU a cubin, or PTX), and what is in it, in the order
+    of ``Program.kernels``."""
 
     isa: InstructionSet
     object: bytes

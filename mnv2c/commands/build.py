@@ -100,11 +100,12 @@ def _next(directory: Path, target: Target, name: str) -> list[str]:
     here = target.architecture == platform.machine()
     runner = () if here else ("--runner", "qemu")
     compiler = ("cc",) if here else find_toolchain(target).command
+    further = ("-ldl",) if target.kind == "cuda" else ()
     inputs = (f"-I{directory}/include", f"{directory}/examples/main.c", f"{directory}/lib/lib{name}.a")
     commands = (
         ("mnv2c", "validate", str(directory), *runner),
         ("mnv2c", "run", str(directory), "IMAGE.jpg", *runner),
-        (*compiler, "-O2", *inputs, "-pthread", "-lm", "-o", "classify"),
+        (*compiler, "-O2", *inputs, "-pthread", "-lm", *further, "-o", "classify"),
     )
     return [shlex.join(command) for command in commands]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.driver import workloads
-from mnv2c.errors import RecordError
+from mnv2c.errors import RecordError, TargetError
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import InstructionSet, Target, target_named
@@ -28,6 +28,8 @@ def command(options: argparse.Namespace) -> int:
         raise UsageError("--rpc and --key go together: --rpc HOST:PORT --key KEY")
     report = progress()
     target = target_named(options.target)
+    if target.kind == "cuda":
+        raise TargetError(f"target {target.name}: its kernels are scheduled by rule alone; nothing tunes them yet")
     specs = [load_spec(path, options.set) for path in options.specs]
     layers = [(f"{spec.name} {name}", workload) for spec in specs for name, workload in workloads(spec)]
     report(f"{len(layers)} layers, {len({workload for _, workload in layers})} kernels")

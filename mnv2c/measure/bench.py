@@ -19,7 +19,7 @@ import numpy as np
 from mnv2c.deploy.manifest import normalise
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
-from mnv2c.errors import LibraryError
+from mnv2c.errors import LibraryError, TargetError
 from mnv2c.ir.graph import Array
 from mnv2c.measure.engines import Engine, library_engine, other_engine
 from mnv2c.measure.images import seeded_image
@@ -166,6 +166,8 @@ def _layer_times(observed: Observed, peak: float) -> tuple[LayerTime, ...]:
 def _meter(net: RunnableNetwork) -> PeakMeter:
     """The machine's peak in the instruction set that the library uses."""
     target, isa = instruction_set_named(net.instruction_set)
+    if target.kind == "cuda":
+        raise TargetError("--layers: no peak of a GPU is measured yet; leave it out, or see `validate --layers`")
     return PeakMeter(target.zig_triple, isa, threads=net.threads)
 
 

@@ -31,6 +31,7 @@ enum {
     MNV2C_CPU = 4,             /* this processor lacks the instruction set asked for, or all that the library has */
     MNV2C_INSTRUCTION_SET = 5, /* the library was not built for the instruction set asked for */
     MNV2C_KERNEL = 6           /* a kernel refused to run: the library is damaged */
+    /* @statuses@ */
 };
 
 /* One line of English for a status. Never null; not to be freed. */
@@ -72,6 +73,7 @@ int mnv2c_run(mnv2c_context *context, const float *input, /* @outputs@ */);
 /* The same from raw bytes, 0 to 255, of the same layout (R, G, B, R, G, B, ...): the library normalises them itself. */
 int mnv2c_run_rgb(mnv2c_context *context, const uint8_t *rgb, /* @outputs@ */);
 
+/* @functions@ */
 /* The name of the instruction set in use, such as "v3"; null for a null context. Not to be freed. */
 const char *mnv2c_instruction_set(const mnv2c_context *context);
 

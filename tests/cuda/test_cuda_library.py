@@ -1,0 +1,89 @@
+"""A whole library for GPUs, with a stand-in for the driver that computes: built, validated, misused. No GPU."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from command_line import mnv2c, succeed
+from emulated import ORDERS, stand_in
+from gpu_kernels import kernels_of
+from programs import call
+from small_library import SMALL
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("cuda") / "library"
+    succeed("build", *SMALL, "--target", "cuda:sm_90", "--out", directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    settings = [value for flag, value in itertools.pairwise(SMALL) if flag == "--set"]
+    return stand_in(kernels_of(SMALL[0], settings), tmp_path_factory.mktemp("driver"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_library_is_right_in_any_order_of_threads(library: Path, driver: Mapping[str, str], order: int) -> None:
+    finished = mnv2c("validate", library, environment={**driver, "STAND_IN_ORDER": str(order)})
+    assert finished.returncode == 0, finished.stderr
+    assert "instruction set sm_90" in finished.stdout
+
+
+def test_every_layer_is_right(library: Path, driver: Mapping[str, str]) -> None:
+    finished = mnv2c("validate", library, "--layers", environment=driver)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"STAND_IN_DEVICES": "0"}, "no NVIDIA GPU"),
+        ({"STAND_IN_VERSION": "11080"}, "the NVIDIA driver is too old"),
+        ({"STAND_IN_CAPABILITY": "70"}, "the library has no code for this GPU"),
+        ({"STAND_IN_CAPABILITY": "100"}, "the library has no code for this GPU"),
+        ({"STAND_IN_FAIL": "cuMemAlloc_v2 2 2"}, "out of GPU memory"),
+        ({"STAND_IN_FAIL": "cuModuleLoadData 300 1"}, "cuModuleLoadData failed with CUresult 300"),
+        ({"STAND_IN_FAIL": "cuGraphLaunch 719 2"}, "the CUDA context is lost"),
+    ],
+)
+def test_a_failing_driver_is_told_in_one_line(
+    library: Path, driver: Mapping[str, str], settings: Mapping[str, str], message: str
+) -> None:
+    finished = mnv2c("validate", library, environment={**driver, **settings})
+    assert finished.returncode != 0
+    (line,) = finished.stderr.strip().splitlines()[-1:]
+    assert message in line
+
+
+def test_a_program_that_cc_links_says_that_there_is_no_driver(
+    library: Path, driver: Mapping[str, str], tmp_path: Path
+) -> None:
+    program = compiled(library, library / "examples" / "main.c", tmp_path)
+    image = tmp_path / "image.rgb"
+    image.write_bytes(os.urandom(96 * 96 * 3))
+    without = subprocess.run([program, image], capture_output=True, text=True, check=False)
+    assert without.returncode != 0
+    assert "no NVIDIA driver" in without.stderr
+    with_driver = subprocess.run([program, image], capture_output=True, text=True, env=dict(driver), check=False)
+    assert with_driver.returncode == 0, with_driver.stderr
+    assert len(with_driver.stdout.splitlines()) == 5
+
+
+def test_streams_graphs_and_threads(library: Path, driver: Mapping[str, str], tmp_path: Path) -> None:
+    program = compiled(library, Path(__file__).with_name("streams.c"), tmp_path)
+    assert call(program, env=dict(driver)) == "streams, graphs and threads: all as they should\n"
+
+
+def compiled(library: Path, source: Path, directory: Path) -> Path:
+    """A program, the library in it."""
+    (static,) = (library / "lib").glob("*.a")
+    program = directory / source.stem
+    call("cc", "-Wall", "-Werror", "-I", library / "include", source, static, "-pthread", "-lm", "-ldl", "-o", program)
+    return program
