@@ -8,7 +8,9 @@
  * 3": from its third call on that function returns 2. STAND_IN_ORDER: of threads, see emulator.h. STAND_IN_LOG: a file that
  * gets a line per call.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
