@@ -30,7 +30,6 @@ enum {
 #define MNV2C_CUDA_CALLS(X) \
     X(Init, "cuInit", (unsigned flags)) \
     X(DriverGetVersion, "cuDriverGetVersion", (int *version)) \
-    X(DeviceGetCount, "cuDeviceGetCount", (int *count)) \
     X(DeviceGet, "cuDeviceGet", (CUdevice *device, int ordinal)) \
     X(DeviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, CUdevice device)) \
     X(PrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (CUcontext *context, CUdevice device)) \

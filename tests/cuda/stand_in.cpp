@@ -156,7 +156,6 @@ static void enqueue(void *given, const operation &one)
 
 API cuInit(unsigned) { ENTER(0); return number("STAND_IN_DEVICES", 1) ? 0 : 100; }
 API cuDriverGetVersion(int *version) { ENTER(0); *version = number("STAND_IN_VERSION", 12090); return 0; }
-API cuDeviceGetCount(int *count) { ENTER(0); *count = number("STAND_IN_DEVICES", 1); return 0; }
 API cuDeviceGet(int *device, int ordinal) { ENTER(0); *device = ordinal; return ordinal < number("STAND_IN_DEVICES", 1) ? 0 : 101; }
 
 API cuDeviceGetAttribute(int *value, int attribute, int)
