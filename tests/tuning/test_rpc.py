@@ -64,6 +64,11 @@ class Boards:
         assert tracker is not None
         return len(tracker.summary()["server_info"])
 
+    def free(self) -> int:
+        tracker = self._tracker()
+        assert tracker is not None
+        return int(tracker.summary()["queue_info"]["board"]["free"])
+
     def close(self) -> None:
         for process in self._started:
             send(process, signal.SIGKILL)
@@ -120,7 +125,8 @@ def test_a_board_that_dies_or_hangs_is_let_go_of(boards: Boards, monkeypatch: py
         assert times(runner, WORK, schedules)
         send(first, signal.SIGKILL)
         assert times(runner, WORK, schedules), "the other goes on"
-        send(second, signal.SIGSTOP)
+        _wait_until(lambda: boards.free() > 0, "the other board's turn")
+        send(second, signal.SIGSTOP)  # the tracker goes on to offer it
         third = boards.add()
         assert times(runner, WORK, schedules), "so does one that comes late"
         send(second, signal.SIGCONT)
