@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnv2c import __version__
+from mnv2c.backends.calls import KernelCall
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.program import Program
 from mnv2c.deploy.manifest import MODEL, Layer, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
@@ -21,7 +22,7 @@ from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec
-from mnv2c.targets import NATIVE, Target
+from mnv2c.targets import NATIVE, Kind, Target
 from mnv2c.toolchain import Toolchain, find_toolchain
 from mnv2c.weights import load_weights
 from mnv2c.workloads import Workload
@@ -64,8 +65,6 @@ def build_network(
     report: Callable[[str], None] = lambda line: None,
 ) -> Library:
     """The library of a graph as the frontend makes it, with any number of outputs; see ``build``."""
-    from mnv2c.backends.fusion import fuse_into_readers
-    from mnv2c.backends.relax import kernel_calls
     from mnv2c.backends.relax.emit import emit
     from mnv2c.codegen.assemble import assemble
     from mnv2c.codegen.compile import compile_program
@@ -82,9 +81,7 @@ def build_network(
     graph = run_pipeline(frontend, observe=keep)
     report("lower to Relax")
     files["ir/relax.py"] = emit(graph).script().encode()
-    calls = kernel_calls(graph)
-    if target.kind == "cuda":
-        calls = fuse_into_readers(calls, set(graph.outputs.values()))
+    calls = _kernel_calls(graph, target.kind)
     choose = _choose(target, schedules, report)
     program = compile_program(calls, graph, target, identifier(graph.name), choose=choose, report=report)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
@@ -92,29 +89,38 @@ def build_network(
 
 
 def _choose(target: Target, schedules: Path | None, report: Callable[[str], None]) -> Choose:
-    """What finds each kernel's schedule; GPUs have no records yet."""
+    """What finds each kernel's schedule."""
     from mnv2c.tuning.lookup import by_rule, from_records
     from mnv2c.tuning.processor import processor_name
 
-    if schedules is None or target.kind == "cuda":
-        return by_rule(target.kind)
+    if schedules is None:
+        return by_rule
     processor = processor_name() if target.name == NATIVE else None
     return from_records(schedules, target.instruction_sets, complain=report, processor=processor)
 
 
-def workloads(spec: Spec) -> list[tuple[str, Workload]]:
-    """The layers of ``spec`` and what each computes, for tuning; the stem a second time, last, as it reads raw bytes.
+def workloads(spec: Spec, kind: Kind) -> list[tuple[str, Workload]]:
+    """The layers of ``spec`` and what each computes on a kind of device, for tuning; the stem a second time, last, as
+    it reads raw bytes.
 
     Weights do not matter.
     """
-    from mnv2c.backends.relax import kernel_calls
     from mnv2c.codegen.compile import reads_bytes
 
     weights, _ = load_weights(None, spec, 0)
     graph = run_pipeline(build_graph(spec, weights))
-    calls = kernel_calls(graph)
+    calls = _kernel_calls(graph, kind)
     of_bytes = [(f"{call.layer} (bytes)", reads_bytes(call, graph.input)) for call in calls]
     return [(call.layer, call.workload) for call in calls] + [(name, found) for name, found in of_bytes if found]
+
+
+def _kernel_calls(graph: Graph, kind: Kind) -> tuple[KernelCall, ...]:
+    """A GPU's kernels hold what is between two layers."""
+    from mnv2c.backends.fusion import fuse_into_readers
+    from mnv2c.backends.relax import kernel_calls
+
+    calls = kernel_calls(graph)
+    return fuse_into_readers(calls, set(graph.outputs.values())) if kind == "cuda" else calls
 
 
 def identifier(name: str) -> str:
@@ -145,6 +151,6 @@ def _manifest(program: Program, image: Input, sources: Sources, toolchain: Toolc
         target=TargetSource(target.name, target.triple, target.zig_triple),
         arena_bytes=program.arena_bytes,
         weights_bytes=len(program.weights),
-        layers=tuple(Layer(call.layer, call.kernel, call.macs) for call in program.calls),
+        layers=tuple(Layer(call.layer, call.kernel, call.macs, call.moved_bytes) for call in program.calls),
         kernels=kernels(program),
     )

@@ -10,10 +10,13 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mnv2c.errors import TargetError
 from mnv2c.spelling import did_you_mean
+
+Kind: TypeAlias = Literal["cpu", "cuda"]
+"""Of devices: whose kernels, packing and memory a library takes."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,17 @@ class InstructionSet:
     loads_ahead: int = 0
     load_cycles: float = 0.1
 
+    @property
+    def kind(self) -> Kind:
+        """Of the devices that have it."""
+        return kind_of(self.mcpu)
+
 
 @dataclass(frozen=True)
 class Target:
     """One library: ``triple`` is LLVM's, ``zig_triple`` the linker's with its glibc floor.
 
-    ``instruction_sets`` stand best first; ``kind`` says whose kernels, packing and memory it takes.
+    ``instruction_sets`` stand best first, all of one kind.
     ``c_cpu`` and ``c_flags`` are what a C compiler needs to know beside the triple; ``float_abi`` is LLVM's where the
     triple leaves it open.
     """
@@ -62,7 +70,11 @@ class Target:
     c_cpu: str = ""
     c_flags: tuple[str, ...] = ()
     float_abi: str = ""
-    kind: Literal["cpu", "cuda"] = "cpu"
+
+    @property
+    def kind(self) -> Kind:
+        """Of its instruction sets."""
+        return self.instruction_sets[0].kind
 
     @property
     def gnu_triple(self) -> str:
@@ -208,7 +220,6 @@ CUDA = Target(
     triple=X86.triple,
     zig_triple=X86.zig_triple,
     instruction_sets=(*(_gpu(f"sm_{number}") for number in (120, 100, 90, 89, 87, 86, 80, 75)), PTX),
-    kind="cuda",
 )
 
 
@@ -300,6 +311,11 @@ def core_named(mcpu: str) -> tuple[Target, InstructionSet]:
         if isa.mcpu == mcpu:
             return target, isa
     raise TargetError(f"this mnv2c knows no core {mcpu!r}: no target is scheduled for it")
+
+
+def kind_of(mcpu: str) -> Kind:
+    """The kind of device that has LLVM's, or NVIDIA's, architecture of a name."""
+    return "cuda" if mcpu.startswith(("sm_", "compute_")) else "cpu"
 
 
 def cores(architecture: str) -> dict[str, InstructionSet]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.kernels.abi import Schedule
-from mnv2c.kernels.cpu.device import CPU, space
+from mnv2c.kernels.cpu.device import CPU
 from mnv2c.targets import X86, InstructionSet, native_target
 from mnv2c.toolchain import find_zig, link_shared
 from mnv2c.workloads import Workload
@@ -40,7 +40,7 @@ class CompiledKernels:
         schedules: Mapping[Workload, Schedule] | None = None,
     ) -> None:
         """``schedules`` schedules them otherwise than by rule."""
-        chosen = {workload: space(workload, isa)[0] for workload in workloads} | dict(schedules or {})
+        chosen = {workload: CPU.space(workload, isa)[0] for workload in workloads} | dict(schedules or {})
         code, kernels = CPU.compile([(w.name, w, chosen[w]) for w in workloads], X86, isa)
         self.kernels = {kernel.symbol: kernel for kernel in kernels}
         (directory / "kernels.o").write_bytes(code)

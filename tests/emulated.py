@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2c.kernels.cuda.device import pack
+from mnv2c.kernels.cuda.device import CUDA
 from mnv2c.kernels.cuda.lower import CudaKernel
 from mnv2c.workloads import Workload
 
@@ -68,7 +68,7 @@ def run(
 ) -> Array:
     """The output of a workload's kernel, which is named after it where there is no ``symbol``."""
     output = np.full(workload.outputs[0].shape, np.nan, np.float32)
-    packed = [np.ascontiguousarray(value) for value in (*inputs, *pack(workload, constants))]
+    packed = [np.ascontiguousarray(value) for value in (*inputs, *CUDA.pack(workload, constants))]
     kernels.run(symbol or workload.name, [*packed, output], order)
     return output
 
@@ -89,10 +89,11 @@ def _entry(kernel: CudaKernel) -> str:
     """The kernel, and a C function that launches it."""
     text = re.sub(r"__shared__ (alignas\(\d+\))", r"\1 __shared__", kernel.source)
     arguments = ", ".join(f"static_cast<{type_}>(a[{i}])" for i, type_ in enumerate(_types(kernel.source)))
+    bits = sum(1 << i for i, parameter in enumerate(_parameters(kernel.source)) if "__restrict__" not in parameter)
     grid, block = (", ".join(map(str, extents)) for extents in (kernel.grid, kernel.block))
     return f"""{text}
 static void call_{kernel.symbol}(void **a) {{ {kernel.symbol}({arguments}); }}
-extern "C" const emulated::kernel emulated_{kernel.symbol} = {{call_{kernel.symbol}, {len(kernel.operands)}}};
+extern "C" const emulated::kernel emulated_{kernel.symbol} = {{call_{kernel.symbol}, {len(kernel.operands)}, {bits}}};
 extern "C" int launch_{kernel.symbol}(void **a, unsigned order)
 {{
     return emulated::launch(call_{kernel.symbol}, a, {{{grid}}}, {{{block}}}, order);
@@ -102,6 +103,11 @@ extern "C" int launch_{kernel.symbol}(void **a, unsigned order)
 
 def _types(source: str) -> list[str]:
     """Of the kernel's parameters: ``float*``."""
+    return [parameter.replace("__restrict__", "").rpartition(" ")[0].strip() for parameter in _parameters(source)]
+
+
+def _parameters(source: str) -> list[str]:
+    """As they are declared."""
     parameters = re.search(r"\w+\(([^)]*)\)\s*\{", source)
     assert parameters is not None
-    return [re.sub(r"\s*__restrict__.*", "", parameter).strip() for parameter in parameters[1].split(",")]
+    return [parameter.strip() for parameter in parameters[1].split(",")]

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mnv2c.backends.fusion import fuse_into_readers
-from mnv2c.backends.relax import kernel_calls
-from mnv2c.codegen.compile import distinct_workloads
-from mnv2c.driver import identifier
-from mnv2c.kernels.cuda.device import CUDA, scheduled, space
-from mnv2c.kernels.cuda.lower import CudaKernel, lower
-from mnv2c.passes import run_pipeline
-from mnv2c.spec.frontend import build_graph
+from mnv2c.driver import identifier, workloads
+from mnv2c.kernels.cuda.device import CUDA
+from mnv2c.kernels.cuda.lower import CudaKernel
 from mnv2c.spec.table import load_spec
-from mnv2c.targets import PTX
-from mnv2c.weights import load_weights
+from mnv2c.targets import target_named
+from mnv2c.workloads import Workload
+
+(SM_90,) = target_named("cuda:sm_90").instruction_sets
+
+
+def by_rule(workload: Workload, symbol: str = "") -> CudaKernel:
+    """As the rule schedules it, named after it where there is no ``symbol``."""
+    return CUDA.lowered(symbol or workload.name, workload, CUDA.space(workload, SM_90)[0])
 
 
 def kernels_of(spec_path: str, settings: Sequence[str] = ()) -> list[CudaKernel]:
     """Of a spec, by rule."""
     spec = load_spec(spec_path, settings)
-    graph = run_pipeline(build_graph(spec, load_weights(None, spec, 0)[0]))
-    calls = fuse_into_readers(kernel_calls(graph), set(graph.outputs.values()))
-    return [
-        lower(scheduled(workload, space(workload)[0]), CUDA.symbol(identifier(graph.name), PTX, workload))
-        for workload in distinct_workloads(calls, graph.input)
-    ]
+    found = dict.fromkeys(workload for _, workload in workloads(spec, "cuda"))
+    return [by_rule(workload, CUDA.symbol(identifier(spec.name), SM_90, workload)) for workload in found]

@@ -156,7 +156,7 @@ def tiny_manifest(program: Program) -> Manifest:
         target=TargetSource(program.target.name, program.target.triple, program.target.zig_triple),
         arena_bytes=program.arena_bytes,
         weights_bytes=len(program.weights),
-        layers=tuple(Layer(call.layer, call.kernel, call.macs) for call in program.calls),
+        layers=tuple(Layer(call.layer, call.kernel, call.macs, call.moved_bytes) for call in program.calls),
         kernels=kernels(program),
     )
 

@@ -6,6 +6,7 @@ same inputs, under any directory, on any day.
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from collections.abc import Mapping
@@ -17,8 +18,9 @@ from mnv2c.codegen.header import FUNCTIONS, ON_STREAMS, SOURCES, example, header
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.package import package_files
 from mnv2c.codegen.program import Program
-from mnv2c.deploy.manifest import Interface, Kernel, Manifest, Output
+from mnv2c.deploy.manifest import Block, Interface, Kernel, Manifest, Output
 from mnv2c.errors import ToolError
+from mnv2c.kernels.abi import Launch
 from mnv2c.toolchain import Toolchain, archive, compile_c, find_toolchain, link_shared
 
 
@@ -37,10 +39,18 @@ def kernels(program: Program) -> dict[str, dict[str, Kernel]]:
     """What the manifest says of the kernels, by instruction set and name."""
     return {
         compiled.isa.name: {
-            kernel.name: Kernel(kernel.origin, kernel.schedule, kernel.tasks) for kernel in compiled.kernels
+            kernel.name: Kernel(kernel.origin, kernel.schedule, kernel.tasks, _block(kernel.launch))
+            for kernel in compiled.kernels
         }
         for compiled in program.kernel_objects
     }
+
+
+def _block(launch: Launch | None) -> Block | None:
+    if launch is None or launch.usage is None:
+        return None
+    usage = launch.usage
+    return Block(math.prod(launch.block), usage.registers, usage.spilled, usage.shared)
 
 
 def assemble(program: Program, manifest: Manifest, *, extra: Mapping[str, bytes]) -> Library:

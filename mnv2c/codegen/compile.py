@@ -91,10 +91,11 @@ class _Packer:
         self._parts: list[bytes] = []
         self._size = 0
 
-    def add(self, call: KernelCall) -> list[Operand]:
-        """The operands of the call's constants."""
+    def add(self, call: KernelCall) -> tuple[list[Operand], int]:
+        """The operands of the call's constants, and their bytes."""
         packed = self._kernels.pack(call.workload, [self._constants[name] for name in call.constants])
-        return [self._append(np.ascontiguousarray(value, value.dtype.newbyteorder("<"))) for value in packed]
+        operands = [self._append(np.ascontiguousarray(value, value.dtype.newbyteorder("<"))) for value in packed]
+        return operands, sum(value.nbytes for value in packed)
 
     def _append(self, value: Array) -> Operand:
         content = value.tobytes()
@@ -114,16 +115,18 @@ def _call(call: KernelCall, image: Input, places: Mapping[str, Operand], packer:
     (type_,), border = workload.outputs, getattr(workload, "border", Padding())
     if isinstance(workload, Pad):
         border = Padding()  # its zeros are what it computes: observers see them
+    constants, constant_bytes = packer.add(call)
     plus = "".join(f", plus {edge}" for edge in call.inputs[1:])
     return Call(
         layer=call.layer,
         comment=workload.description + plus,
         kernel=workload.name,
-        operands=(*inputs, *packer.add(call), *outputs),
+        operands=(*inputs, *constants, *outputs),
         type=replace(type_, shape=border.inside(type_.shape) if border else type_.shape),
         border=border,
         kernel_uint8=of_bytes.name if of_bytes else None,
         macs=workload.macs,
+        moved_bytes=constant_bytes + sum(one.nbytes for one in (*workload.inputs, *workload.outputs)),
     )
 
 

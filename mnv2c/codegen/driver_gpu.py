@@ -7,7 +7,7 @@ assembler file that embeds the weights and the code.
 from __future__ import annotations
 
 from mnv2c.codegen.driver_c import comment_text, constant, runs, step_numbers, string
-from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, Operand, Program
+from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
 from mnv2c.runtime import under_prefix
 
 _TOP = """\
@@ -58,8 +58,8 @@ def driver(program: Program) -> str:
     """The text of ``src/<identifier>.c``."""
     parts = [
         _TOP.format(name=comment_text(program.name), identifier=program.identifier),
-        _images(program),
         _kernels(program),
+        _images(program),
         _sizes(program),
         _steps(program),
         runs(program) + runs(program, _ENQUEUE),
@@ -74,7 +74,11 @@ def _symbol(architecture: str) -> str:
 def _images(program: Program) -> str:
     names = [kernels.isa.name for kernels in program.kernel_objects]
     declarations = "".join(f"extern const char {_symbol(name)}[];\n" for name in names)
-    rows = "".join(f"    {_image(kernels.isa.name, kernels.isa.mcpu)},\n" for kernels in program.kernel_objects)
+    tables = _tables(program)
+    rows = "".join(
+        f"    {_image(kernels.isa.name, kernels.isa.mcpu, tables.index(_table(kernels)))},\n"
+        for kernels in program.kernel_objects
+    )
     return (
         f"{declarations}\n/* Code by compute capability, the newest first; PTX last. */\n"
         f"const struct mnv2c_image mnv2c_images[] = {{\n{rows}}};\n"
@@ -82,22 +86,31 @@ def _images(program: Program) -> str:
     )
 
 
-def _image(name: str, mcpu: str) -> str:
+def _image(name: str, mcpu: str, table: int) -> str:
     version = int(mcpu.rpartition("_")[2])
     is_ptx = mcpu.startswith("compute_")
-    return f"{{{string(name)}, {version // 10}, {version % 10}, {int(is_ptx)}, {_symbol(name)}}}"
+    return f"{{{string(name)}, {version // 10}, {version % 10}, {int(is_ptx)}, {_symbol(name)}, kernels{table}}}"
 
 
 def _kernels(program: Program) -> str:
     names = ",\n".join(f"    {constant(name)}" for name in program.kernels)
-    rows = "".join(
-        f"    [{constant(kernel.name)}] = {_compiled(kernel)},\n" for kernel in program.kernel_objects[0].kernels
+    tables = "".join(
+        f"static const struct mnv2c_compiled kernels{number}[] = {{\n{rows}}};\n"
+        for number, rows in enumerate(_tables(program))
     )
     return (
         f"enum {{\n{names}\n}};\n\n/* Grid, block, and which of a layer's operands each parameter is. */\n"
-        f"const struct mnv2c_compiled mnv2c_kernels[] = {{\n{rows}}};\n"
-        f"const int mnv2c_kernel_count = {len(program.kernels)};\n"
+        f"{tables}const int mnv2c_kernel_count = {len(program.kernels)};\n"
     )
+
+
+def _tables(program: Program) -> list[str]:
+    """Architectures whose kernels are launched alike share one."""
+    return list(dict.fromkeys(_table(kernels) for kernels in program.kernel_objects))
+
+
+def _table(kernels: KernelObject) -> str:
+    return "".join(f"    [{constant(kernel.name)}] = {_compiled(kernel)},\n" for kernel in kernels.kernels)
 
 
 def _compiled(kernel: CompiledKernel) -> str:

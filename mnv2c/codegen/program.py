@@ -57,9 +57,9 @@ class Operand:
 class Call:
     """One layer. ``layer`` is its edge in the graph; ``comment`` one line for the reader of the C driver.
 
-    ``operands`` are in the order of the signature, the output last. ``kernel_uint8`` is set on the first call alone:
-    the same layer read from raw RGB bytes. ``type`` is the output's without its zero ``border``; in memory the rows
-    and columns of the border surround it.
+    ``operands`` are in the order of the signature, the output last; ``moved_bytes`` those of all of them, once each.
+    ``kernel_uint8`` is set on the first call alone: the same layer read from raw RGB bytes. ``type`` is the output's
+    without its zero ``border``; in memory the rows and columns of the border surround it.
     """
 
     layer: str
@@ -70,6 +70,7 @@ class Call:
     border: Padding = Padding()
     kernel_uint8: str | None = None
     macs: int = 0
+    moved_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 
 from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.errors import RecordError
-from mnv2c.kernels.cpu.device import space
+from mnv2c.kernels import device
 from mnv2c.shipped import SCHEDULES
 from mnv2c.targets import InstructionSet, core_named
 from mnv2c.tuning import export
 from mnv2c.tuning.candidates import compile_candidates
-from mnv2c.tuning.lookup import best_record
+from mnv2c.tuning.lookup import NOISE, best_record
 from mnv2c.tuning.records import Database, Record, by_workload
 
 
@@ -87,7 +88,7 @@ def _summary(core: str, records: Sequence[Record], taken: Record | None) -> dict
     if best is None:
         nothing = {"best_us": None, "gain": None, "schedule": None, "taken": False}
         return row | nothing | {"origin": str(records[-1].origin)}
-    rule = space(workload, isa)[0]
+    rule = device(isa.kind).space(workload, isa)[0]
     rules = [record.objective for record in records if record.origin == best.origin and record.schedule == rule]
     gain = min(rules, default=best.objective) / best.objective
     found = {"best_us": best.objective * 1e6, "gain": gain, "schedule": str(best.schedule), "origin": str(best.origin)}
@@ -164,12 +165,17 @@ def _prune(database: Database, options: argparse.Namespace) -> int:
 
 
 def _worth_keeping(isa: InstructionSet, records: Sequence[Record]) -> list[Record]:
+    """A processor's own best schedule is, where it gains more than noise over what all take."""
     kept = []
     for workload, trials in by_workload(records).items():
         processors: list[str | None] = [None, *dict.fromkeys(record.processor for record in trials)]
         found = [best_record(trials, isa, lambda complaint: None, processor=processor) for processor in processors]
         best = [record for record in found if record is not None]
-        schedules = {space(workload, isa)[0], *(record.schedule for record in best)}
+        schedules = {device(isa.kind).space(workload, isa)[0], *(record.schedule for record in best[:1])}
+        for own in best[1:]:
+            same = [one.objective for one in trials if one.origin == own.origin and one.schedule == best[0].schedule]
+            if min(same, default=math.inf) * (1 - NOISE) > own.objective:
+                schedules.add(own.schedule)
         origins = {record.origin for record in best}
         kept += [record for record in trials if record.origin in origins and record.schedule in schedules]
     return kept
@@ -186,8 +192,8 @@ def _import(database: Database, options: argparse.Namespace) -> int:
     directory = _existing(options.argument)
     found: dict[str, list[Record]] = {}
     for path in sorted(directory.glob(f"*/{export.RECORD_FILE}")):
-        core_named(path.parent.name)
-        loaded = export.read(path.parent)
+        _, isa = core_named(path.parent.name)
+        loaded = export.read(path.parent, isa.kind)
         for complaint in loaded.complaints:
             _note(complaint)
         found[path.parent.name] = list(loaded.records)
@@ -216,7 +222,7 @@ def _export(database: Database, options: argparse.Namespace) -> int:
     for core in database.instruction_sets():
         target, isa = core_named(core)
         records = _load(database, core)
-        current = [record for record in records if record.schedule in space(record.workload, isa)]
+        current = [record for record in records if record.schedule in device(isa.kind).space(record.workload, isa)]
         if len(current) < len(records):
             _note(f"{len(records) - len(current)} records for {core} no longer replay; left out")
         with report.counting(f"{core}: record", current, total=len(current)) as counted:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.driver import workloads
-from mnv2c.errors import RecordError, TargetError
+from mnv2c.errors import RecordError
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import InstructionSet, Target, target_named
@@ -23,28 +23,33 @@ from mnv2c.workloads import Workload
 
 
 def command(options: argparse.Namespace) -> int:
-    """One instruction set of the target after the other."""
+    """One instruction set of the target after the other; for GPUs that of the one which is here."""
     if (options.rpc is None) != (options.key is None):
         raise UsageError("--rpc and --key go together: --rpc HOST:PORT --key KEY")
     report = progress()
     target = target_named(options.target)
-    if target.kind == "cuda":
-        raise TargetError(f"target {target.name}: its kernels are scheduled by rule alone; nothing tunes them yet")
     specs = [load_spec(path, options.set) for path in options.specs]
-    layers = [(f"{spec.name} {name}", workload) for spec in specs for name, workload in workloads(spec)]
+    layers = [(f"{spec.name} {name}", workload) for spec in specs for name, workload in workloads(spec, target.kind)]
     report(f"{len(layers)} layers, {len({workload for _, workload in layers})} kernels")
-    results = [_tune(target, isa, layers, options) for isa in target.instruction_sets]
+    tuned = target.instruction_sets[:1] if target.kind == "cuda" else target.instruction_sets
+    limit = None if options.minutes is None else options.minutes * 60.0 / len(tuned)
+    results = [_tune(target, isa, layers, options, limit) for isa in tuned]
     if options.json:
         say_json(results)
     return 0
 
 
 def _tune(
-    target: Target, isa: InstructionSet, layers: Sequence[tuple[str, Workload]], options: argparse.Namespace
+    target: Target,
+    isa: InstructionSet,
+    layers: Sequence[tuple[str, Workload]],
+    options: argparse.Namespace,
+    seconds: float | None,
 ) -> dict[str, Any]:
     database = Database(_directory(options))
     cost_model = stock_cost_model(options.cost_model, options.search)
     runner = _open(options, target, isa)
+    isa = runner.conditions.isa
     builder = Builder(target, isa)
     try:
         if options.fresh:
@@ -54,7 +59,6 @@ def _tune(
         for complaint in loaded.complaints:
             print(f"mnv2c: note: {complaint}", file=sys.stderr)
         tasks = make_tasks(layers, runner.conditions, loaded.records)
-        seconds = None if options.minutes is None else options.minutes * 60.0 / len(target.instruction_sets)
         with Progress(tasks, runner.conditions, database.directory / isa.mcpu, seconds) as shown:
             try:
                 tune(
@@ -94,6 +98,8 @@ def _directory(options: argparse.Namespace) -> Path:
 
 def _open(options: argparse.Namespace, target: Target, isa: InstructionSet) -> Any:
     """The runner that was asked for; only its own packages are imported."""
+    if target.kind == "cuda":
+        return _open_gpu(options, target)
     is_local = options.rpc is None and options.measure == "local"
     if options.threads is not None and not is_local:
         raise UsageError("--threads: boards and the cost model time one thread alone")
@@ -110,6 +116,16 @@ def _open(options: argparse.Namespace, target: Target, isa: InstructionSet) -> A
 
         return StaticRunner(target, isa)
     raise UsageError(f"--measure {options.measure}: there are local and static")
+
+
+def _open_gpu(options: argparse.Namespace, target: Target) -> Any:
+    from mnv2c.tuning.runners.gpu import GpuRunner
+
+    if options.rpc is not None or options.threads is not None or options.measure != "local":
+        raise UsageError(
+            f"target {target.name}: kernels are timed on this machine's GPU: no --rpc, --threads, --measure"
+        )
+    return GpuRunner(target)
 
 
 def _default_threads() -> tuple[int, ...]:

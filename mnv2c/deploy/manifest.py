@@ -94,11 +94,24 @@ class TargetSource:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's name in the graph, the name of the kernel that computes it, and its multiply-adds."""
+    """A layer's name in the graph, the name of the kernel that computes it, its multiply-adds, and the bytes of all
+    that it reads and writes, once each."""
 
     name: str
     kernel: str
     macs: int
+    moved_bytes: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a block of a kernel takes on a GPU, as its compiler says: ``threads``, ``registers`` of each, and bytes that
+    each spills; ``shared_bytes`` of memory."""
+
+    threads: int
+    registers: int
+    spilled_bytes: int
+    shared_bytes: int
 
 
 @dataclass(frozen=True)
@@ -106,12 +119,14 @@ class Kernel:
     """How one kernel is scheduled for one instruction set.
 
     ``origin``: by a tuning record of this very workload (``exact``), by one of another workload (``transferred``), or
-    by ``rule``. ``tasks`` is how many parts of it threads can share.
+    by ``rule``. ``tasks`` is how many parts of it threads can share, on a GPU blocks: each takes ``block``, which is
+    none on a CPU and where PTX is left to the driver.
     """
 
     origin: Literal["exact", "transferred", "rule"]
     schedule: str
     tasks: int
+    block: Block | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +137,7 @@ class Manifest:
     hexadecimal of every other file by relative path with ``/``: ``codegen.library.Library.of`` fills it in.
     """
 
-    format: Literal["mnv2c manifest 1"] = "mnv2c manifest 1"
+    format: Literal["mnv2c manifest 2"] = "mnv2c manifest 2"
     """Tells our manifest from other people's, and its version from later ones."""
     name: str
     interface: Interface

@@ -1,7 +1,7 @@
 """Runs a built library from Python, with ctypes and numpy alone.
 
 What comes in: a directory that ``mnv2c build`` wrote. What goes out: a ``Network`` whose methods take and return numpy
-arrays. Every failure is a LibraryError.
+arrays, or, on a GPU, read and write arrays of other packages there. Every failure is a LibraryError.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2c.deploy.device_arrays import DeviceArray, device_array
 from mnv2c.deploy.network import (
     OK,
     Build,
@@ -31,6 +32,7 @@ from mnv2c.deploy.network import (
     read_build,
 )
 from mnv2c.errors import LibraryError
+from mnv2c.targets import target_for
 
 
 class _Options(ctypes.Structure):
@@ -95,6 +97,40 @@ class Network(RunnableNetwork):
     @property
     def threads(self) -> int:
         return cast(int, self._function("threads")(self._alive()))
+
+    def enqueue(self, x: Any, *outputs: Any, stream: int = 0) -> None:
+        """Runs on a GPU, asynchronously: ``outputs`` of ``x``, all of them arrays there (``device_arrays``).
+
+        ``x`` is float32, normalised, or uint8, raw RGB; of the shape of ``run``'s. The ``outputs`` are float32, one for
+        each of ``output_shapes``, in their order. Nothing is copied or allocated. ``stream`` is a CUstream's or
+        cudaStream_t's number, such as ``torch.cuda.current_stream().cuda_stream``, by default the legacy default
+        stream: whatever wrote ``x`` and will read the outputs must be ordered by it. LibraryError where an array does
+        not fit, or the library is for CPUs.
+        """
+        kind = target_for(self._build.manifest.target.name, self._build.manifest.target.triple).kind
+        if kind != "cuda":
+            raise LibraryError(f"{self.directory}: a library for CPUs has no streams: use run")
+        image = device_array(x)
+        name = {"float32": "enqueue", "uint8": "enqueue_rgb"}.get(image.dtype.name)
+        if name is None:
+            raise LibraryError(f"{self.directory}: images are float32 or uint8, not {image.dtype}")
+        if len(outputs) != len(self.output_shapes):
+            raise LibraryError(f"{self.directory}: {len(self.output_shapes)} outputs, not {len(outputs)}")
+        self._check_shape("x", image, self.input_shape)
+        arrays = [device_array(output) for output in outputs]
+        for (label, shape), array in zip(self.output_shapes.items(), arrays, strict=True):
+            if array.dtype != np.float32:
+                raise LibraryError(f"{self.directory}: {label} is float32, not {array.dtype}")
+            self._check_shape(label, array, shape)
+        pointers = [ctypes.c_void_p(array.address) for array in (image, *arrays)]
+        status = self._function(name)(self._alive(), *pointers, ctypes.c_void_p(stream))
+        if status != OK:
+            raise LibraryError(f"{self.directory}: {self._message(status)}")
+
+    def _check_shape(self, name: str, array: DeviceArray, shape: tuple[int, ...]) -> None:
+        """As ``shape``, or without the batch where that is 1."""
+        if array.shape != shape and (shape[0] != 1 or array.shape != shape[1:]):
+            raise LibraryError(f"{self.directory}: {name} has the shape {shape}, not {array.shape}")
 
     def close(self) -> None:
         context, self._context = self._context, ctypes.c_void_p()

@@ -18,6 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import tvm
+from tvm import s_tir, tirx
+
 from mnv2c.ir.graph import Array
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Workload
@@ -42,13 +45,25 @@ Choose = Callable[[Workload, InstructionSet], Choice]
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What a kernel takes of a GPU: ``registers`` of a thread; bytes that it stores to memory and loads from there for
+    want of registers (``spilled``), and its ``stack``; ``shared`` bytes of a block."""
+
+    registers: int
+    spilled: int
+    stack: int
+    shared: int
+
+
+@dataclass(frozen=True)
 class Launch:
     """How a GPU runs a kernel: blocks in the grid, threads in a block; ``operands`` are the numbers of the workload's
-    operands, one for each of the kernel's parameters."""
+    operands, one for each of the kernel's parameters; no ``usage`` where the driver compiles it, from PTX."""
 
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     operands: tuple[int, ...]
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,18 @@ class Device(Protocol):
     def pack(self, workload: Workload, constants: Sequence[Array]) -> tuple[Array, ...]:
         """The workload's ``constants``, as the graph has them, in the layouts that its kernels read."""
 
+    schedules: Mapping[str, type[Any]]
+    """The class of each family's schedules, by the family's name."""
+
+    def computation(self, workload: Workload) -> tirx.PrimFunc:
+        """The workload's PrimFunc, not scheduled, named after it, with its description as an attribute."""
+
+    def apply(self, s: s_tir.Schedule, workload: Workload, schedule: Schedule) -> None:
+        """Schedules ``s``, of the workload's computation, as ``schedule`` says."""
+
+    def scheduled(self, workload: Workload, schedule: Schedule) -> tirx.PrimFunc:
+        """The workload's computation under ``schedule``."""
+
     def space(self, workload: Workload, isa: InstructionSet) -> tuple[Schedule, ...]:
         """Every schedule that may be good on ``isa``; first what the family's rule takes, untuned."""
 
@@ -96,3 +123,14 @@ class Device(Protocol):
     ) -> tuple[bytes, tuple[KernelCode, ...]]:
         """An object file, or other code, with a kernel for each symbol, workload and schedule, and what is in it, in
         their order."""
+
+    def lower(self, function: tirx.PrimFunc, symbol: str, target: Target) -> Any:
+        """A scheduled PrimFunc as the kernel ``symbol``, for ``build``."""
+
+    def build(
+        self, lowered: dict[str, Any], target: Target, isa: InstructionSet
+    ) -> tuple[bytes, tuple[KernelCode, ...]]:
+        """The same as ``compile`` of kernels that are lowered; what crashes the compiler ends this process."""
+
+    def tvm_target(self, target: Target, isa: InstructionSet, *, model: str = "") -> tvm.target.Target:
+        """TVM's name for what ``isa`` runs on; ``model`` says more of the machine, for people."""

@@ -19,7 +19,7 @@ import numpy as np
 from mnv2c.deploy.manifest import normalise
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
-from mnv2c.errors import LibraryError, TargetError
+from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
 from mnv2c.measure.engines import Engine, library_engine, other_engine
 from mnv2c.measure.images import seeded_image
@@ -46,13 +46,13 @@ class EngineTimes:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """The fastest run of one layer. ``peak_share`` is ``gflops`` over the machine's measured peak."""
+    """The fastest run of one layer. ``peak_share`` is ``gflops`` over the measured peak, which is None on a GPU."""
 
     name: str
     min_ms: float
     macs: int
     gflops: float
-    peak_share: float
+    peak_share: float | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def bench(
         meter = _meter(net) if layers else None
         differences = _check_same(engines)
         report(f"time {', '.join(engine.name for engine in engines)}: {rounds} rounds")
-        turns, observed, peak = _rounds(engines, rounds, net=net, x=x, meter=meter)
+        turns, observed, peak = _rounds(engines, rounds, net=net, x=x, layers=layers, meter=meter)
         _check_same(engines)
         times = [
             EngineTimes(engine.name, engine.version, min(runs) / 1e6, statistics.median(runs) / 1e6, difference)
@@ -133,17 +133,18 @@ Observed = list[list[tuple[str, int, int]]]  # per round, each layer's name, nan
 
 
 def _rounds(
-    engines: Sequence[Engine], rounds: int, *, net: RunnableNetwork, x: Array, meter: PeakMeter | None
+    engines: Sequence[Engine], rounds: int, *, net: RunnableNetwork, x: Array, layers: bool, meter: PeakMeter | None
 ) -> tuple[list[list[int]], Observed, float]:
-    """Nanoseconds of every run by engine; the layers of each round and the best peak, where there is a ``meter``."""
+    """Nanoseconds of every run by engine; the ``layers`` of each round; the best peak, where there is a ``meter``."""
     turns: list[list[int]] = [[] for _ in engines]
     observed: Observed = []
     peak = 0.0
     for _ in range(rounds):
         for engine, runs in zip(engines, turns, strict=True):
             runs += _turn(engine)
-        if meter is not None:
+        if layers:
             observed.append([(layer.name, layer.nanoseconds, layer.macs) for layer in net.layers(x)])
+        if meter is not None:
             peak = max(peak, meter.measure())
     return turns, observed, peak
 
@@ -159,15 +160,15 @@ def _layer_times(observed: Observed, peak: float) -> tuple[LayerTime, ...]:
         name, _, macs = runs[0]
         nanoseconds = max(1, min(run[1] for run in runs))
         gflops = 2 * macs / nanoseconds
-        layers.append(LayerTime(name, nanoseconds / 1e6, macs, gflops, gflops / peak))
+        layers.append(LayerTime(name, nanoseconds / 1e6, macs, gflops, gflops / peak if peak else None))
     return tuple(layers)
 
 
-def _meter(net: RunnableNetwork) -> PeakMeter:
-    """The machine's peak in the instruction set that the library uses."""
+def _meter(net: RunnableNetwork) -> PeakMeter | None:
+    """The machine's peak in the instruction set that the library uses; none of a GPU is measured."""
     target, isa = instruction_set_named(net.instruction_set)
     if target.kind == "cuda":
-        raise TargetError("--layers: no peak of a GPU is measured yet; leave it out, or see `validate --layers`")
+        return None
     return PeakMeter(target.zig_triple, isa, threads=net.threads)
 
 
@@ -219,13 +220,15 @@ def format_text(result: Bench) -> str:
 
 def _layer_lines(result: Bench) -> list[str]:
     total = sum(layer.min_ms for layer in result.layers)
-    lines = [f"{'layer':16}  {'min ms':>8}  {'of all':>6}  {'GFLOP/s':>8}  {'of peak':>7}"]
-    for layer in result.layers:
-        share = f"{layer.min_ms / total:6.1%}"
-        lines.append(f"{layer.name:16}  {layer.min_ms:8.4f}  {share}  {layer.gflops:8.1f}  {layer.peak_share:7.1%}")
-    macs = sum(layer.macs for layer in result.layers)
-    gflops = 2 * macs / total / 1e6
-    peak = result.peak_gflops or 1.0
-    lines.append(f"{'sum':16}  {total:8.4f}  {1:6.1%}  {gflops:8.1f}  {gflops / peak:7.1%}")
-    lines.append(f"measured FMA peak: {peak:.1f} GFLOP/s on {result.threads} thread(s)")
+    peak = result.peak_gflops
+    lines = [f"{'layer':16}  {'min ms':>8}  {'of all':>6}  {'GFLOP/s':>8}" + ("  of peak" if peak else "")]
+
+    def line(name: str, min_ms: float, gflops: float) -> str:
+        share = f"  {gflops / peak:7.1%}" if peak else ""
+        return f"{name:16}  {min_ms:8.4f}  {min_ms / total:6.1%}  {gflops:8.1f}{share}"
+
+    lines += [line(layer.name, layer.min_ms, layer.gflops) for layer in result.layers]
+    lines.append(line("sum", total, 2 * sum(layer.macs for layer in result.layers) / total / 1e6))
+    if peak:
+        lines.append(f"measured FMA peak: {peak:.1f} GFLOP/s on {result.threads} thread(s)")
     return lines

@@ -1,15 +1,14 @@
 /* Contexts on an NVIDIA GPU: code and weights once on the device, memory and a graph of launches for each context. */
-#define _POSIX_C_SOURCE 200809L /* clock_gettime */
 #include "gpu.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "libcuda.h"
 
 enum { ALIGNMENT = 256 }; /* of every tensor that is given to a kernel first: as cuMemAlloc aligns */
+enum { DEPENDENT_LAUNCH = 9, DRIVER_OF_DEPENDENT_GRAPHS = 12030 }; /* compute capability, cuDriverGetVersion */
 
 /* Calls the driver where nothing has failed yet. */
 #define TRY(status, cuda, call, ...) \
@@ -38,6 +37,7 @@ struct mnv2c_context {
     char *staging; /* pinned: the input, then the outputs */
     CUstream stream;
     CUgraphExec graphs[2]; /* of float and of byte input */
+    CUevent events[2]; /* before and after a layer */
     int lost;
     pthread_mutex_t lock; /* a run, or a change of observer */
     mnv2c_observer *observer;
@@ -99,7 +99,7 @@ static int load(const struct mnv2c_cuda *cuda, struct device *device)
     if (device->functions == NULL) return MNV2C_MEMORY;
     TRY(status, cuda, ModuleLoad, &device->module, device->image->code);
     for (int i = 0; i < mnv2c_kernel_count; i++)
-        TRY(status, cuda, ModuleGetFunction, &device->functions[i], device->module, mnv2c_kernels[i].symbol);
+        TRY(status, cuda, ModuleGetFunction, &device->functions[i], device->module, device->image->kernels[i].symbol);
     TRY(status, cuda, MemAlloc, &device->weights, mnv2c_weights_bytes);
     TRY(status, cuda, CopyToDevice, device->weights, mnv2c_weights, mnv2c_weights_bytes, NULL);
     TRY(status, cuda, StreamSynchronize, NULL);
@@ -177,11 +177,19 @@ static CUdeviceptr address(const mnv2c_context *context, const struct mnv2c_oper
     }
 }
 
+/* Whether the kernels wait for the ones before them by themselves, so that they may begin early. */
+static int may_overlap(const mnv2c_context *context)
+{
+    const struct mnv2c_image *image = shared.image;
+    return !image->is_ptx && image->major >= DEPENDENT_LAUNCH && context->cuda->version >= DRIVER_OF_DEPENDENT_GRAPHS;
+}
+
+/* `early`: before the kernel ahead of it on the stream, which is one of ours, has ended. */
 static int launch(mnv2c_context *context, const struct mnv2c_step *step, int rgb, CUdeviceptr input,
-                  const CUdeviceptr *outputs, CUstream stream)
+                  const CUdeviceptr *outputs, CUstream stream, int early)
 {
     int number = rgb ? step->kernel_rgb : step->kernel;
-    const struct mnv2c_compiled *kernel = &mnv2c_kernels[number];
+    const struct mnv2c_compiled *kernel = &shared.image->kernels[number];
     CUdeviceptr values[MNV2C_MOST_OPERANDS];
     void *parameters[MNV2C_MOST_OPERANDS];
     for (int i = 0; i < kernel->parameters; i++) {
@@ -189,16 +197,19 @@ static int launch(mnv2c_context *context, const struct mnv2c_step *step, int rgb
         parameters[i] = &values[i];
     }
     int status = MNV2C_OK;
-    TRY(status, context->cuda, LaunchKernel, shared.functions[number], kernel->grid[0], kernel->grid[1], kernel->grid[2],
-        kernel->block[0], kernel->block[1], kernel->block[2], 0, stream, parameters, NULL);
+    CUlaunchAttribute overlap = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION};
+    overlap.value.programmaticStreamSerializationAllowed = 1;
+    const unsigned *grid = kernel->grid, *block = kernel->block;
+    CUlaunchConfig config = {grid[0], grid[1], grid[2], block[0], block[1], block[2], 0, stream, &overlap, early ? 1 : 0};
+    TRY(status, context->cuda, LaunchKernelEx, &config, shared.functions[number], parameters, NULL);
     return status;
 }
 
 static int launch_all(mnv2c_context *context, int rgb, CUdeviceptr input, const CUdeviceptr *outputs, CUstream stream)
 {
-    int status = MNV2C_OK;
+    int status = MNV2C_OK, early = may_overlap(context);
     for (int i = 0; i < mnv2c_step_count && status == MNV2C_OK; i++)
-        status = launch(context, &mnv2c_steps[i], rgb, input, outputs, stream);
+        status = launch(context, &mnv2c_steps[i], rgb, input, outputs, stream, i > 0 && early);
     return status;
 }
 
@@ -243,6 +254,8 @@ static void free_all(mnv2c_context *context)
     const struct mnv2c_cuda *cuda = context->cuda;
     for (int rgb = 0; rgb < 2; rgb++)
         if (context->graphs[rgb] != NULL) cuda->GraphExecDestroy(context->graphs[rgb]);
+    for (int i = 0; i < 2; i++)
+        if (context->events[i] != NULL) cuda->EventDestroy(context->events[i]);
     if (context->stream != NULL) cuda->StreamDestroy(context->stream);
     if (context->staging != NULL) cuda->MemFreeHost(context->staging);
     if (context->memory != 0) cuda->MemFree(context->memory);
@@ -270,6 +283,7 @@ int mnv2c_create(const mnv2c_options *options, mnv2c_context **context)
         return status;
     }
     TRY(status, cuda, StreamCreate, &made->stream, CU_STREAM_NON_BLOCKING);
+    for (int i = 0; i < 2; i++) TRY(status, cuda, EventCreate, &made->events[i], 0);
     if (status == MNV2C_OK) status = find_memory(made);
     for (int rgb = 0; rgb < 2 && status == MNV2C_OK; rgb++) status = make_graph(made, rgb);
     if (status == MNV2C_OK && pthread_mutex_init(&made->lock, NULL) != 0) status = MNV2C_MEMORY;
@@ -290,22 +304,19 @@ void mnv2c_destroy(mnv2c_context *context)
     free_all(context);
 }
 
-static uint64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
 /* Runs one layer to its end, and shows the observer a copy of what it wrote. */
 static int observe_layer(mnv2c_context *context, const struct mnv2c_step *step, int rgb)
 {
     const struct mnv2c_cuda *cuda = context->cuda;
     mnv2c_layer layer = step->layer;
-    uint64_t start = now();
-    int status = launch(context, step, rgb, context->input, context->outputs, context->stream);
+    float milliseconds = 0;
+    int status = MNV2C_OK;
+    TRY(status, cuda, EventRecord, context->events[0], context->stream);
+    if (status == MNV2C_OK) status = launch(context, step, rgb, context->input, context->outputs, context->stream, 0);
+    TRY(status, cuda, EventRecord, context->events[1], context->stream);
     TRY(status, cuda, StreamSynchronize, context->stream);
-    layer.nanoseconds = now() - start;
+    TRY(status, cuda, EventElapsedTime, &milliseconds, context->events[0], context->events[1]);
+    layer.nanoseconds = (uint64_t)((double)milliseconds * 1e6);
     if (status != MNV2C_OK) return status;
     size_t bytes = (size_t)layer.strides[0] * (size_t)layer.shape[0] * sizeof(float);
     char *copy = malloc(bytes);

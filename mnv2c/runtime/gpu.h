@@ -41,12 +41,12 @@ struct mnv2c_image {
     const char *name; /* "sm_90", or "ptx" */
     int major, minor, is_ptx;
     const char *code;
+    const struct mnv2c_compiled *kernels;
 };
 
 /* The driver defines these; the newest architecture comes first, PTX last. */
 extern const struct mnv2c_image mnv2c_images[];
 extern const int mnv2c_image_count;
-extern const struct mnv2c_compiled mnv2c_kernels[];
 extern const int mnv2c_kernel_count;
 extern const struct mnv2c_step mnv2c_steps[];
 extern const int mnv2c_step_count;

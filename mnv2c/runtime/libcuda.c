@@ -39,10 +39,9 @@ static void load(void)
         return;
     }
     loaded = find_calls(library);
-    int version = 0;
     if (loaded == MNV2C_OK) loaded = mnv2c_cuda_status(MNV2C_CUDA_Init, cuda.Init(0));
-    if (loaded == MNV2C_OK) loaded = mnv2c_cuda_status(MNV2C_CUDA_DriverGetVersion, cuda.DriverGetVersion(&version));
-    if (loaded == MNV2C_OK && version < OLDEST_DRIVER) loaded = MNV2C_DRIVER_TOO_OLD;
+    if (loaded == MNV2C_OK) loaded = mnv2c_cuda_status(MNV2C_CUDA_DriverGetVersion, cuda.DriverGetVersion(&cuda.version));
+    if (loaded == MNV2C_OK && cuda.version < OLDEST_DRIVER) loaded = MNV2C_DRIVER_TOO_OLD;
 }
 
 const struct mnv2c_cuda *mnv2c_cuda_load(int *status)

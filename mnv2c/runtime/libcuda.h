@@ -12,8 +12,26 @@ typedef struct CUctx_st *CUcontext;
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream;
+typedef struct CUevent_st *CUevent;
 typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphExec_st *CUgraphExec;
+
+typedef struct {
+    int id;
+    int reserved;
+    union {
+        char reserved[64];
+        int programmaticStreamSerializationAllowed;
+        void *aligned; /* as the largest member is */
+    } value;
+} CUlaunchAttribute;
+
+typedef struct {
+    unsigned gridDimX, gridDimY, gridDimZ, blockDimX, blockDimY, blockDimZ, sharedMemBytes;
+    CUstream hStream;
+    CUlaunchAttribute *attrs;
+    unsigned numAttrs;
+} CUlaunchConfig;
 
 enum {
     CUDA_SUCCESS = 0,
@@ -23,7 +41,8 @@ enum {
     CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2,
     CU_MEMORYTYPE_DEVICE = 2,
     CU_STREAM_NON_BLOCKING = 1,
-    CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1
+    CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1,
+    CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6
 };
 
 /* X(name here, symbol there, parameters): cuda.h's own declarations; every one of them returns a CUresult. */
@@ -49,15 +68,17 @@ enum {
     X(StreamCreate, "cuStreamCreate", (CUstream *stream, unsigned flags)) \
     X(StreamDestroy, "cuStreamDestroy_v2", (CUstream stream)) \
     X(StreamSynchronize, "cuStreamSynchronize", (CUstream stream)) \
+    X(EventCreate, "cuEventCreate", (CUevent *event, unsigned flags)) \
+    X(EventDestroy, "cuEventDestroy_v2", (CUevent event)) \
+    X(EventRecord, "cuEventRecord", (CUevent event, CUstream stream)) \
+    X(EventElapsedTime, "cuEventElapsedTime", (float *milliseconds, CUevent begin, CUevent end)) \
     X(StreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream stream, int mode)) \
     X(StreamEndCapture, "cuStreamEndCapture", (CUstream stream, CUgraph *graph)) \
     X(GraphInstantiate, "cuGraphInstantiateWithFlags", (CUgraphExec *graph_exec, CUgraph graph, unsigned long long flags)) \
     X(GraphDestroy, "cuGraphDestroy", (CUgraph graph)) \
     X(GraphExecDestroy, "cuGraphExecDestroy", (CUgraphExec graph_exec)) \
     X(GraphLaunch, "cuGraphLaunch", (CUgraphExec graph_exec, CUstream stream)) \
-    X(LaunchKernel, "cuLaunchKernel", (CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, \
-        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream, void **parameters, \
-        void **extra))
+    X(LaunchKernelEx, "cuLaunchKernelEx", (const CUlaunchConfig *config, CUfunction function, void **parameters, void **extra))
 
 /* The number of each call: what a status has it failed in. */
 enum mnv2c_cuda_call {
@@ -71,6 +92,7 @@ struct mnv2c_cuda {
 #define MEMBER(name, symbol, parameters) CUresult (*name) parameters;
     MNV2C_CUDA_CALLS(MEMBER)
 #undef MEMBER
+    int version; /* as cuDriverGetVersion has it */
 };
 
 /* The driver, loaded and initialised once for each context; null and a status where there is none, or one too old. */

@@ -14,9 +14,10 @@ from tvm import tirx
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from mnv2c.kernels.families import workload_of
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.candidates import compile_functions
-from mnv2c.tuning.space import workload_of
+from mnv2c.tuning.gpu_timing import CubinWriter
 from mnv2c.tuning.timing import TimingLinker
 
 
@@ -27,7 +28,7 @@ class Builder(ms.builder.PyBuilder):
     def __init__(self, target: Target, isa: InstructionSet) -> None:
         super().__init__()
         self._target, self._isa = target, isa
-        self._linker = TimingLinker(target, isa)
+        self._linker = CubinWriter() if isa.kind == "cuda" else TimingLinker(target, isa)
 
     def build(self, build_inputs: Sequence[Any]) -> list[Any]:
         functions = [one.mod["main"] for one in build_inputs]

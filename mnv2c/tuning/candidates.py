@@ -1,22 +1,21 @@
 """Compiles candidates, guarded: what crashes the compiler or never ends costs one trial.
 
-What comes in: scheduled PrimFuncs of one workload for one CPU, or what makes them. What goes out: ``Compiled``: one
-object with all that compiled, and why the others did not. The work is done in a fork of this process.
+What comes in: scheduled PrimFuncs of one workload for one instruction set, or what makes them. What goes out:
+``Compiled``: one object with all that compiled, and why the others did not. The work is done in a fork of this process.
 """
 
 from __future__ import annotations
 
 import functools
-import json
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
 
 from mnv2c.forked import CrashError, in_fork
+from mnv2c.kernels import device
 from mnv2c.kernels.abi import KernelCode, Schedule
-from mnv2c.kernels.cpu.device import scheduled
-from mnv2c.kernels.cpu.lower import LoweredKernel, build_object, lower
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Workload
 
@@ -36,7 +35,9 @@ def compile_candidates(
     workload: Workload, schedules: Sequence[Schedule], target: Target, isa: InstructionSet
 ) -> Compiled:
     """The workload under each of ``schedules``."""
-    return compile_functions([functools.partial(scheduled, workload, one) for one in schedules], target, isa)
+    return compile_functions(
+        [functools.partial(device(isa.kind).scheduled, workload, one) for one in schedules], target, isa
+    )
 
 
 def compile_functions(
@@ -50,7 +51,8 @@ def _compile_some(
     functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet
 ) -> Compiled:
     try:
-        return _unpack(in_fork(lambda: _compile(functions, target, isa), seconds=_SECONDS))
+        compiled: Compiled = pickle.loads(in_fork(lambda: _compile(functions, target, isa), seconds=_SECONDS))
+        return compiled
     except CrashError as error:
         reason = str(error)
     if len(functions) == 1:
@@ -66,24 +68,14 @@ def _compile_some(
 
 
 def _compile(functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet) -> bytes:
-    """What ``_unpack`` reads: a line of JSON, and the object. A function that TVM cannot make or lower is a failure."""
-    lowered: dict[str, LoweredKernel] = {}
-    found: list[tuple[int, str, int, int]] = []
-    failures: list[tuple[int, str]] = []
+    """A ``Compiled``, pickled. A function that TVM cannot make or lower is a failure."""
+    kernels, lowered, failures = device(isa.kind), {}, {}
     for number, function in functions.items():
         symbol = f"candidate{number}"
         try:
-            kernel = lower(function(), symbol, pointer_bits=target.pointer_bits)
+            lowered[symbol] = kernels.lower(function(), symbol, target)
         except Exception as error:  # TVM raises many kinds
-            failures.append((number, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
-        else:
-            lowered[symbol] = kernel
-            found.append((number, symbol, kernel.tasks, kernel.scratch_bytes))
-    head = json.dumps([found, failures])
-    return head.encode() + b"\n" + (build_object(lowered, target, isa) if lowered else b"")
-
-
-def _unpack(content: bytes) -> Compiled:
-    head, _, object_ = content.partition(b"\n")
-    found, failures = json.loads(head)
-    return Compiled(object_, {number: KernelCode(*fields) for number, *fields in found}, dict(failures))
+            failures[number] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    numbers = [number for number in functions if number not in failures]
+    object_, codes = kernels.build(lowered, target, isa) if lowered else (b"", ())
+    return pickle.dumps(Compiled(object_, dict(zip(numbers, codes, strict=True)), failures))

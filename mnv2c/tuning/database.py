@@ -15,11 +15,12 @@ import tvm
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
-from mnv2c.kernels.cpu.lower import tvm_target
+from mnv2c.kernels.families import workload_of
 from mnv2c.tuning.records import Database, Record
 from mnv2c.tuning.runners import Conditions, Trial
-from mnv2c.tuning.space import module, schedule_of, traced, workload_of
+from mnv2c.tuning.space import module, schedule_of, traced
 from mnv2c.workloads import Workload
 
 _FAILED = 1e9  # seconds: MetaSchedule's mark of a trial that failed is above this
@@ -76,9 +77,10 @@ class TuningDatabase(ms.database.PyDatabase):
         """Those whose schedule the space no longer has are not among them."""
         conditions = self._conditions
         trace = traced(one.workload, conditions.isa, one.schedule).trace
-        target = tvm_target(conditions.target, conditions.isa, model=str(conditions.origin))
-        arguments = ms.arg_info.ArgInfo.from_prim_func(module(one.workload)["main"])
-        workload = ms.database.Workload(module(one.workload))
+        kernels = device(conditions.isa.kind)
+        target = kernels.tvm_target(conditions.target, conditions.isa, model=str(conditions.origin))
+        arguments = ms.arg_info.ArgInfo.from_prim_func(module(one.workload, conditions.isa)["main"])
+        workload = ms.database.Workload(module(one.workload, conditions.isa))
         return ms.database.TuningRecord(trace, workload, list(one.seconds.values()), target, arguments)
 
 

@@ -18,9 +18,8 @@ from typing import Any
 from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.errors import RecordError
-from mnv2c.kernels.cpu.device import SCHEDULES
-from mnv2c.kernels.cpu.lower import tvm_target
-from mnv2c.targets import InstructionSet, Target
+from mnv2c.kernels import device
+from mnv2c.targets import InstructionSet, Kind, Target
 from mnv2c.tuning.records import Loaded, Record, parse_schedule
 from mnv2c.tuning.space import module, sampled_values, traced
 from mnv2c.workloads import Workload, from_json
@@ -43,14 +42,18 @@ def write(directory: Path, target: Target, isa: InstructionSet, records: Iterabl
         lines.append(json.dumps([number, _record_json(record, target, isa)], separators=(",", ":")))
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name, text in ((WORKLOAD_FILE, map(_workload_line, numbers)), (RECORD_FILE, lines)):
+        for name, text in (
+            (WORKLOAD_FILE, (_workload_line(workload, isa) for workload in numbers)),
+            (RECORD_FILE, lines),
+        ):
             (directory / name).write_text("".join(line + "\n" for line in text), encoding="utf-8")
     except OSError as error:
         raise RecordError(f"{directory}: cannot be written: {error.strerror}") from error
 
 
-def read(directory: Path) -> Loaded:
-    """What ``write`` wrote, or MetaSchedule on our space; a complaint for each line that is neither."""
+def read(directory: Path, kind: Kind) -> Loaded:
+    """What ``write`` wrote for devices of a kind, or MetaSchedule on our space; a complaint for each line that is
+    neither."""
     workloads: list[Workload | None] = []
     records, complaints, unread = [], [], []
     for number, line in _lines(directory / WORKLOAD_FILE):
@@ -61,7 +64,7 @@ def read(directory: Path) -> Loaded:
             complaints.append(f"{directory / WORKLOAD_FILE}:{number}: not a workload this version reads")
     for number, line in _lines(directory / RECORD_FILE):
         try:
-            records.append(_read_record(line, workloads))
+            records.append(_read_record(line, workloads, kind))
         except _ERRORS as error:
             unread.append(line)
             reason = " ".join(str(error).split())[:80]
@@ -78,40 +81,40 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _record_json(record: Record, target: Target, isa: InstructionSet) -> Any:
-    computation = module(record.workload)
+    computation = module(record.workload, isa)
     origin = (record.processor, record.machine, record.kind, record.date, record.tvm)
     model = "; ".join([*origin, ",".join(map(str, record.seconds))])
     tuned = ms.database.TuningRecord(
         traced(record.workload, isa, record.schedule).trace,
         ms.database.Workload(computation),
         list(record.seconds.values()) or [FAILED],
-        tvm_target(target, isa, model=model),
+        device(isa.kind).tvm_target(target, isa, model=model),
         ms.arg_info.ArgInfo.from_prim_func(computation["main"]),
     )
     return _plain(tuned.as_json())
 
 
-def _read_record(line: str, workloads: list[Workload | None]) -> Record:
+def _read_record(line: str, workloads: list[Workload | None], kind: Kind) -> Record:
     index, (trace, seconds, target, _) = json.loads(line)
     workload = workloads[index] if 0 <= index < len(workloads) else None
     if workload is None:
         raise ValueError(f"workload {index} cannot be read")
-    parameters = fields(SCHEDULES[workload.family])
+    parameters = fields(device(kind).schedules[workload.family])
     values = [
         bool(value) if field.type == "bool" else value
         for field, value in zip(parameters, sampled_values(trace), strict=True)
     ]
     names = [field.name for field in parameters]
-    schedule = parse_schedule(workload.family, dict(zip(names, values, strict=True)))
-    processor, machine, kind, date, tvm, threads = target["model"].split("; ")
+    schedule = parse_schedule(kind, workload.family, dict(zip(names, values, strict=True)))
+    processor, machine, how, date, tvm, threads = target["model"].split("; ")
     numbers = [int(number) for number in threads.split(",")] if threads else []
     times = {} if not numbers else dict(zip(numbers, map(float, seconds), strict=True))
-    return Record.parse(Record(workload, schedule, times, processor, machine, kind, date, tvm).line, processor)
+    return Record.parse(Record(workload, schedule, times, processor, machine, how, date, tvm).line, processor, kind)
 
 
-def _workload_line(workload: Workload) -> str:
+def _workload_line(workload: Workload, isa: InstructionSet) -> str:
     """MetaSchedule's Workload as JSON, its module's JSON without spaces, and without places in our sources."""
-    digest, module_text = ms.database.Workload(module(workload)).as_json()
+    digest, module_text = ms.database.Workload(module(workload, isa)).as_json()
     graph = json.loads(base64.b64decode(module_text)[_LENGTH:])
     graph["nodes"] = [{"type": "None"} if node["type"] in _PLACES else node for node in graph["nodes"]]
     text = json.dumps(graph, separators=(",", ":")).encode()

@@ -16,7 +16,6 @@ from typing import Any
 from mnv2c.ir.graph import Padding
 from mnv2c.kernels import device
 from mnv2c.kernels.abi import Choice, Choose, Schedule
-from mnv2c.kernels.cpu.device import space
 from mnv2c.targets import InstructionSet
 from mnv2c.tuning.records import MEASURED, Database, Record, by_workload
 from mnv2c.workloads import Workload
@@ -28,10 +27,9 @@ NOISE = 0.03
 slower on a shared Zen 3."""
 
 
-def by_rule(kind: str) -> Choose:
-    """Untuned, for targets of a kind."""
-    kernels = device(kind)
-    return lambda workload, isa: Choice(kernels.space(workload, isa)[0], "rule")
+def by_rule(workload: Workload, isa: InstructionSet) -> Choice:
+    """Untuned."""
+    return Choice(_space(workload, isa)[0], "rule")
 
 
 def from_records(
@@ -53,8 +51,6 @@ def from_records(
             complain(complaint)
         records[isa.mcpu] = by_workload(loaded.records)
 
-    rule = by_rule("cpu")
-
     @functools.cache
     def best(workload: Workload, isa: InstructionSet) -> Record | None:
         return best_record(records[isa.mcpu].get(workload, ()), isa, complain, processor=processor)
@@ -66,7 +62,7 @@ def from_records(
         near = (best(other, isa) for other in _nearest(workload, records[isa.mcpu]))
         schedules = (_fit(workload, isa, record) for record in near if record is not None)
         schedule = next((schedule for schedule in schedules if schedule is not None), None)
-        return rule(workload, isa) if schedule is None else Choice(schedule, "transferred")
+        return by_rule(workload, isa) if schedule is None else Choice(schedule, "transferred")
 
     return choose
 
@@ -88,7 +84,7 @@ def best_record(
     good = [record for record in records if not record.failed]
     if not good:
         return None
-    workload, known = good[0].workload, space(good[0].workload, isa)
+    workload, known = good[0].workload, _space(good[0].workload, isa)
     usable = set(known)
     stale = [record for record in good if record.schedule not in usable]
     if stale:
@@ -111,6 +107,10 @@ def best_record(
     return untuned[0] if best is not None and untuned and rank(best)[0] > 1 - NOISE else best
 
 
+def _space(workload: Workload, isa: InstructionSet) -> tuple[Schedule, ...]:
+    return device(isa.kind).space(workload, isa)
+
+
 def _nearest(workload: Workload, others: Iterable[Workload]) -> list[Workload]:
     """Those of its family that are near enough, the nearest first."""
     distances = {other: _distance(workload, other) for other in others if type(other) is type(workload)}
@@ -119,8 +119,8 @@ def _nearest(workload: Workload, others: Iterable[Workload]) -> list[Workload]:
 
 def _fit(workload: Workload, isa: InstructionSet, record: Record) -> Schedule | None:
     """The record's parameters where they divide ``workload``, the rule's where that won there; else None."""
-    candidates = space(workload, isa)
-    if record.schedule == space(record.workload, isa)[0]:
+    candidates = _space(workload, isa)
+    if record.schedule == _space(record.workload, isa)[0]:
         return candidates[0]
     fitted = min(candidates, key=lambda candidate: _distance(candidate, record.schedule))
     return fitted if _distance(fitted, record.schedule) <= _FITS else None

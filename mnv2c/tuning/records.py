@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from mnv2c.errors import RecordError
+from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
-from mnv2c.kernels.cpu.device import SCHEDULES
+from mnv2c.targets import Kind, kind_of
 from mnv2c.workloads import Workload, from_json, to_json
 
 MEASURED = "measured"
@@ -97,9 +98,9 @@ class Record:
         return json.dumps(value, separators=(",", ":"))
 
     @staticmethod
-    def parse(line: str, processor: str) -> Record:
-        """ValueError, OverflowError or RecursionError for anything that ``line`` does not write."""
-        return _parse(line, processor)
+    def parse(line: str, processor: str, kind: Kind) -> Record:
+        """For a kind of device. ValueError, OverflowError or RecursionError for what ``line`` does not write."""
+        return _parse(line, processor, kind)
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _read(path: Path) -> Loaded:
     for number, raw in enumerate(lines, 1):
         line = raw.decode("utf-8", errors="replace")
         try:
-            records.append(Record.parse(line, path.stem))
+            records.append(Record.parse(line, path.stem, kind_of(path.parent.name)))
         except (ValueError, OverflowError, RecursionError) as error:
             unread.append(line)
             reason = " ".join(str(error).split())[:80]
@@ -218,13 +219,13 @@ def _read(path: Path) -> Loaded:
     return Loaded(tuple(records), tuple(complaints), tuple(unread))
 
 
-def _parse(line: str, processor: str) -> Record:
+def _parse(line: str, processor: str, kind: Kind) -> Record:
     """ValueError for anything that ``Record.line`` does not write."""
     value = json.loads(line)
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     value = {"kind": MEASURED} | value
-    family = next((name for name in value if name in SCHEDULES), None)
+    family = next((name for name in value if name in device(kind).schedules), None)
     if family is None:
         raise ValueError(f"no family of kernels among {', '.join(value)}")
     unknown = value.keys() - {family, "schedule", "seconds", *_TEXTS}
@@ -234,16 +235,16 @@ def _parse(line: str, processor: str) -> Record:
     texts = {name: _string(value, name) for name in _TEXTS}
     if texts["kind"] not in (MEASURED, STATIC_COST):
         raise ValueError(f"kind: {texts['kind']!r:.40} is neither {MEASURED} nor {STATIC_COST}")
-    schedule = parse_schedule(family, _object(value, "schedule"))
+    schedule = parse_schedule(kind, family, _object(value, "schedule"))
     return Record(workload, schedule, _seconds(_object(value, "seconds")), processor, **texts)
 
 
-def parse_schedule(family: str, values: Mapping[str, Any]) -> Schedule:
+def parse_schedule(device_kind: Kind, family: str, values: Mapping[str, Any]) -> Schedule:
     """The family's schedule with these fields, by name. ValueError where some are missing, unknown, or of another type.
 
     Whether it is one that the workload's space has is not said.
     """
-    kind = SCHEDULES[family]
+    kind = device(device_kind).schedules[family]
     known = {field.name: field for field in fields(kind)}
     unknown = values.keys() - known.keys()
     if unknown:

@@ -9,7 +9,6 @@ So whatever a search strategy makes of the decisions, a candidate is a schedule 
 from __future__ import annotations
 
 import functools
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -20,10 +19,10 @@ from tvm import s_tir
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
-from mnv2c.kernels.cpu.device import apply, computation, space
 from mnv2c.targets import InstructionSet
-from mnv2c.workloads import Workload, from_json
+from mnv2c.workloads import Workload
 
 _SPREAD = 8  # design spaces: the values to sample among depend on those sampled before
 _NEAREST = 12  # schedules that a mutation goes to
@@ -41,20 +40,15 @@ def space_generator(workload: Workload, isa: InstructionSet) -> Any:
 
 def traced(workload: Workload, isa: InstructionSet, schedule: Schedule) -> s_tir.Schedule:
     """The workload under ``schedule``, with the trace of a sample that came out so."""
-    s = _sampled(s_tir.Schedule(module(workload)), workload, isa, schedule)
+    s = _sampled(s_tir.Schedule(module(workload, isa)), workload, isa, schedule)
     s.enter_postproc()
     _apply(s, workload, isa, schedule)
     return s
 
 
-def module(workload: Workload) -> tvm.IRModule:
+def module(workload: Workload, isa: InstructionSet) -> tvm.IRModule:
     """The workload as MetaSchedule knows it."""
-    return tvm.IRModule({"main": computation(workload)})
-
-
-def workload_of(function: tvm.tirx.PrimFunc) -> Workload:
-    """What a PrimFunc of ours computes, scheduled or not."""
-    return from_json(json.loads(str(function.attrs["mnv2c.workload"])))
+    return tvm.IRModule({"main": device(isa.kind).computation(workload)})
 
 
 def schedule_of(trace: s_tir.Trace, workload: Workload, isa: InstructionSet) -> Schedule | None:
@@ -115,7 +109,7 @@ class StepInSpace(ms.mutator.PyMutator):
         if not near:
             return None
         schedule = known[random.choice(near)]
-        return _sampled(s_tir.Schedule(module(self._workload)), self._workload, self._isa, schedule).trace
+        return _sampled(s_tir.Schedule(module(self._workload, self._isa)), self._workload, self._isa, schedule).trace
 
     def clone(self) -> Any:
         return StepInSpace(self._workload, self._isa)
@@ -146,7 +140,7 @@ def _apply(s: s_tir.Schedule, workload: Workload, isa: InstructionSet, schedule:
     noted = _noted_block(s)
     for name in _names(workload, isa):
         s.unannotate(noted, name)
-    apply(s, workload, schedule)
+    device(isa.kind).apply(s, workload, schedule)
 
 
 def _noted_block(s: s_tir.Schedule) -> Any:
@@ -155,12 +149,12 @@ def _noted_block(s: s_tir.Schedule) -> Any:
 
 
 def _names(workload: Workload, isa: InstructionSet) -> list[str]:
-    return [f"mnv2c.schedule.{field.name}" for field in fields(space(workload, isa)[0])]
+    return [f"mnv2c.schedule.{field.name}" for field in fields(device(isa.kind).space(workload, isa)[0])]
 
 
 @functools.cache
 def _by_values(workload: Workload, isa: InstructionSet) -> Mapping[tuple[int, ...], Schedule]:
-    return {_values(schedule): schedule for schedule in space(workload, isa)}
+    return {_values(schedule): schedule for schedule in device(isa.kind).space(workload, isa)}
 
 
 def _values(schedule: Any) -> tuple[int, ...]:

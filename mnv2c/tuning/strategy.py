@@ -14,8 +14,8 @@ from typing import Any
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
-from mnv2c.kernels.cpu.device import space
 from mnv2c.targets import InstructionSet
 from mnv2c.tuning.search import propose
 from mnv2c.tuning.space import schedule_of, traced
@@ -55,7 +55,7 @@ class StepsFromTheBest(ms.search_strategy.PySearchStrategy):
         """It holds nothing."""
 
     def generate_measure_candidates(self) -> list[Any] | None:
-        candidates = space(self._workload, self._isa)
+        candidates = device(self._isa.kind).space(self._workload, self._isa)
         wanted = propose(candidates, self._tried, self._count, elsewhere=self._elsewhere)
         return [candidate(self._workload, self._isa, schedule) for schedule in wanted] or None
 

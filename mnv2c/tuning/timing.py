@@ -17,7 +17,7 @@ from mnv2c import runtime
 from mnv2c.errors import ToolError
 from mnv2c.ir.graph import TensorType
 from mnv2c.kernels.abi import HEADER, KernelCode, grain
-from mnv2c.kernels.cpu.device import computation
+from mnv2c.kernels.cpu.device import CPU
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.toolchain import compile_c, find_toolchain, link_shared
 from mnv2c.tuning.candidates import Compiled
@@ -92,5 +92,5 @@ class TimingLinker:
 
 def operand_bytes(workload: Workload) -> list[int]:
     """The size of each of the kernel's operands, constants as they are packed, in the order of the signature."""
-    types = (parameter.ty for parameter in computation(workload).params)
+    types = (parameter.ty for parameter in CPU.computation(workload).params)
     return [TensorType(tuple(map(int, type_.shape)), str(type_.dtype)).nbytes for type_ in types]

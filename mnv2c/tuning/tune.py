@@ -23,9 +23,8 @@ from typing import Any
 from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.errors import ToolError
+from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
-from mnv2c.kernels.cpu.device import space
-from mnv2c.kernels.cpu.lower import tvm_target
 from mnv2c.targets import InstructionSet
 from mnv2c.tuning.database import TuningDatabase, by_threads
 from mnv2c.tuning.lookup import best_record
@@ -150,7 +149,14 @@ def make_tasks(layers: Sequence[tuple[str, Workload]], conditions: Conditions, r
     for workload, users in names.items():
         floor = workload.macs / conditions.macs_per_second * share
         elsewhere = _best_of_each_processor(others.get(workload, ()), conditions.isa)
-        task = Task(workload, tuple(users), conditions, floor, space(workload, conditions.isa), elsewhere)
+        task = Task(
+            workload,
+            tuple(users),
+            conditions,
+            floor,
+            device(conditions.isa.kind).space(workload, conditions.isa),
+            elsewhere,
+        )
         candidates = set(task.space)
         for record in known.get(workload, ()):
             if record.schedule in candidates:
@@ -244,8 +250,8 @@ def _interrupts_held() -> Iterator[list[int]]:
 def _context(task: Task, strategy: Any) -> Any:
     conditions = task.conditions
     return ms.TuneContext(
-        module(task.workload),
-        target=tvm_target(conditions.target, conditions.isa, model=str(conditions.origin)),
+        module(task.workload, conditions.isa),
+        target=device(conditions.isa.kind).tvm_target(conditions.target, conditions.isa, model=str(conditions.origin)),
         space_generator=space_generator(task.workload, conditions.isa),
         search_strategy=strategy,
         task_name=task.workload.name,

@@ -12,7 +12,7 @@ from tvm_ffi import structural_walk
 
 from mnv2c.driver import workloads
 from mnv2c.kernels.abi import Schedule
-from mnv2c.kernels.cpu.device import scheduled
+from mnv2c.kernels.cpu.device import CPU
 from mnv2c.kernels.cpu.lower import lower
 from mnv2c.kernels.cpu.tir_passes import TASK, task_count
 from mnv2c.shipped import SCHEDULES
@@ -30,7 +30,9 @@ LEAST = {2: 0.97, 4: 0.97, 8: 0.9}
 
 @functools.cache
 def _layers(name: str) -> list[tuple[str, Workload]]:
-    return [(layer, workload) for layer, workload in workloads(load_spec(SPECS / f"{name}.yaml")) if workload.macs]
+    return [
+        (layer, workload) for layer, workload in workloads(load_spec(SPECS / f"{name}.yaml"), "cpu") if workload.macs
+    ]
 
 
 @functools.cache
@@ -42,7 +44,7 @@ def _tasks(workload: Workload, schedule: Schedule) -> int:
         if TASK in loop.annotations:
             extents.append(int(loop.extent))
 
-    structural_walk(scheduled(workload, schedule).body, [(tirx.For, look)])
+    structural_walk(CPU.scheduled(workload, schedule).body, [(tirx.For, look)])
     return task_count(extents[::-1])  # the walk comes back from the inside
 
 
@@ -55,7 +57,7 @@ def _share(tasks: dict[Workload, int], threads: int) -> float:
 @pytest.mark.parametrize("tuned", [True, False], ids=["by records", "by rule"])
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS, ids=lambda isa: isa.mcpu)
 def test_threads_are_busy(isa: InstructionSet, tuned: bool) -> None:
-    choose = from_records(SCHEDULES, [isa], pytest.fail) if tuned else by_rule("cpu")
+    choose = from_records(SCHEDULES, [isa], pytest.fail) if tuned else by_rule
     for name in NAMES:
         tasks = {workload: _tasks(workload, choose(workload, isa).schedule) for _, workload in _layers(name)}
         for threads, least in LEAST.items():
@@ -65,5 +67,5 @@ def test_threads_are_busy(isa: InstructionSet, tuned: bool) -> None:
 def test_the_loops_of_tasks_are_what_is_lowered() -> None:
     isa = INSTRUCTION_SETS[0]
     for _, workload in _layers("mnv2_0.35")[::7]:
-        schedule = by_rule("cpu")(workload, isa).schedule
-        assert lower(scheduled(workload, schedule), "kernel", pointer_bits=64).tasks == _tasks(workload, schedule)
+        schedule = by_rule(workload, isa).schedule
+        assert lower(CPU.scheduled(workload, schedule), "kernel", pointer_bits=64).tasks == _tasks(workload, schedule)

@@ -13,7 +13,7 @@ from tried import try_schedules
 from mnv2c.cost.cycles import cycles
 from mnv2c.cost.kernels import kernel_cycles
 from mnv2c.errors import ToolError
-from mnv2c.kernels.cpu.device import space
+from mnv2c.kernels.cpu.device import CPU
 from mnv2c.targets import A53, A72, ARM, InstructionSet
 from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.runners.static import StaticRunner
@@ -50,7 +50,7 @@ def test_an_unknown_core_is_an_error() -> None:
 @needs_counting
 def test_a_kernel_cannot_be_faster_than_the_peak() -> None:
     workload = Pointwise(height=7, width=7, k=64, n=32)
-    compiled = compile_candidates(workload, space(workload, A72)[:1], ARM, A72)
+    compiled = compile_candidates(workload, CPU.space(workload, A72)[:1], ARM, A72)
     (kernel,) = compiled.kernels.values()
 
     def cost(isa: InstructionSet, share: float = 1.0) -> float:
@@ -68,7 +68,7 @@ def test_a_kernel_cannot_be_faster_than_the_peak() -> None:
 def test_an_operand_may_be_of_any_size() -> None:
     """116 MB are read, and as many written."""
     workload = Pointwise(height=1100, width=1100, k=24, n=24)
-    (trial,) = try_schedules(StaticRunner(ARM, A72), workload, space(workload, A72)[:1])
+    (trial,) = try_schedules(StaticRunner(ARM, A72), workload, CPU.space(workload, A72)[:1])
     assert not trial.failure
     assert trial.seconds[1] > workload.macs / 4 / 1e9
 

@@ -29,6 +29,9 @@ static inline int max(int a, int b) { return a > b ? a : b; }
 #define __syncthreads() emulated::barrier()
 #define threadIdx emulated::thread
 #define blockIdx emulated::block
+#define WAIT() emulated::wait()
+#define ALLOW_NEXT()
+#define FETCH(data, bytes)
 
 /* Saves what the C calling convention keeps over a call, changes stacks, and goes on where the other one stood. */
 extern "C" void emulated_switch(void **save, void *load);
@@ -45,10 +48,11 @@ extern "C" char __start_emulated_shared[] __attribute__((weak)), __stop_emulated
 
 namespace emulated {
 
-/* A kernel by name: its function, with the parameters in an array. */
+/* A kernel by name: its function, with the parameters in an array; a bit for each of them that is not constant. */
 struct kernel {
     void (*call)(void **parameters);
     int parameters;
+    unsigned not_constant;
 };
 
 enum { STACK = 64 * 1024, MOST_THREADS = 1024 };
@@ -58,6 +62,7 @@ struct fiber {
     void *stack_pointer;
     char *stack;
     state where;
+    int waited;
 };
 
 static extent thread, block;
@@ -74,6 +79,15 @@ static void leave(state where)
 }
 
 static void barrier() { leave(WAITS); }
+
+/* Where there is a `guard`, it is given 1 while a thread runs that has not waited for the kernel before its own. */
+static void (*guard)(int closed);
+
+static void wait()
+{
+    fibers[current].waited = 1;
+    if (guard) guard(0);
+}
 
 static void begin()
 {
@@ -104,7 +118,7 @@ static int run_block(extent size, unsigned threads)
         *--top = nullptr; /* so that the stack is aligned as after a call */
         *--top = reinterpret_cast<void *>(begin);
         for (int saved = 0; saved < 6; saved++) *--top = nullptr;
-        fibers[i] = {top, fibers[i].stack, RUNS};
+        fibers[i] = {top, fibers[i].stack, RUNS, 0};
     }
     for (;;) {
         unsigned waiting = 0, ended = 0;
@@ -115,6 +129,7 @@ static int run_block(extent size, unsigned threads)
                 continue;
             }
             thread = {current % size.x, current / size.x % size.y, current / size.x / size.y};
+            if (guard) guard(!fibers[current].waited);
             emulated_switch(&scheduler, fibers[current].stack_pointer);
             if (fibers[current].where == WAITS) waiting++;
             else ended++;

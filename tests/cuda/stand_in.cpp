@@ -2,7 +2,8 @@
  * A libcuda.so.1 without a GPU: memory is the host's, kernels run in the emulator (emulator.h), which this file is compiled
  * with together with the kernels of one library. As the driver does, it keeps a stack of contexts for each thread, does
  * nothing on a stream before that is waited for, records what is captured into a graph, and after a failing kernel fails
- * every call. Memory that nobody has written holds NaN. What it is given and cannot be, it says, and aborts.
+ * every call. Memory that nobody has written holds NaN. What it is given and cannot be, it says, and aborts. A kernel that is
+ * launched to begin early cannot touch what is not constant before it has waited: it would crash.
  *
  * STAND_IN_VERSION: cuDriverGetVersion (12090). STAND_IN_CAPABILITY: 90. STAND_IN_DEVICES: 1. STAND_IN_FAIL: "cuMemAlloc_v2 2
  * 3": from its third call on that function returns 2. STAND_IN_ORDER: of threads, see emulator.h. STAND_IN_LOG: a file that
@@ -14,19 +15,35 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <time.h>
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
-enum { CONTEXT = 0x51, MOST = 4096, MOST_PARAMETERS = 8 };
+enum { CONTEXT = 0x51, MOST = 4096, MOST_PARAMETERS = 8, PAGE = 4096, OVERLAP = 6 };
 
 struct operation {
-    enum { COPY, KERNEL } kind;
+    enum { COPY, KERNEL, EVENT } kind;
     void *to;
     const void *from;
     size_t bytes;
-    void (*kernel)(void **);
+    const emulated::kernel *known;
     void *parameters[MOST_PARAMETERS];
     extent grid, block;
+    int early;
+};
+
+/* CUlaunchAttribute and CUlaunchConfig. */
+struct attribute {
+    int id;
+    alignas(8) int value[16];
+};
+struct configuration {
+    extent grid, block;
+    unsigned shared_bytes;
+    void *stream;
+    const attribute *attributes;
+    unsigned count;
 };
 
 struct graph {
@@ -95,6 +112,8 @@ static void need_context(const char *call)
     if (int result = failure(__func__)) return result; \
     if (needs_context) need_context(__func__)
 
+static size_t pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
+
 static allocation *around(const void *pointer, size_t bytes)
 {
     for (allocation &one : allocations)
@@ -107,7 +126,7 @@ static char *allocate(size_t bytes, int pinned)
     pthread_mutex_lock(&lock);
     for (allocation &one : allocations)
         if (!one.begin) {
-            one = {static_cast<char *>(aligned_alloc(256, (bytes + 255) / 256 * 256)), bytes, pinned};
+            one = {static_cast<char *>(aligned_alloc(PAGE, pages(bytes))), bytes, pinned};
             memset(one.begin, 0xff, bytes);
             pthread_mutex_unlock(&lock);
             return one.begin;
@@ -126,8 +145,24 @@ static void give_back(void *pointer, int pinned)
     pthread_mutex_unlock(&lock);
 }
 
+/* Closes or opens the memory that the parameters of the kernel that runs are in, but for the constant ones. */
+static const operation *running;
+
+static void close_memory(int closed)
+{
+    for (int i = 0; i < running->known->parameters; i++) {
+        if (!(running->known->not_constant >> i & 1)) continue;
+        allocation *one = around(running->parameters[i], 1);
+        mprotect(one->begin, pages(one->bytes), closed ? PROT_NONE : PROT_READ | PROT_WRITE);
+    }
+}
+
 static int run(const operation &one)
 {
+    if (one.kind == operation::EVENT) {
+        clock_gettime(CLOCK_MONOTONIC, static_cast<timespec *>(one.to));
+        return 0;
+    }
     if (one.kind == operation::COPY) {
         memcpy(one.to, one.from, one.bytes);
         return 0;
@@ -135,7 +170,9 @@ static int run(const operation &one)
     void *parameters[MOST_PARAMETERS];
     memcpy(parameters, one.parameters, sizeof parameters);
     pthread_mutex_lock(&lock); /* the emulator's blocks are the only ones */
-    int failed = emulated::launch(one.kernel, parameters, one.grid, one.block, number("STAND_IN_ORDER", 0));
+    running = &one, emulated::guard = one.early ? close_memory : nullptr;
+    int failed = emulated::launch(one.known->call, parameters, one.grid, one.block, number("STAND_IN_ORDER", 0));
+    if (one.early) close_memory(0);
     pthread_mutex_unlock(&lock);
     return failed ? sticky = 719 : 0;
 }
@@ -167,6 +204,7 @@ API cuDeviceGetAttribute(int *value, int attribute, int)
     return 0;
 }
 
+API cuDeviceGetName(char *name, int length, int) { ENTER(0); snprintf(name, length, "a stand-in"); return 0; }
 API cuDevicePrimaryCtxRetain(void **context, int) { ENTER(0); __sync_add_and_fetch(&retained, 1); *context = (void *)CONTEXT; return 0; }
 API cuDevicePrimaryCtxRelease_v2(int)
 {
@@ -216,7 +254,7 @@ API cuMemcpyHtoDAsync_v2(uint64_t there, const void *here, size_t bytes, void *w
     ENTER(1);
     allocation *one = around((void *)there, bytes);
     if (!one || one->pinned) return 1;
-    enqueue(where, {operation::COPY, (void *)there, here, bytes, nullptr, {}, {}, {}});
+    enqueue(where, {operation::COPY, (void *)there, here, bytes, nullptr, {}, {}, {}, 0});
     return 0;
 }
 API cuMemcpyDtoHAsync_v2(void *here, uint64_t there, size_t bytes, void *where)
@@ -224,7 +262,7 @@ API cuMemcpyDtoHAsync_v2(void *here, uint64_t there, size_t bytes, void *where)
     ENTER(1);
     allocation *one = around((void *)there, bytes);
     if (!one || one->pinned) return 1;
-    enqueue(where, {operation::COPY, here, (void *)there, bytes, nullptr, {}, {}, {}});
+    enqueue(where, {operation::COPY, here, (void *)there, bytes, nullptr, {}, {}, {}, 0});
     return 0;
 }
 
@@ -277,17 +315,42 @@ API cuGraphLaunch(void *given, void *where)
     return 0;
 }
 
-API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned,
-                   void *where, void **parameters, void **)
+API cuEventCreate(void **made, unsigned) { ENTER(1); *made = calloc(1, sizeof(timespec)); return 0; }
+API cuEventDestroy_v2(void *event) { ENTER(1); free(event); return 0; }
+API cuEventRecord(void *event, void *where) { ENTER(1); enqueue(where, {operation::EVENT, event, nullptr, 0, nullptr, {}, {}, {}, 0}); return 0; }
+API cuEventElapsedTime(float *milliseconds, void *begin, void *end)
 {
     ENTER(1);
+    const timespec *one = static_cast<timespec *>(begin), *other = static_cast<timespec *>(end);
+    if (!one->tv_sec || !other->tv_sec) return 600;
+    *milliseconds = static_cast<float>((other->tv_sec - one->tv_sec) * 1e3 + (other->tv_nsec - one->tv_nsec) / 1e6);
+    return 0;
+}
+
+static int launch_as(const configuration *given, void *function, void **parameters)
+{
     if (!function) return 400;
     const emulated::kernel *known = static_cast<const emulated::kernel *>(function);
-    operation one = {operation::KERNEL, nullptr, nullptr, 0, known->call, {}, {gx, gy, gz}, {bx, by, bz}};
+    int early = given->count == 1 && given->attributes->id == OVERLAP && given->attributes->value[0];
+    if (!early && given->count) die("an attribute of a launch that it does not know");
+    operation one = {operation::KERNEL, nullptr, nullptr, 0, known, {}, given->grid, given->block, early};
     for (int i = 0; i < known->parameters; i++) {
         one.parameters[i] = *(void **)parameters[i];
         if (!around(one.parameters[i], 1)) return sticky = 700;
     }
-    enqueue(where, one);
+    enqueue(given->stream, one);
     return 0;
+}
+
+API cuLaunchKernelEx(const configuration *given, void *function, void **parameters, void **)
+{
+    ENTER(1);
+    return launch_as(given, function, parameters);
+}
+API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared_bytes, void *where, void **parameters, void **)
+{
+    ENTER(1);
+    configuration given = {{gx, gy, gz}, {bx, by, bz}, shared_bytes, where, nullptr, 0};
+    return launch_as(&given, function, parameters);
 }

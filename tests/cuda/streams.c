@@ -1,49 +1,14 @@
 /* What a library for GPUs can do beside run: enqueue on the caller's stream, in the caller's graph; and every misuse of it. */
-#include <dlfcn.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "driver.h"
 #include "mnv2_0_35.h"
 
 enum { PIXELS = MNV2_0_35_HEIGHT * MNV2_0_35_WIDTH * MNV2_0_35_CHANNELS, CLASSES = MNV2_0_35_LOGITS_SIZE };
 
 static float image[PIXELS], expected[CLASSES], logits[CLASSES];
 static uint8_t rgb[PIXELS];
-
-static void expect(int line, int wanted, int status)
-{
-    if (status == wanted) return;
-    printf("line %d: %d (%s) in place of %d\n", line, status, mnv2_0_35_message(status), wanted);
-    exit(1);
-}
-#define EXPECT(wanted, status) expect(__LINE__, wanted, status)
-#define OK(status) EXPECT(0, status)
-
-/* The driver, as the caller's own program uses it. */
-static int (*push)(void *), (*pop)(void **), (*retain)(void **, int), (*allocate)(uint64_t *, size_t);
-static int (*to_device)(uint64_t, const void *, size_t, void *), (*to_host)(void *, uint64_t, size_t, void *);
-static int (*make_stream)(void **, unsigned), (*wait_for)(void *), (*begin_capture)(void *, int), (*end_capture)(void *, void **);
-static int (*instantiate)(void **, void *, unsigned long long), (*launch)(void *, void *);
-
-static void find_driver(void)
-{
-    void *driver = dlopen("libcuda.so.1", RTLD_NOW);
-#define FIND(pointer, name) *(void **)&pointer = dlsym(driver, name)
-    FIND(push, "cuCtxPushCurrent_v2");
-    FIND(pop, "cuCtxPopCurrent_v2");
-    FIND(retain, "cuDevicePrimaryCtxRetain");
-    FIND(allocate, "cuMemAlloc_v2");
-    FIND(to_device, "cuMemcpyHtoDAsync_v2");
-    FIND(to_host, "cuMemcpyDtoHAsync_v2");
-    FIND(make_stream, "cuStreamCreate");
-    FIND(wait_for, "cuStreamSynchronize");
-    FIND(begin_capture, "cuStreamBeginCapture_v2");
-    FIND(end_capture, "cuStreamEndCapture");
-    FIND(instantiate, "cuGraphInstantiateWithFlags");
-    FIND(launch, "cuGraphLaunch");
-}
 
 static void expect_logits(int line)
 {
@@ -68,7 +33,7 @@ static void *run_often(void *unused)
 int main(void)
 {
     mnv2_0_35_context *context;
-    void *primary, *stream, *graph, *executable, *result[2];
+    void *stream, *graph, *executable, *result[2];
     uint64_t input, bytes, output;
     pthread_t threads[2];
     for (int i = 0; i < PIXELS; i++) rgb[i] = (uint8_t)(i * 7), image[i] = (float)(rgb[i] - 127.5) / 127.5f;
@@ -76,8 +41,6 @@ int main(void)
     OK(mnv2_0_35_create(NULL, &context));
     OK(mnv2_0_35_run(context, image, expected));
     find_driver();
-    OK(retain(&primary, 0));
-    OK(push(primary));
     OK(make_stream(&stream, 1));
     OK(allocate(&input, sizeof image));
     OK(allocate(&bytes, sizeof rgb));
@@ -102,7 +65,7 @@ int main(void)
     OK(to_host(logits, output, sizeof logits, stream));
     OK(end_capture(stream, &graph));
     OK(instantiate(&executable, graph, 0));
-    OK(launch(executable, stream));
+    OK(launch_graph(executable, stream));
     OK(wait_for(stream));
     expect_logits(__LINE__);
 
@@ -110,7 +73,7 @@ int main(void)
     EXPECT(MNV2_0_35_ARGUMENT, mnv2_0_35_enqueue(NULL, (const float *)input, (float *)output, stream));
     EXPECT(MNV2_0_35_DEVICE_POINTER, mnv2_0_35_enqueue(context, image, (float *)output, stream));
     EXPECT(MNV2_0_35_DEVICE_POINTER, mnv2_0_35_enqueue(context, (const float *)input, logits, stream));
-    OK(pop(&primary));
+    OK(pop(&stream));
 
     OK(mnv2_0_35_run(context, image, expected));
     for (int i = 0; i < 2; i++) OK(pthread_create(&threads[i], NULL, run_often, NULL));

@@ -9,17 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emulated import ORDERS, EmulatedKernels, barriers, run, without_barrier
+from gpu_kernels import by_rule
 from kernel_examples import FUSED, TRIED, example
 
-from mnv2c.kernels.cuda.device import scheduled, space
-from mnv2c.kernels.cuda.lower import CudaKernel, lower
 from mnv2c.workloads import Workload
 
 WORKLOADS = (*TRIED, *FUSED)
-
-
-def by_rule(workload: Workload) -> CudaKernel:
-    return lower(scheduled(workload, space(workload)[0]), workload.name)
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +56,16 @@ def test_a_block_is_within_what_every_architecture_has(workload: Workload) -> No
     shared = re.findall(r"__shared__ alignas\(\d+\) float \w+\[(\d+)\]", kernel.source)
     assert kernel.source.count("__shared__") == len(shared)
     assert 4 * sum(map(int, shared)) <= 48 * 1024
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
+def test_a_kernel_waits_before_it_touches_what_another_has_written(workload: Workload) -> None:
+    head, *body = by_rule(workload).source.splitlines()
+    (wait,) = (number for number, line in enumerate(body) if line == "  WAIT();")  # all threads come by there
+    changing = re.findall(r"float\* (?!__restrict__)(\w+)|uchar\* (?!__restrict__)(\w+)", head)
+    names = {one or other for one, other in changing}
+    assert len(names) == len(workload.inputs) + 1
+    for line in body[:wait]:
+        assert not names & set(re.findall(r"\w+", line)), line
+    fetched = re.findall(r"FETCH\((\w+), \d+\)", "\n".join(body[:wait]))
+    assert sorted(fetched) == sorted(re.findall(r"__restrict__ (\w+)", head))

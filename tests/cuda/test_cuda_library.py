@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import mnv2c, succeed
+from command_line import mnv2c, succeed, succeed_json
 from emulated import ORDERS, stand_in
 from gpu_kernels import kernels_of
 from programs import call
 from small_library import SMALL
+
+SETTINGS = [value for flag, value in itertools.pairwise(SMALL) if flag == "--set"]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +30,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    settings = [value for flag, value in itertools.pairwise(SMALL) if flag == "--set"]
-    return stand_in(kernels_of(SMALL[0], settings), tmp_path_factory.mktemp("driver"))
+    return stand_in(kernels_of(SMALL[0], SETTINGS), tmp_path_factory.mktemp("driver"))
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -79,6 +83,39 @@ def test_a_program_that_cc_links_says_that_there_is_no_driver(
 def test_streams_graphs_and_threads(library: Path, driver: Mapping[str, str], tmp_path: Path) -> None:
     program = compiled(library, Path(__file__).with_name("streams.c"), tmp_path)
     assert call(program, env=dict(driver)) == "streams, graphs and threads: all as they should\n"
+
+
+def test_arrays_of_other_packages_are_read_and_written_in_place(library: Path, driver: Mapping[str, str]) -> None:
+    program = Path(__file__).with_name("device_arrays_program.py")
+    output = call(sys.executable, program, library, env={**driver, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert output == "arrays of both protocols: all as they should\n"
+
+
+def test_a_kernel_that_does_not_wait_for_the_one_before_it_is_caught(library: Path, tmp_path: Path) -> None:
+    kernels = kernels_of(SMALL[0], SETTINGS)
+    hasty = [replace(kernel, source=kernel.source.replace("WAIT();", "")) for kernel in kernels]
+    finished = mnv2c("validate", library, environment=stand_in([*kernels[:3], *hasty[3:]], tmp_path))
+    assert finished.returncode == -signal.SIGSEGV
+
+
+def test_what_it_takes_of_a_gpu_is_told(library: Path) -> None:
+    told = succeed_json("cost", library, "--core", "h100")
+    assert told["instruction_set"] == "sm_90"
+    assert len(told["layers"]) == 37
+    for layer in told["layers"]:
+        assert layer["resident"] >= 1
+        assert layer["block"]["spilled_bytes"] == 0
+        assert layer["seconds"] >= 1e-6
+    assert "37 launches" in succeed("cost", library)
+    for arguments, words in {
+        ("--core", "h10"): "unknown GPU 'h10': did you mean h100?",
+        ("--core", "t4"): "no code for sm_75 in the library; it has sm_90",
+        ("--core", "t4", "--instruction-set", "sm_90"): "t4 runs code for sm_75, not for sm_90",
+        ("--instruction-set", "sm_12"): "no code is kept for sm_12",
+    }.items():
+        finished = mnv2c("cost", library, *arguments)
+        assert finished.returncode == 1
+        assert words in finished.stderr
 
 
 def compiled(library: Path, source: Path, directory: Path) -> Path:

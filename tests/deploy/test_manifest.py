@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mnv2c.deploy.manifest import (
+    Block,
     Interface,
     Kernel,
     Layer,
@@ -42,8 +43,8 @@ MANIFEST = Manifest(
     target=TargetSource("x86", "x86_64-linux-gnu", "x86_64-linux-gnu.2.28"),
     arena_bytes=1,
     weights_bytes=2,
-    layers=(Layer("stem", "stem_1", 10**12),),
-    kernels={"v3": {"stem_1": Kernel("exact", "Schedule()", 24)}, "v2": {}},
+    layers=(Layer("stem", "stem_1", 10**12, 10**9),),
+    kernels={"v3": {"stem_1": Kernel("exact", "Schedule()", 24, Block(128, 64, 0, 4096))}, "v2": {}},
     files={"lib/libtwo_heads.so": "ab" * 32},
 )
 

@@ -11,7 +11,7 @@ from kept_trials import ELSEWHERE, HERE, add
 from kernel_examples import AFTER, ALL, pointwise, stem
 
 from mnv2c.ir.graph import Padding
-from mnv2c.kernels.cpu.device import space
+from mnv2c.kernels.cpu.device import CPU
 from mnv2c.targets import V2, V3
 from mnv2c.tuning.lookup import best_record, by_rule, from_records
 from mnv2c.tuning.records import Database, Origin
@@ -27,7 +27,7 @@ def database(tmp_path: Path) -> Database:
 
 
 def test_the_very_workload_goes_first(database: Database) -> None:
-    rule, better, worse = space(WORK, NATIVE)[:3]
+    rule, better, worse = CPU.space(WORK, NATIVE)[:3]
     for schedule, seconds in ((rule, 2e-3), (better, 1e-3), (worse, 3e-3)):
         add(database, WORK, schedule, seconds)
     choice = from_records(database.directory, [NATIVE], pytest.fail)(WORK, NATIVE)
@@ -35,7 +35,7 @@ def test_the_very_workload_goes_first(database: Database) -> None:
 
 
 def test_a_gain_counts_and_not_a_fast_machine(database: Database) -> None:
-    rule, here, elsewhere = space(WORK, NATIVE)[:3]
+    rule, here, elsewhere = CPU.space(WORK, NATIVE)[:3]
     for schedule, seconds, origin in (
         (rule, 2e-3, HERE),
         (here, 1e-3, HERE),
@@ -47,7 +47,7 @@ def test_a_gain_counts_and_not_a_fast_machine(database: Database) -> None:
 
 
 def test_what_was_measured_goes_before_what_was_estimated(database: Database) -> None:
-    rule, measured, estimated = space(WORK, NATIVE)[:3]
+    rule, measured, estimated = CPU.space(WORK, NATIVE)[:3]
     add(database, WORK, rule, 2e-3)
     add(database, WORK, measured, 1.9e-3)
     add(database, WORK, rule, 2e-3, origin=STATIC)
@@ -57,14 +57,14 @@ def test_what_was_measured_goes_before_what_was_estimated(database: Database) ->
 
 def test_the_nearest_workload_lends_its_parameters(database: Database) -> None:
     near, far = pointwise(7, 7, 48, 64, activation="relu6"), pointwise(7, 7, 640, 64, activation="relu6")
-    rule = space(WORK, NATIVE)[0]
-    schedule = next(one for one in space(WORK, NATIVE) if getattr(one, "rows", 0) != getattr(rule, "rows", 0))
+    rule = CPU.space(WORK, NATIVE)[0]
+    schedule = next(one for one in CPU.space(WORK, NATIVE) if getattr(one, "rows", 0) != getattr(rule, "rows", 0))
     add(database, WORK, rule, 2e-3)
     add(database, WORK, schedule, 1e-3)
     choose = from_records(database.directory, [NATIVE], pytest.fail)
     assert (choose(near, NATIVE).schedule, choose(near, NATIVE).origin) == (schedule, "transferred")
-    assert schedule in space(far, NATIVE), "it would fit, and comes from too far away"
-    assert choose(far, NATIVE) == by_rule("cpu")(far, NATIVE)
+    assert schedule in CPU.space(far, NATIVE), "it would fit, and comes from too far away"
+    assert choose(far, NATIVE) == by_rule(far, NATIVE)
     assert choose(Dense(k=24, n=3), NATIVE).origin == "rule"
 
 
@@ -75,29 +75,29 @@ def test_stems_that_pad_otherwise_lend_to_a_third(database: Database) -> None:
     )
     assert same.name != symmetric.name
     for known in (same, symmetric):
-        add(database, known, space(known, NATIVE)[0], 1e-3)
+        add(database, known, CPU.space(known, NATIVE)[0], 1e-3)
     choose = from_records(database.directory, [NATIVE], pytest.fail)
     assert [choose(one, NATIVE).origin for one in (same, symmetric, wider)] == ["exact", "exact", "transferred"]
 
 
 def test_where_the_rule_won_it_is_the_rule_that_is_lent(database: Database) -> None:
     near = pointwise(7, 7, 48, 72, activation="relu6")
-    rule = space(near, V3)[0]
-    assert rule != space(WORK, V3)[0]
-    add(database, WORK, space(WORK, V3)[0], 1e-3, isa=V3)
+    rule = CPU.space(near, V3)[0]
+    assert rule != CPU.space(WORK, V3)[0]
+    add(database, WORK, CPU.space(WORK, V3)[0], 1e-3, isa=V3)
     choice = from_records(database.directory, [V3], pytest.fail)(near, V3)
     assert (choice.schedule, choice.origin) == (rule, "transferred")
 
 
 def test_records_for_one_core_are_not_another_s(database: Database) -> None:
-    add(database, WORK, space(WORK, V2)[1], 1e-3, isa=V2)
+    add(database, WORK, CPU.space(WORK, V2)[1], 1e-3, isa=V2)
     choose = from_records(database.directory, [V2, V3], pytest.fail)
     assert choose(WORK, V2).origin == "exact"
     assert choose(WORK, V3).origin == "rule"
 
 
 def test_a_record_that_no_longer_replays_is_named(database: Database) -> None:
-    add(database, WORK, space(WORK, NATIVE)[0], 1e-3)
+    add(database, WORK, CPU.space(WORK, NATIVE)[0], 1e-3)
     (record,) = database.load(NATIVE.mcpu).records
     database.keep(NATIVE.mcpu, lambda records: [])
     add(database, WORK, replace(record.schedule, rows=999), 1e-3)
@@ -111,7 +111,7 @@ def test_a_record_that_no_longer_replays_is_named(database: Database) -> None:
 
 
 def test_a_library_for_everyone_takes_the_best_worst_case(database: Database) -> None:
-    rule, here, elsewhere, both = space(WORK, NATIVE)[:4]
+    rule, here, elsewhere, both = CPU.space(WORK, NATIVE)[:4]
     for origin, seconds in (
         (HERE, {rule: 2e-3, here: 1e-3, elsewhere: 2.2e-3, both: 1.5e-3}),
         (ELSEWHERE, {rule: 2e-4, here: 3e-4, elsewhere: 1e-4, both: 1.6e-4}),
@@ -129,7 +129,7 @@ def test_a_library_for_everyone_takes_the_best_worst_case(database: Database) ->
 
 
 def test_the_rule_is_followed_where_the_gain_may_be_noise(database: Database) -> None:
-    rule, little, more = space(WORK, NATIVE)[:3]
+    rule, little, more = CPU.space(WORK, NATIVE)[:3]
     add(database, WORK, rule, 1e-3)
     add(database, WORK, little, 0.98e-3)
     choose = from_records(database.directory, [NATIVE], pytest.fail)
@@ -139,7 +139,7 @@ def test_the_rule_is_followed_where_the_gain_may_be_noise(database: Database) ->
 
 
 def test_other_numbers_of_threads_are_another_origin(database: Database) -> None:
-    rule, one, both = space(WORK, NATIVE)[:3]
+    rule, one, both = CPU.space(WORK, NATIVE)[:3]
     add(database, WORK, rule, 2e-3)
     add(database, WORK, one, 1.8e-3)
     add(database, WORK, rule, 2e-3, 2e-3)

@@ -17,7 +17,7 @@ from kept_trials import ELSEWHERE, HERE, add
 from kernel_examples import TRIED, pointwise
 
 from mnv2c.errors import RecordError
-from mnv2c.kernels.cpu.device import SCHEDULES, space
+from mnv2c.kernels.cpu.device import CPU
 from mnv2c.shipped import SCHEDULES as SHIPPED
 from mnv2c.tuning.lookup import best_record
 from mnv2c.tuning.records import Database
@@ -34,11 +34,11 @@ def database(tmp_path: Path) -> Database:
 def test_records_come_back_as_they_went(database: Database) -> None:
     """Of every family; batches, odd numbers of channels and raw bytes among them."""
     for workload in TRIED:
-        add(database, workload, space(workload, NATIVE)[-1], 2e-3, 1.234567e-3)
+        add(database, workload, CPU.space(workload, NATIVE)[-1], 2e-3, 1.234567e-3)
     loaded = database.load(NATIVE.mcpu)
     assert loaded.complaints == ()
     assert [record.workload for record in loaded.records] == list(TRIED)
-    assert [record.schedule for record in loaded.records] == [space(workload, NATIVE)[-1] for workload in TRIED]
+    assert [record.schedule for record in loaded.records] == [CPU.space(workload, NATIVE)[-1] for workload in TRIED]
     assert loaded.records[0].seconds == {1: 2e-3, 2: 1.23457e-3}
     assert loaded.records[0].objective == pytest.approx(1.617285e-3)
     assert loaded.records[0].origin == replace(HERE, threads=(1, 2))
@@ -46,7 +46,7 @@ def test_records_come_back_as_they_went(database: Database) -> None:
 
 
 def test_a_failed_trial_is_kept_and_never_chosen(database: Database) -> None:
-    schedule = space(WORK, NATIVE)[2]
+    schedule = CPU.space(WORK, NATIVE)[2]
     add(database, WORK, schedule)
     (record,) = database.load(NATIVE.mcpu).records
     assert record.failed
@@ -54,7 +54,7 @@ def test_a_failed_trial_is_kept_and_never_chosen(database: Database) -> None:
 
 
 def test_a_torn_line_is_dropped_and_then_gone(database: Database) -> None:
-    first, second, third = space(WORK, NATIVE)[:3]
+    first, second, third = CPU.space(WORK, NATIVE)[:3]
     add(database, WORK, first, 1e-3)
     add(database, WORK, second, 1e-3)
     path = _file(database)
@@ -141,7 +141,7 @@ def test_a_field_added_with_a_default_leaves_old_records_as_they_are(
     path = _file(database)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
-    monkeypatch.setitem(SCHEDULES, "dense", Later)
+    monkeypatch.setitem(CPU.schedules, "dense", Later)
     (record,) = database.load(NATIVE.mcpu).records
     assert record.schedule == Later(1, 4, 1)
     assert record.line == json.dumps(GOOD, separators=(",", ":"))
@@ -149,7 +149,7 @@ def test_a_field_added_with_a_default_leaves_old_records_as_they_are(
 
 
 def test_processors_have_files_of_their_own(database: Database) -> None:
-    rule, other = space(WORK, NATIVE)[:2]
+    rule, other = CPU.space(WORK, NATIVE)[:2]
     for origin in (HERE, ELSEWHERE):
         add(database, WORK, rule, 1e-3, origin=origin)
         add(database, WORK, other, 1e-3, origin=origin)
@@ -171,7 +171,7 @@ def test_the_shipped_records_are_small_and_read() -> None:
 
 
 def test_what_cannot_be_read_stays(database: Database) -> None:
-    first, second = space(WORK, NATIVE)[:2]
+    first, second = CPU.space(WORK, NATIVE)[:2]
     add(database, WORK, first, 1e-3)
     path = _file(database)
     path.write_text('["from another version"]\n' + path.read_text(encoding="utf-8"), encoding="utf-8")
@@ -189,13 +189,13 @@ def test_two_writers_lose_nothing(database: Database, tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from compiled_kernels import NATIVE\n"
         "from kept_trials import add\n"
-        "from mnv2c.kernels.cpu.device import space\n"
+        "from mnv2c.kernels.cpu.device import CPU\n"
         "from mnv2c.tuning.records import Database\n"
         "from mnv2c.workloads import Dense\n"
         "database = Database(Path(sys.argv[1]))\n"
         "for number in range(40):\n"
         "    work = Dense(k=24 + number % 7, n=int(sys.argv[2]) + 3)\n"
-        "    add(database, work, space(work, NATIVE)[0], number + 1.0)\n",
+        "    add(database, work, CPU.space(work, NATIVE)[0], number + 1.0)\n",
         encoding="utf-8",
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -215,7 +215,7 @@ def test_two_writers_lose_nothing(database: Database, tmp_path: Path) -> None:
 def test_one_writer_waits_for_the_other(database: Database) -> None:
     database.directory.mkdir()
     path = _file(database)
-    writer = threading.Thread(target=add, args=(database, WORK, space(WORK, NATIVE)[0], 1e-3))
+    writer = threading.Thread(target=add, args=(database, WORK, CPU.space(WORK, NATIVE)[0], 1e-3))
     with database._locked():
         writer.start()
         writer.join(1)
@@ -228,7 +228,7 @@ def test_one_writer_waits_for_the_other(database: Database) -> None:
 def test_records_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(RecordError, match="the records cannot be written: Not a directory"):
-        add(Database(tmp_path / "file"), WORK, space(WORK, NATIVE)[0], 1e-3)
+        add(Database(tmp_path / "file"), WORK, CPU.space(WORK, NATIVE)[0], 1e-3)
 
 
 def _file(database: Database) -> Path:

@@ -14,7 +14,7 @@ from kernel_examples import TRIED
 from tvm import s_tir
 from tvm.s_tir import meta_schedule as ms
 
-from mnv2c.kernels.cpu.device import scheduled, space
+from mnv2c.kernels.cpu.device import CPU
 from mnv2c.tuning.export import RECORD_FILE, WORKLOAD_FILE
 from mnv2c.tuning.records import Database
 
@@ -24,7 +24,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
     """Of every family: the rule's schedule, the last of the space, and a failed trial."""
     database = Database(tmp_path_factory.mktemp("records"))
     for workload in TRIED:
-        candidates = space(workload, NATIVE)
+        candidates = CPU.space(workload, NATIVE)
         add(database, workload, candidates[0], 2e-3, 1.5e-3)
         add(database, workload, candidates[-1], 1e-3, 5e-4)
         add(database, workload, candidates[len(candidates) // 2], origin=replace(HERE, processor="znver5"))
@@ -46,7 +46,7 @@ def test_tvm_alone_replays_them(exported: Path) -> None:
         (record,) = stock.get_top_k(stock.commit_workload(_module(stock, workload.name)), 1)
         s = s_tir.Schedule(record.workload.mod)
         record.trace.apply_to_schedule(s, remove_postproc=False)
-        tvm.ir.assert_structural_equal(s.mod["main"], scheduled(workload, space(workload, NATIVE)[-1]))
+        tvm.ir.assert_structural_equal(s.mod["main"], CPU.scheduled(workload, CPU.space(workload, NATIVE)[-1]))
 
 
 def _module(stock: ms.database.JSONDatabase, name: str) -> tvm.IRModule:

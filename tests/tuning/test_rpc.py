@@ -22,7 +22,7 @@ from tried import try_schedules
 
 from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import Schedule
-from mnv2c.kernels.cpu.device import space
+from mnv2c.kernels.cpu.device import CPU
 from mnv2c.targets import X86, native_target
 from mnv2c.tuning.records import Database
 from mnv2c.tuning.runners import rpc
@@ -120,7 +120,7 @@ def test_a_board_that_dies_or_hangs_is_let_go_of(boards: Boards, monkeypatch: py
     monkeypatch.setattr(rpc, "_CALL", 5)
     first, second = boards.add(), boards.add()
     runner = RpcRunner(native_target(), NATIVE, boards.address, "board", rounds=2)
-    schedules = space(WORK, NATIVE)[:3]
+    schedules = CPU.space(WORK, NATIVE)[:3]
     try:
         assert times(runner, WORK, schedules)
         send(first, signal.SIGKILL)
@@ -132,7 +132,7 @@ def test_a_board_that_dies_or_hangs_is_let_go_of(boards: Boards, monkeypatch: py
         send(second, signal.SIGCONT)
         send(third, signal.SIGKILL)
         other = Dense(k=24, n=3)
-        assert times(runner, other, space(other, NATIVE)[:1])
+        assert times(runner, other, CPU.space(other, NATIVE)[:1])
     finally:
         runner.close()
 
@@ -150,7 +150,7 @@ def test_three_boards_work_at_once(boards: Boards, monkeypatch: pytest.MonkeyPat
         boards.add()
     runner = RpcRunner(native_target(), NATIVE, boards.address, "board", rounds=2)
     try:
-        assert times(runner, WORK, space(WORK, NATIVE)[:6])
+        assert times(runner, WORK, CPU.space(WORK, NATIVE)[:6])
     finally:
         runner.close()
     assert not together.broken
@@ -173,7 +173,7 @@ def test_no_board_and_no_tracker(boards: Boards, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(rpc, "_WAIT", 2)
     runner = RpcRunner(X86, NATIVE, boards.address, "nobody", rounds=1)
     with pytest.raises(ToolError, match=r"no board 'nobody' at the tracker .*rpc_server --tracker 127"):
-        try_schedules(runner, WORK, space(WORK, NATIVE)[:1])
+        try_schedules(runner, WORK, CPU.space(WORK, NATIVE)[:1])
     runner.close()
     with pytest.raises(ToolError, match=r"no tracker at 127.0.0.1:1 .*rpc_tracker --port 1"):
         RpcRunner(X86, NATIVE, "127.0.0.1:1", "board")

@@ -22,7 +22,7 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.kernels.abi import KernelCode, Schedule
-from mnv2c.kernels.cpu.device import space
+from mnv2c.kernels.cpu.device import CPU
 from mnv2c.targets import A53, A72, ARM, V2, V3, V4, X86, InstructionSet, Target, native_target
 from mnv2c.toolchain import compile_c, find_zig
 from mnv2c.tuning import builder as builder_module
@@ -52,7 +52,7 @@ def database(tmp_path: Path) -> Database:
 @pytest.mark.parametrize("isa", [V4, V3, V2, A72, A53], ids=lambda isa: isa.mcpu)
 @pytest.mark.parametrize("workload", TRIED, ids=lambda workload: workload.name)
 def test_a_trace_says_how(workload: Workload, isa: InstructionSet) -> None:
-    candidates = space(workload, isa)
+    candidates = CPU.space(workload, isa)
     assert len(set(candidates)) == len(candidates)
     for schedule in {candidates[0], candidates[-1], candidates[len(candidates) // 2]}:
         trace = traced(workload, isa, schedule).trace.as_json()
@@ -66,31 +66,31 @@ def test_metaschedule_samples_the_space() -> None:
     assert len(candidates) == 8
     for one in candidates:
         schedule = schedule_of(one.sch.trace, WORK, NATIVE)
-        assert schedule in space(WORK, NATIVE)
+        assert schedule in CPU.space(WORK, NATIVE)
         tvm.ir.assert_structural_equal(one.sch.mod, traced(WORK, NATIVE, schedule).mod)
 
 
 def test_decisions_outside_of_the_space_are_rejected() -> None:
-    s = s_tir.Schedule(module(WORK))
-    for _ in vars(space(WORK, NATIVE)[0]):
+    s = s_tir.Schedule(module(WORK, NATIVE))
+    for _ in vars(CPU.space(WORK, NATIVE)[0]):
         s.sample_categorical([999], [1.0], 0)
     assert schedule_of(s.trace, WORK, NATIVE) is None
     assert not ApplyTemplate(WORK, NATIVE).apply(s)
 
 
 def test_a_mutation_stays_in_the_space() -> None:
-    before = space(WORK, NATIVE)[3]
+    before = CPU.space(WORK, NATIVE)[3]
     mutator = StepInSpace(WORK, NATIVE)
     for _ in range(5):
         trace = mutator.apply(traced(WORK, NATIVE, before).trace)
         after = schedule_of(trace, WORK, NATIVE)
-        assert after in space(WORK, NATIVE)
+        assert after in CPU.space(WORK, NATIVE)
         assert after != before
 
 
 @pytest.mark.parametrize("workload", TRIED, ids=lambda workload: workload.name)
 def test_what_is_far_from_the_rule_computes_the_same(workload: Workload, tmp_path: Path) -> None:
-    candidates = space(workload, NATIVE)
+    candidates = CPU.space(workload, NATIVE)
     schedules = list(dict.fromkeys(candidates[len(candidates) * part // 7] for part in range(7)))
     inputs, constants, expected = example(workload)
     for number, schedule in enumerate(schedules):
@@ -103,7 +103,7 @@ def test_what_is_far_from_the_rule_computes_the_same(workload: Workload, tmp_pat
 
 
 def test_the_search_begins_with_the_rule_and_never_repeats() -> None:
-    candidates = space(WORK, NATIVE)
+    candidates = CPU.space(WORK, NATIVE)
     tried: dict[Schedule, float] = {}
     while wanted := propose(candidates, tried, BATCH):
         assert not set(wanted) & set(tried)
@@ -113,7 +113,7 @@ def test_the_search_begins_with_the_rule_and_never_repeats() -> None:
 
 
 def test_the_search_climbs_to_the_best() -> None:
-    candidates = space(pointwise(14, 14, 576, 96, residual=True), V3)
+    candidates = CPU.space(pointwise(14, 14, 576, 96, residual=True), V3)
     goal = candidates[len(candidates) // 2]
 
     def seconds(schedule: Schedule) -> float:
@@ -133,7 +133,7 @@ def test_the_search_climbs_to_the_best() -> None:
 
 
 def test_a_crash_of_the_compiler_costs_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    schedules = space(WORK, NATIVE)[:3]
+    schedules = CPU.space(WORK, NATIVE)[:3]
     real = compiling.scheduled
 
     def crash(workload: Workload, schedule: Schedule) -> tvm.tirx.PrimFunc:
@@ -148,7 +148,7 @@ def test_a_crash_of_the_compiler_costs_one_trial(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_compile_that_never_ends_costs_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    schedules = space(WORK, NATIVE)[:3]
+    schedules = CPU.space(WORK, NATIVE)[:3]
     real = compiling.scheduled
 
     def hang(workload: Workload, schedule: Schedule) -> tvm.tirx.PrimFunc:
@@ -164,7 +164,7 @@ def test_a_compile_that_never_ends_costs_one_trial(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_the_template_cannot_do_costs_one_trial() -> None:
-    good = space(WORK, NATIVE)[0]
+    good = CPU.space(WORK, NATIVE)[0]
     bad = replace(good, turns=0)
     compiled = compile_candidates(WORK, [bad, good], X86, NATIVE)
     assert list(compiled.kernels) == [1]
@@ -179,7 +179,7 @@ def test_what_the_template_cannot_do_costs_one_trial() -> None:
 def test_a_candidate_that_misbehaves_costs_one_trial(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str, failure: str
 ) -> None:
-    good, bad = space(WORK, NATIVE)[:2]
+    good, bad = CPU.space(WORK, NATIVE)[:2]
     real = compiling.compile_functions
 
     def compile_bad(functions: Sequence[Any], target: Target, isa: InstructionSet) -> Compiled:
@@ -209,7 +209,7 @@ def test_a_trial_has_a_time_for_each_number_of_threads() -> None:
     work = pointwise(56, 56, 144, 24)
     runner = LocalRunner(native_target(), NATIVE, threads=(1, 2, 3), rounds=2)
     try:
-        (trial,) = try_schedules(runner, work, space(work, NATIVE)[:1])
+        (trial,) = try_schedules(runner, work, CPU.space(work, NATIVE)[:1])
     finally:
         runner.close()
     assert list(trial.seconds) == [1, 2, 3]
@@ -247,7 +247,7 @@ def test_tuning_keeps_every_trial_and_takes_up_where_it_stood(database: Database
     records = database.load(NATIVE.mcpu).records
     assert len(seen) == len(records) == sum(len(task.tried) for task in tasks)
     assert all(not record.failed and record.origin == runner.conditions.origin for record in records)
-    assert {record.schedule for record in records if record.workload == WORK} >= {space(WORK, NATIVE)[0]}
+    assert {record.schedule for record in records if record.workload == WORK} >= {CPU.space(WORK, NATIVE)[0]}
     again = make_tasks(layers, runner.conditions, records)
     for before, after in zip(tasks, again, strict=True):
         assert after.tried == pytest.approx(before.tried, rel=1e-3)
@@ -255,10 +255,10 @@ def test_tuning_keeps_every_trial_and_takes_up_where_it_stood(database: Database
 
 
 def test_trials_for_other_numbers_of_threads_are_not_mixed_in(database: Database) -> None:
-    add(database, WORK, space(WORK, NATIVE)[0], 1e-3, 1e-3)
-    add(database, WORK, space(WORK, NATIVE)[1], 1e-3)
+    add(database, WORK, CPU.space(WORK, NATIVE)[0], 1e-3, 1e-3)
+    add(database, WORK, CPU.space(WORK, NATIVE)[1], 1e-3)
     (task,) = make_tasks([("one", WORK)], KNOWN, database.load(NATIVE.mcpu).records)
-    assert list(task.tried) == [space(WORK, NATIVE)[1]]
+    assert list(task.tried) == [CPU.space(WORK, NATIVE)[1]]
 
 
 @derived_object
@@ -302,7 +302,7 @@ class KnownBuilder(ms.builder.PyBuilder):
         self._known = {
             tvm_ffi.structural_hash(traced(workload, NATIVE, schedule).mod): (workload, schedule)
             for workload in workloads
-            for schedule in space(workload, NATIVE)
+            for schedule in CPU.space(workload, NATIVE)
         }
 
     def build(self, build_inputs: Sequence[Any]) -> list[Any]:
@@ -333,7 +333,7 @@ def tune_known(
 
 @pytest.mark.parametrize("threads", [(1,), (1, 2)])
 def test_times_of_different_batches_can_be_compared(database: Database, threads: tuple[int, ...]) -> None:
-    candidates = space(WORK, NATIVE)
+    candidates = CPU.space(WORK, NATIVE)
     seconds = {schedule: 1.0 + 0.001 * ((7 * number) % 101) for number, schedule in enumerate(candidates)}
     (task,) = tune_known([("one", WORK)], lambda _, schedule: seconds[schedule], database, 3 * BATCH, threads=threads)
     assert len(task.tried) == 3 * BATCH
@@ -344,7 +344,7 @@ def test_times_of_different_batches_can_be_compared(database: Database, threads:
 
 
 def test_what_was_best_on_another_processor_is_tried_after_the_rule(database: Database) -> None:
-    rule, *_, one, other = space(WORK, NATIVE)
+    rule, *_, one, other = CPU.space(WORK, NATIVE)
     for schedule, seconds in ((rule, 3e-3), (one, 2e-3), (other, 1e-3)):
         add(database, WORK, schedule, seconds, origin=ELSEWHERE)
     records = database.load(NATIVE.mcpu).records
@@ -398,7 +398,7 @@ def test_a_stock_search_finds_its_way_in_our_space(search: str, database: Databa
     limits = Limits(2 * BATCH, None)
     tune(tasks, database, runner=runner, builder=builder, strategy=STRATEGIES[search], cost_model=model, limits=limits)
     assert len(tasks[0].tried) == 2 * BATCH
-    assert set(tasks[0].tried) <= set(space(WORK, NATIVE))
+    assert set(tasks[0].tried) <= set(CPU.space(WORK, NATIVE))
     assert tasks[0].best is not None
 
 
@@ -429,13 +429,13 @@ def test_a_cost_model_of_one_s_own(database: Database, local: tuple[Any, Any]) -
         limits=Limits(BATCH, None),
     )
     assert updates == [BATCH]
-    mean_of_space = np.mean([schedule.columns for schedule in space(WORK, NATIVE)])
+    mean_of_space = np.mean([schedule.columns for schedule in CPU.space(WORK, NATIVE)])
     assert np.mean([schedule.columns for schedule in tasks[0].tried]) > mean_of_space
 
 
 def test_arm_kernels_of_the_whole_space_compile() -> None:
     for workload in (WORK, depthwise(14, 14, 24, 1, activation="relu6")):
-        schedules = space(workload, A72)[::9]
+        schedules = CPU.space(workload, A72)[::9]
         compiled = compile_candidates(workload, schedules, ARM, A72)
         assert compiled.failures == {}
         assert sorted(compiled.kernels) == list(range(len(schedules)))

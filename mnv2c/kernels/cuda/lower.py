@@ -3,11 +3,18 @@
 What comes in: a PrimFunc whose parameters are the operands in the order of the workload. What goes out: the text of a
 ``__global__`` function that needs no header, its grid and block, and which operand each of its parameters is: TVM's
 ``SplitHostDevice`` orders them by name.
+
+From compute capability 9.0 on a kernel may begin while the one before it still runs (programmatic dependent launch, in
+NVIDIA's CUDA C++ programming guide). So each first allows the next one to begin, fetches its constants into the L2, and
+waits before the first statement that names another operand: then all kernels before it have ended, since they waited
+too. Operands that another kernel has written are no ``__restrict__`` pointers: what is read through such ones may come
+from a cache that does not see what was written meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -16,10 +23,35 @@ from tvm.s_tir.pipeline import default_s_tir_pipeline
 from tvm.tirx.build import codegen_build
 from tvm_ffi import structural_walk
 
+from mnv2c.ir.graph import TensorType
 from mnv2c.kernels.cuda.blocks import SHARED_BYTES
+from mnv2c.kernels.families import workload_of
 
 _AXES = "xyz"
 _KERNEL = 'extern "C" __global__'
+_PRELUDE = """\
+typedef unsigned char uchar;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define ALLOW_NEXT() asm volatile("griddepcontrol.launch_dependents;")
+#define WAIT() asm volatile("griddepcontrol.wait;" ::: "memory")
+__device__ __noinline__ void fetch(const void *data, unsigned bytes)
+{
+    unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    unsigned thread = (block * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+    unsigned threads = gridDim.x * gridDim.y * gridDim.z * blockDim.x * blockDim.y;
+    for (unsigned line = thread; line < (bytes + 127) / 128; line += threads)
+        asm volatile("prefetch.L2 [%0];" :: "l"((const char *)data + line * 128));
+}
+#define FETCH(data, bytes) fetch(data, bytes)
+#else
+#define ALLOW_NEXT()
+#define WAIT()
+#define FETCH(data, bytes)
+#endif
+"""
+"""What every kernel may use: one type that TVM writes and CUDA does not have without headers, and dependent launch.
+
+Inlined, ``fetch`` made a kernel spill on sm_100."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +68,9 @@ class CudaKernel:
 def lower(func: tirx.PrimFunc, symbol: str) -> CudaKernel:
     """``func``, scheduled, as the kernel ``symbol``. The text is the same for every architecture."""
     names = [param.name for param in func.params]
-    target = _target()
+    inputs = len(workload_of(func).inputs)
+    constants = {f"{param.name}_ptr": _bytes(param) for param in func.params[inputs:-1]}
+    target = tvm_target("sm_75", host=True)
     schedule, _, finalize = default_s_tir_pipeline()
     module = tvm.IRModule({symbol: func.with_attr("global_symbol", symbol)})
     with target:
@@ -48,7 +82,7 @@ def lower(func: tirx.PrimFunc, symbol: str) -> CudaKernel:
     extents = _extents(kernel)
     return CudaKernel(
         symbol=symbol,
-        source=_definition(text).replace(f"{symbol}_kernel", symbol),
+        source=_dependent(_definition(text).replace(f"{symbol}_kernel", symbol), constants),
         grid=_three(extents, "blockIdx"),
         block=_three(extents, "threadIdx"),
         operands=tuple(names.index(param.name.removesuffix("_ptr")) for param in kernel.params),
@@ -56,25 +90,45 @@ def lower(func: tirx.PrimFunc, symbol: str) -> CudaKernel:
 
 
 def program(kernels: Sequence[CudaKernel]) -> str:
-    """CUDA C of them all, with the one type that they use and CUDA does not have without headers."""
-    return "\n".join(["typedef unsigned char uchar;", *(kernel.source for kernel in kernels)])
+    """CUDA C of them all."""
+    return "\n".join([_PRELUDE, *(kernel.source for kernel in kernels)])
 
 
-def _target() -> tvm.target.Target:
-    """Any NVIDIA GPU: what TVM's passes must know of it, on a machine that has none."""
-    fields = {
+def tvm_target(architecture: str, *, model: str = "", host: bool = False) -> tvm.target.Target:
+    """TVM's name for an NVIDIA GPU, with what TVM's passes must know of it on a machine that has none; ``model`` says
+    more of it, for people."""
+    fields: dict[str, object] = {
         "kind": "cuda",
-        "arch": "sm_75",
+        "arch": architecture,
         "max_threads_per_block": 1024,
         "max_shared_memory_per_block": SHARED_BYTES,
         "thread_warp_size": 32,
     }
-    return tvm.target.Target(fields, host={"kind": "llvm"})
+    if model:
+        fields["model"] = model
+    return tvm.target.Target(fields, host={"kind": "llvm"} if host else None)
 
 
 def _definition(text: str) -> str:
     """The function alone, without what TVM writes before it for types that our kernels do not use."""
     return text[text.rindex(_KERNEL) :]
+
+
+def _bytes(parameter: tirx.Var) -> int:
+    return TensorType(tuple(map(int, parameter.ty.shape)), str(parameter.ty.dtype)).nbytes
+
+
+def _dependent(definition: str, constants: Mapping[str, int]) -> str:
+    """The function as one that may begin early: see the module."""
+    head, *body = definition.rstrip().splitlines()
+    written = [pointer for pointer in re.findall(r"__restrict__ (\w+)", head) if pointer not in constants]
+    named = re.compile(rf"\b({'|'.join(written)})\b")
+    head = re.sub(rf"__restrict__ {named.pattern}", r"\1", head)
+    first = next(number for number, line in enumerate(body) if named.search(line))
+    while not re.match(r"  [^ }]", body[first]):  # back to where the statement begins that no other surrounds
+        first -= 1
+    fetches = [f"  FETCH({pointer}, {count});" for pointer, count in constants.items()]
+    return "\n".join([head, "  ALLOW_NEXT();", *fetches, *body[:first], "  WAIT();", *body[first:], ""])
 
 
 def _extents(kernel: tirx.PrimFunc) -> dict[str, int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnv2c.errors import ToolError
+from mnv2c.kernels.abi import Usage
 
 PACKAGE = "nvidia-cuda-nvrtc-cu12"
 _OPTIONS = ("--std=c++17", "--fmad=true", "--ptxas-options=-v")
@@ -23,17 +24,6 @@ _USED = re.compile(
     r"(\d+) bytes spill loads\n.*?Used (\d+) registers(.*)"
 )
 _SHARED = re.compile(r"(\d+) bytes smem")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What one kernel takes: ``registers`` per thread; ``spilled`` bytes stored and loaded per thread, and
-    ``stack``; ``shared`` bytes per block."""
-
-    registers: int
-    spilled: int
-    stack: int
-    shared: int
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where candidates are tried: this machine (``local``), boards (``rpc``), or a model of a core (``static``).
+"""Where candidates are tried: this machine (``local``), its GPU (``gpu``), boards (``rpc``), a model (``static``).
 
 Each is a MetaSchedule runner that reads what ``builder`` built, and has ``conditions``: what makes its times comparable
 with others. A candidate that crashes or hangs costs its own trial, nothing else.
@@ -7,7 +7,7 @@ with others. A candidate that crashes or hangs costs its own trial, nothing else
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -62,6 +62,32 @@ class Timing:
 def fastest(nanoseconds: Sequence[int]) -> float:
     """The mean of the fastest runs, in seconds: what disturbed the others says nothing about the kernel."""
     return mean(sorted(nanoseconds)[:_KEPT]) / 1e9
+
+
+@dataclass(frozen=True)
+class Died:
+    """The process that timed candidates is gone: during which of them, and how."""
+
+    index: int
+    reason: str
+
+
+def time_survivors(
+    indices: Sequence[int], ask: Callable[[Sequence[int]], list[list[list[int]]] | Died]
+) -> list[Timing]:
+    """``ask`` gives nanoseconds by candidate, number of threads and round; or who died of it, who is then left out."""
+    timings: dict[int, Timing] = {}
+    remaining = list(indices)
+    while remaining:
+        answer = ask(remaining)
+        if isinstance(answer, Died):
+            timings[answer.index] = Timing(failure=answer.reason)
+            remaining.remove(answer.index)
+            continue
+        for index, runs in zip(remaining, answer, strict=True):
+            timings[index] = Timing(tuple(map(fastest, runs)))
+        break
+    return [timings[index] for index in indices]
 
 
 class BatchRunner(ms.runner.PyRunner, ABC):

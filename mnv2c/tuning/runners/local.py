@@ -26,7 +26,7 @@ from mnv2c.measure.peak import PeakMeter
 from mnv2c.targets import X86, InstructionSet, Target, instruction_sets_here
 from mnv2c.tuning.processor import processor_name
 from mnv2c.tuning.records import MEASURED, Origin
-from mnv2c.tuning.runners import ROUNDS, BatchRunner, Conditions, Timing, fastest
+from mnv2c.tuning.runners import ROUNDS, BatchRunner, Conditions, Died, Timing, time_survivors
 
 _SECONDS = 20  # without a word; a candidate that takes longer hangs
 _PEAKS = 5  # measurements of the machine's peak
@@ -54,39 +54,21 @@ class LocalRunner(BatchRunner):
         self._worker: _Worker | None = None
 
     def time(self, library: Path, indices: Sequence[int]) -> list[Timing]:
-        timings: dict[int, Timing] = {}
-        remaining = list(indices)
-        while remaining:
-            answer = self._ask(library, remaining)
-            if isinstance(answer, _Died):
-                timings[answer.index] = Timing(failure=answer.reason)
-                remaining.remove(answer.index)
-                continue
-            for index, runs in zip(remaining, answer, strict=True):
-                timings[index] = Timing(tuple(map(fastest, runs)))
-            break
-        return [timings[index] for index in indices]
+        return time_survivors(indices, lambda remaining: self._ask(library, remaining))
 
     def close(self) -> None:
         if self._worker is not None:
             self._worker.close()
 
-    def _ask(self, library: Path, indices: Sequence[int]) -> list[list[list[int]]] | _Died:
+    def _ask(self, library: Path, indices: Sequence[int]) -> list[list[list[int]]] | Died:
         if self._worker is None:
             self._worker = _Worker()
         request = {"candidates": list(indices), "threads": self.conditions.origin.threads, "rounds": self._rounds}
         answer = self._worker.ask({"library": str(library), **request})
-        if isinstance(answer, _Died):
+        if isinstance(answer, Died):
             self._worker.close()
             self._worker = None
         return answer
-
-
-class _Died:
-    """The worker is gone: during which candidate, and how."""
-
-    def __init__(self, index: int, reason: str) -> None:
-        self.index, self.reason = index, reason
 
 
 class _Worker:
@@ -104,7 +86,7 @@ class _Worker:
             start_new_session=True,
         )
 
-    def ask(self, request: Mapping[str, Any]) -> list[list[list[int]]] | _Died:
+    def ask(self, request: Mapping[str, Any]) -> list[list[list[int]]] | Died:
         """Nanoseconds by candidate and number of threads (``worker.py``)."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -113,11 +95,11 @@ class _Worker:
         while True:
             line = self._line()
             if line is None:
-                return _Died(current, f"still running after {_SECONDS} s")
+                return Died(current, f"still running after {_SECONDS} s")
             if not line:
                 status = self._process.wait()
                 name = signal.Signals(-status).name if status < 0 else f"status {status}"
-                return _Died(current, f"crashed ({name})")
+                return Died(current, f"crashed ({name})")
             value = json.loads(line)
             if isinstance(value, list):
                 return value

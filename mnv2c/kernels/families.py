@@ -1,0 +1,60 @@
+"""The kernel families of one kind of device: what every ``kernels.abi.Device`` does alike.
+
+A family is a module: ``compute(workload)`` gives its PrimFunc, ``apply(schedule, workload, parameters)`` schedules it,
+``space(workload, ...)`` lists the parameters to choose from, ``pack(workload, constants)`` lays out its constants.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+
+import mnv2c.workloads as workloads
+from mnv2c.ir.graph import Array
+from mnv2c.kernels.abi import Schedule
+from mnv2c.workloads import Workload
+
+
+class Families:
+    """``modules`` by the class of their workloads; ``schedules`` has the class of each family's schedules, by its
+    name."""
+
+    def __init__(self, modules: Mapping[type[Workload], Any], schedules: Mapping[str, type[Any]]) -> None:
+        self._modules = modules
+        self.schedules = schedules
+
+    def module(self, workload: Workload) -> Any:
+        """The family's."""
+        return self._modules[type(workload)]
+
+    @functools.cache  # noqa: B019 - there is one object, for ever
+    def computation(self, workload: Workload) -> tirx.PrimFunc:
+        """The workload's PrimFunc, not scheduled, named after it, with its description as an attribute."""
+        described = json.dumps(workloads.to_json(workload), separators=(",", ":"))
+        computed = self.module(workload).compute(workload)
+        return computed.with_attr({"global_symbol": workload.name, "mnv2c.workload": described})
+
+    def apply(self, s: s_tir.Schedule, workload: Workload, schedule: Schedule) -> None:
+        """Schedules ``s``, of the workload's computation, as ``schedule`` says."""
+        self.module(workload).apply(s, workload, schedule)
+
+    def scheduled(self, workload: Workload, schedule: Schedule) -> tirx.PrimFunc:
+        """The workload's computation under ``schedule``."""
+        s = s_tir.Schedule(tvm.IRModule({"main": self.computation(workload)}))
+        self.apply(s, workload, schedule)
+        return s.mod["main"]
+
+    def pack(self, workload: Workload, constants: Sequence[Array]) -> tuple[Array, ...]:
+        """The workload's ``constants``, as the graph has them, in the layouts that its kernels read."""
+        packed: tuple[Array, ...] = self.module(workload).pack(workload, constants)
+        return packed
+
+
+def workload_of(function: tirx.PrimFunc) -> Workload:
+    """What a PrimFunc of ours computes, scheduled or not."""
+    return workloads.from_json(json.loads(str(function.attrs["mnv2c.workload"])))

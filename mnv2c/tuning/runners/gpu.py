@@ -1,0 +1,131 @@
+"""Times candidates on this machine's GPU, in a process that may die: ``gpu_timing.c``.
+
+What comes in: a cubin of candidates and their list. What goes out: their times, by the GPU's own clock.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from tvm.ir.utils import derived_object
+
+from mnv2c.cost.gpu import MULTIPROCESSORS
+from mnv2c.errors import TargetError, ToolError
+from mnv2c.targets import InstructionSet, Target
+from mnv2c.toolchain import find_toolchain, link_program
+from mnv2c.tuning.gpu_timing import LIST
+from mnv2c.tuning.records import MEASURED, Origin
+from mnv2c.tuning.runners import ROUNDS, BatchRunner, Conditions, Died, Timing, time_survivors
+
+_SECONDS = 60  # for a batch; a candidate that takes longer hangs
+_PROGRAM = "gpu_timing"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """``capability`` is the number in ``sm_90``; ``hertz`` the highest clock; ``driver`` is
+    cuDriverGetVersion's."""
+
+    capability: int
+    multiprocessors: int
+    hertz: float
+    driver: int
+    name: str
+
+    @property
+    def processor(self) -> str:
+        """For records: ``nvidia-h100-80gb-hbm3``."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+@derived_object
+class GpuRunner(BatchRunner):
+    """Of those instruction sets of ``target`` that the GPU here has, times for the best one: ``conditions.isa``."""
+
+    def __init__(self, target: Target, *, rounds: int = ROUNDS) -> None:
+        super().__init__()
+        self._rounds = rounds
+        self._scratch = tempfile.TemporaryDirectory(prefix="mnv2c-")
+        self._directory = Path(self._scratch.name)
+        self._compile(target)
+        gpu = self._describe()
+        isa = _best(target, gpu)
+        tvm = importlib.metadata.version("apache-tvm")
+        self.conditions = Conditions(
+            target,
+            isa,
+            Origin(gpu.processor, f"{gpu.name}, driver {gpu.driver}", MEASURED, tvm, (1,)),
+            macs_per_second=MULTIPROCESSORS[isa.mcpu].lanes * gpu.multiprocessors * gpu.hertz,
+            drifts=True,
+        )
+
+    def time(self, library: Path, indices: Sequence[int]) -> list[Timing]:
+        return time_survivors(indices, lambda remaining: self._ask(library, remaining))
+
+    def close(self) -> None:
+        self._scratch.cleanup()
+
+    def _compile(self, target: Target) -> None:
+        source = (resources.files("mnv2c.tuning") / f"{_PROGRAM}.c").read_text(encoding="utf-8")
+        try:
+            (self._directory / f"{_PROGRAM}.c").write_text(source, encoding="utf-8")
+        except OSError as error:
+            raise ToolError(f"cannot write {self._directory}: {error.strerror}") from error
+        inputs = [f"{_PROGRAM}.c", "-ldl"]
+        link_program(find_toolchain(target), self._directory, inputs, output=_PROGRAM, static=False)
+
+    def _describe(self) -> Gpu:
+        done = self._run()
+        if done.returncode != 0:
+            raise TargetError(f"no GPU to time kernels on: {_reason(done)}")
+        capability, multiprocessors, kilohertz, driver, name = done.stdout.strip().split(" ", 4)
+        return Gpu(int(capability), int(multiprocessors), int(kilohertz) * 1e3, int(driver), name)
+
+    def _ask(self, library: Path, indices: Sequence[int]) -> list[list[list[int]]] | Died:
+        """Asks for some of the library's candidates, by their numbers."""
+        operands, *kernels = library.with_suffix(LIST).read_text(encoding="ascii").splitlines()
+        wanted = self._directory / f"wanted{LIST}"
+        wanted.write_text("\n".join([operands, *(kernels[index] for index in indices), ""]), encoding="ascii")
+        try:
+            done = self._run(str(library), str(wanted), str(self._rounds))
+        except subprocess.TimeoutExpired as error:
+            return Died(_running(indices, (error.stdout or b"").decode()), f"still running after {_SECONDS} s")
+        if done.returncode != 0:
+            return Died(_running(indices, done.stdout), _reason(done))
+        lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("times")]
+        return [[[int(time) for time in line]] for line in lines]
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(self._directory / _PROGRAM), *arguments]
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+
+
+def _best(target: Target, gpu: Gpu) -> InstructionSet:
+    """As the library chooses when a context is created; PTX is left to the driver, and never tuned."""
+    for isa in target.instruction_sets:
+        number = int(isa.mcpu.rpartition("_")[2])
+        if isa.mcpu in MULTIPROCESSORS and number // 10 == gpu.capability // 10 and number <= gpu.capability:
+            return isa
+    raise TargetError(f"target {target.name}: no code for {gpu.name}, whose compute capability is {gpu.capability}")
+
+
+def _running(indices: Sequence[int], printed: str) -> int:
+    """The candidate whose number was printed last."""
+    numbers = [int(line) for line in printed.split() if line.isdigit()]
+    return indices[numbers[-1] if numbers else 0]
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode < 0:
+        return f"crashed ({signal.Signals(-done.returncode).name})"
+    return " ".join(done.stderr.split()) or f"status {done.returncode}"
