@@ -92,10 +92,10 @@ def _network(folder: Path, target: str, arguments: Sequence[str], batch: int) ->
     shutil.copy(build / "lib" / f"lib{interface.identifier}.so", folder / library)
     pixels = np.stack(_images(shape))
     reference = Reference(read_reference(build))
-    whole = pixels[np.arange(max(batch, _IMAGES)) % len(pixels)]  # the reference takes its batch alone
+    whole = pixels[np.arange(-(-_IMAGES // batch) * batch) % _IMAGES]  # the reference takes its batch alone
     parts = [reference.run(normalise(build, whole[i : i + batch])) for i in range(0, len(whole), batch)]
     (name,) = (output.name for output in interface.outputs)
-    computed = np.concatenate([part[name] for part in parts])[: len(pixels)]
+    computed = np.concatenate([part[name] for part in parts])[:_IMAGES]
     (folder / images).write_bytes(pixels.tobytes())
     (folder / logits).write_bytes(computed.astype(np.float32).tobytes())
     shutil.rmtree(build)

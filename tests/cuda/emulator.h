@@ -80,7 +80,8 @@ static void leave(state where)
 
 static void barrier() { leave(WAITS); }
 
-/* Where there is a `guard`, it is given 1 while a thread runs that has not waited for the kernel before its own. */
+/* Where there is a `guard`, it is given 1 while a thread runs that has not waited for the kernel before its own; in the first
+ * block alone, as it costs time. */
 static void (*guard)(int closed);
 
 static void wait()
@@ -147,8 +148,11 @@ static int launch(void (*kernel)(void **), void **arguments, extent grid, extent
     choose_order(threads, seed);
     for (block.z = 0; block.z < grid.z; block.z++)
         for (block.y = 0; block.y < grid.y; block.y++)
-            for (block.x = 0; block.x < grid.x; block.x++)
+            for (block.x = 0; block.x < grid.x; block.x++) {
                 if (run_block(size, threads)) return 1;
+                if (guard) guard(0);
+                guard = nullptr;
+            }
     return 0;
 }
 
