@@ -7,7 +7,8 @@
  *
  * STAND_IN_VERSION: cuDriverGetVersion (12090). STAND_IN_CAPABILITY: 90. STAND_IN_DEVICES: 1. STAND_IN_FAIL: "cuMemAlloc_v2 2
  * 3": from its third call on that function returns 2. STAND_IN_ORDER: of threads, see emulator.h. STAND_IN_LOG: a file that
- * gets a line per call.
+ * gets a line per call. STAND_IN_IDLE: kernels that it does not know are taken for ones that do nothing for 10 us;
+ * STAND_IN_FAILS and STAND_IN_HANGS: but for the one of this name.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #define API extern "C" __attribute__((visibility("default"))) int
 
@@ -157,6 +159,9 @@ static void close_memory(int closed)
     }
 }
 
+static const emulated::kernel idle = {[](void **) { usleep(10); }, 0, 0}, fails = {[](void **) {}, 0, 0},
+                              hangs = {[](void **) { pause(); }, 0, 0};
+
 static int run(const operation &one)
 {
     if (one.kind == operation::EVENT) {
@@ -169,6 +174,7 @@ static int run(const operation &one)
     }
     void *parameters[MOST_PARAMETERS];
     memcpy(parameters, one.parameters, sizeof parameters);
+    if (one.known == &fails) return sticky = 700;
     pthread_mutex_lock(&lock); /* the emulator's blocks are the only ones */
     running = &one, emulated::guard = one.early ? close_memory : nullptr;
     int failed = emulated::launch(one.known->call, parameters, one.grid, one.block, number("STAND_IN_ORDER", 0));
@@ -192,6 +198,7 @@ static void enqueue(void *given, const operation &one)
 }
 
 API cuInit(unsigned) { ENTER(0); return number("STAND_IN_DEVICES", 1) ? 0 : 100; }
+API cuGetExportTable(const void **table, const void *) { *table = nullptr; return 1; } /* NVRTC asks, where it finds a driver */
 API cuDriverGetVersion(int *version) { ENTER(0); *version = number("STAND_IN_VERSION", 12090); return 0; }
 API cuDeviceGet(int *device, int ordinal) { ENTER(0); *device = ordinal; return ordinal < number("STAND_IN_DEVICES", 1) ? 0 : 101; }
 
@@ -199,9 +206,13 @@ API cuDeviceGetAttribute(int *value, int attribute, int)
 {
     ENTER(0);
     int capability = number("STAND_IN_CAPABILITY", 90);
-    if (attribute != 75 && attribute != 76) die("an attribute that it does not know");
-    *value = attribute == 75 ? capability / 10 : capability % 10;
-    return 0;
+    switch (attribute) {
+    case 13: *value = 1000000; return 0; /* kHz */
+    case 16: *value = 4; return 0;       /* multiprocessors */
+    case 75: *value = capability / 10; return 0;
+    case 76: *value = capability % 10; return 0;
+    default: die("an attribute that it does not know"); return 1;
+    }
 }
 
 API cuDeviceGetName(char *name, int length, int) { ENTER(0); snprintf(name, length, "a stand-in"); return 0; }
@@ -226,12 +237,20 @@ API cuModuleLoadData(void **module, const void *image)
 }
 API cuModuleUnload(void *module) { ENTER(1); free(module); __sync_sub_and_fetch(&modules, 1); return 0; }
 
+static int is(const char *variable, const char *name)
+{
+    const char *value = getenv(variable);
+    return value && strcmp(value, name) == 0;
+}
+
 API cuModuleGetFunction(void **function, void *module, const char *name)
 {
     ENTER(1);
     char symbol[512];
     snprintf(symbol, sizeof symbol, "emulated_%s", name);
     *function = module ? dlsym(dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD), symbol) : nullptr;
+    if (!*function && getenv("STAND_IN_IDLE"))
+        *function = const_cast<emulated::kernel *>(is("STAND_IN_FAILS", name) ? &fails : is("STAND_IN_HANGS", name) ? &hangs : &idle);
     return *function ? 0 : 500;
 }
 

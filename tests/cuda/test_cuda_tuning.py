@@ -1,0 +1,159 @@
+"""Tuning on a GPU, with a stand-in for the driver; records of GPUs; schedules that no rule takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from command_line import mnv2c, succeed
+from emulated import EmulatedKernels, run, stand_in
+from gpu_kernels import SM_90, kernels_of
+from kernel_examples import FUSED, TRIED, example
+from mini_spec import MINI
+
+from mnv2c.driver import workloads
+from mnv2c.errors import TargetError
+from mnv2c.kernels.cuda.device import CUDA
+from mnv2c.kernels.cuda.lower import CudaKernel
+from mnv2c.spec.table import load_spec
+from mnv2c.targets import target_named
+from mnv2c.tuning.candidates import compile_candidates
+from mnv2c.tuning.gpu_timing import CubinWriter
+from mnv2c.tuning.records import MEASURED, Database, Record
+from mnv2c.tuning.runners import Timing, gpu
+from mnv2c.workloads import Pointwise, Workload
+
+TARGET = target_named("cuda")
+WORK = Pointwise(height=7, width=7, k=16, n=32)
+CANDIDATES = 3
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    return {**stand_in([], tmp_path_factory.mktemp("driver")), "STAND_IN_IDLE": "1"}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "mini.yaml"
+    path.write_text(MINI, encoding="utf-8")
+    return path
+
+
+def time(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> list[Timing]:
+    """Of three candidates."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    runner, writer = gpu.GpuRunner(TARGET, rounds=2), CubinWriter()
+    try:
+        assert runner.conditions.isa == SM_90
+        candidates = CUDA.space(WORK, SM_90)[:CANDIDATES]
+        library = writer.link(WORK, compile_candidates(WORK, candidates, TARGET, SM_90))
+        return runner.time(library, range(CANDIDATES))
+    finally:
+        writer.close()
+        runner.close()
+
+
+def test_every_candidate_is_timed(driver: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    timings = time(driver, monkeypatch)
+    assert [timing.failure for timing in timings] == [""] * CANDIDATES
+    assert all(1e-5 <= timing.seconds[0] < 1 for timing in timings)
+
+
+@pytest.mark.parametrize(("how", "reason"), [("FAILS", "CUresult 700"), ("HANGS", "still running after")])
+def test_a_candidate_that_fails_or_hangs_costs_its_own_trial(
+    driver: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, how: str, reason: str
+) -> None:
+    monkeypatch.setattr(gpu, "_SECONDS", 4)
+    timings = time({**driver, f"STAND_IN_{how}": "candidate1"}, monkeypatch)
+    assert reason in timings[1].failure
+    assert not timings[1].seconds
+    assert all(timings[index].seconds for index in (0, 2))
+
+
+def test_what_cannot_be_timed_is_said_in_one_line(
+    driver: Mapping[str, str], spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments, status, words in (
+        ((), 1, "no GPU to time kernels on: no NVIDIA driver: libcuda.so.1 cannot be loaded"),
+        (("--measure", "static"), 2, "on this machine's GPU"),
+        (("--threads", "1"), 2, "on this machine's GPU"),
+    ):
+        finished = mnv2c("tune", spec, "--target", "cuda", *arguments)
+        assert finished.returncode == status
+        assert words in finished.stderr.strip().splitlines()[-1]
+    for name, value in {**driver, "STAND_IN_CAPABILITY": "61"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TargetError, match="no code for a stand-in, whose compute capability is 61"):
+        gpu.GpuRunner(TARGET)
+
+
+def test_tune_keeps_what_it_finds_and_goes_on(driver: Mapping[str, str], spec: Path, tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    command = ("tune", spec, "--target", "cuda", "--schedules", records, "--json")
+    for trials in (2, 3):
+        finished = mnv2c(*command, "--trials", str(trials), environment=driver)
+        assert finished.returncode == 0, finished.stderr
+    loaded = Database(records).load("sm_90")
+    assert not loaded.complaints
+    kernels = dict.fromkeys(workload for _, workload in workloads(load_spec(str(spec)), "cuda"))
+    for workload in kernels:
+        tried = [record for record in loaded.records if record.workload == workload]
+        assert len(tried) == min(3, len(CUDA.space(workload, SM_90)))
+        assert all(record.processor == "a-stand-in" and not record.failed for record in tried)
+    assert "do not" in succeed("records", "check", "--compile", "--schedules", records)
+    there = tmp_path / "exported"
+    succeed("records", "export", there, "--schedules", records)
+    (tmp_path / "again").mkdir()
+    succeed("records", "import", there, "--schedules", tmp_path / "again")
+    again = Database(tmp_path / "again").load("sm_90")
+    assert sorted(record.line for record in again.records) == sorted(record.line for record in loaded.records)
+    built = succeed(
+        "build", spec, "--target", "cuda:sm_90", "--schedules", records, "--require-tuned", "--out", tmp_path / "b"
+    )
+    assert f"{len(kernels)} exact" in built
+
+
+def test_each_architecture_is_scheduled_by_its_own_records(spec: Path, tmp_path: Path) -> None:
+    """And launched accordingly: the kernels of the stand-in are those of the one architecture alone."""
+    found = list(dict.fromkeys(workload for _, workload in workloads(load_spec(str(spec)), "cuda")))
+    records = tmp_path / "records"
+    for workload in found:
+        trials = [
+            Record(workload, schedule, {1: 1.0 / number}, "a-gpu", "a GPU", MEASURED, "2026-11-24", "0")
+            for number, schedule in enumerate(CUDA.space(workload, SM_90), 1)
+        ]
+        Database(records).append("sm_90", trials)
+    library = tmp_path / "library"
+    succeed("build", spec, "--target", "cuda", "--schedules", records, "--out", library)
+    manifest = json.loads((library / "manifest.json").read_bytes())
+    assert {kernel["origin"] for kernel in manifest["kernels"]["sm_90"].values()} == {"exact"}
+    assert {kernel["origin"] for kernel in manifest["kernels"]["sm_75"].values()} == {"rule"}
+    by_record = [CUDA.lowered(f"mini_{workload.name}", workload, CUDA.space(workload, SM_90)[-1]) for workload in found]
+    by_rule = kernels_of(str(spec))
+    assert [kernel.source for kernel in by_record] != [kernel.source for kernel in by_rule]
+    for capability, kernels in ((90, by_record), (75, by_rule)):
+        folder = tmp_path / f"driver{capability}"
+        folder.mkdir()
+        environment = {**stand_in(kernels, folder), "STAND_IN_CAPABILITY": str(capability)}
+        finished = mnv2c("validate", library, environment=environment)
+        assert finished.returncode == 0, finished.stderr
+        assert f"instruction set sm_{capability}" in finished.stdout
+
+
+@pytest.mark.parametrize("workload", [*TRIED[::3], *FUSED], ids=lambda workload: workload.name)
+def test_the_whole_space_is_right(workload: Workload, tmp_path: Path) -> None:
+    """Eight of it, from its begin to its end."""
+    space = CUDA.space(workload, SM_90)
+    chosen = list(dict.fromkeys(space[index * (len(space) - 1) // 7] for index in range(8)))
+    kernels: list[CudaKernel] = [
+        CUDA.lowered(f"{workload.name}_{number}", workload, schedule) for number, schedule in enumerate(chosen)
+    ]
+    emulated = EmulatedKernels(kernels, tmp_path)
+    inputs, constants, expected = example(workload)
+    for kernel, schedule in zip(kernels, chosen, strict=True):
+        got = run(emulated, workload, inputs, constants, symbol=kernel.symbol)
+        assert abs(got - expected).max() <= 2e-5, schedule
