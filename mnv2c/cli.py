@@ -243,7 +243,9 @@ def _declare_tune(parser: _Parser) -> None:
     )
     _schedules(parser)
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--measure", default="local", metavar="NAME", help="local or static (default: local)")
+    where.add_argument(
+        "--measure", default="local", metavar="NAME", help="local, static; for GPUs local or ssh:HOST (local)"
+    )
     where.add_argument("--rpc", metavar="HOST:PORT", help="run on boards: the address of TVM's tracker")
     parser.add_argument("--key", metavar="KEY", help="with --rpc: what the boards' servers were started with")
     parser.add_argument(

@@ -8,10 +8,11 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -37,12 +38,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def loopback(folder: Path) -> Iterator[Loopback]:
-    """Skips the test where this machine has no ssh server."""
+def loopback(folder: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Loopback]:
+    """Programs over there have ``settings`` in their environment. Skips the test where here is no ssh server."""
     if not Path(_SSHD).is_file() or shutil.which("ssh") is None:
         pytest.skip("no ssh server here: apt install openssh-server")
     port = free_port()
-    _write_configuration(folder, port)
+    _write_configuration(folder, port, {"TMPDIR": str(folder / "temporary"), **settings})
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where it gives up its rights
     with (folder / "log").open("w") as log:
@@ -57,12 +58,13 @@ def loopback(folder: Path) -> Iterator[Loopback]:
         server.wait()
 
 
-def _write_configuration(folder: Path, port: int) -> None:
+def _write_configuration(folder: Path, port: int, settings: Mapping[str, str]) -> None:
+    environment = " ".join(f"{name}={value}" for name, value in settings.items())
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\nAuthorizedKeysFile {folder / 'user.pub'}\n"
-        f"StrictModes no\nUsePAM no\nPidFile none\nSetEnv TMPDIR={folder / 'temporary'}\n"
+        f"StrictModes no\nUsePAM no\nPidFile none\nSetEnv {environment}\n"
     )
     (folder / "temporary").mkdir()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")

@@ -119,13 +119,16 @@ def _open(options: argparse.Namespace, target: Target, isa: InstructionSet) -> A
 
 
 def _open_gpu(options: argparse.Namespace, target: Target) -> Any:
+    from mnv2c.deploy.ssh import Host
     from mnv2c.tuning.runners.gpu import GpuRunner
 
-    if options.rpc is not None or options.threads is not None or options.measure != "local":
+    where, _, host = options.measure.partition(":")
+    if options.rpc is not None or options.threads is not None or where not in ("local", "ssh"):
         raise UsageError(
-            f"target {target.name}: kernels are timed on this machine's GPU: no --rpc, --threads, --measure"
+            f"target {target.name}: kernels are timed on a GPU, with --measure local or ssh:[USER@]HOST[:PORT], and "
+            "neither --rpc nor --threads"
         )
-    return GpuRunner(target)
+    return GpuRunner(target, host=Host.parse(host) if where == "ssh" else None)
 
 
 def _default_threads() -> tuple[int, ...]:

@@ -11,11 +11,13 @@ import io
 import re
 import shlex
 import shutil
+import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from mnv2c.deploy.network import Build
 from mnv2c.deploy.peer import LINKING, PROGRAM, Ending, Peer, RemoteNetwork, arguments, link_runner
@@ -38,6 +40,16 @@ echo "mnv2c-host $(uname -m) $(model 2>/dev/null | head -n 1)"
 read size
 head -c "$size" | tar -x -f - -C "$directory" || exit
 """
+_ALONE = """\
+directory=$(mktemp -d) || exit
+trap 'rm -rf "$directory"' EXIT
+cd "$directory" && tar -x -f - || exit
+"""
+_TELL = """\
+cat errors >&2
+exit $status
+"""
+Finished: TypeAlias = subprocess.CompletedProcess[str]
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Host:
         """``[USER@]HOST[:PORT]``; LibraryError where it is something else."""
         match = re.fullmatch(r"((?:[\w.-]+@)?(?:\w[\w.-]*|\[[0-9A-Fa-f:.]+\]))(?::([0-9]{1,5}))?", text, re.ASCII)
         if match is None:
-            raise LibraryError(f"--runner ssh:{text}: give ssh:[USER@]HOST[:PORT], such as ssh:pi@raspberrypi.local")
+            raise LibraryError(f"ssh:{text}: give ssh:[USER@]HOST[:PORT], such as ssh:pi@raspberrypi.local")
         return Host(re.sub(r"[][]", "", match[1]), match[2] or "")
 
 
@@ -65,16 +77,10 @@ def open_ssh(
     missing.
     """
     told = arguments(threads, instruction_set)
-    ssh = shutil.which("ssh")
-    if ssh is None:
-        raise ToolError(f"ssh, which runs programs on {host.name}, is missing: apt install {PACKAGE}")
     script = f'{_SCRIPT}"$directory/{PROGRAM}" {shlex.join(told)}\n'
-    port = ("-p", host.port) if host.port else ()
+    command = _command(host, script)
     report(f"connect to {host.name}")
-    peer = Peer(
-        [ssh, *_OPTIONS, *port, "--", host.name, f"exec sh -c {shlex.quote(script)}"],
-        lambda ending: _explain(build, host, ending),
-    )
+    peer = Peer(command, lambda ending: _explain(build, host, ending))
     try:
         processor = _greet(build, host, peer)
         report(LINKING)
@@ -84,6 +90,32 @@ def open_ssh(
         peer.close()
         raise
     return RemoteNetwork(build, peer, processor=processor, threads=threads, instruction_set=instruction_set)
+
+
+def run_there(host: Host, files: Sequence[Path], command: Sequence[str], *, seconds: int) -> Finished:
+    """Runs ``command`` in a directory of ``host`` that has ``files`` and is removed afterwards.
+
+    Its status is 124 where it takes longer than ``seconds``. ToolError where ssh is missing or the connection fails.
+    """
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for path in files:
+            archive.add(path, path.name)
+    script = f'{_ALONE}timeout {seconds} {shlex.join(command)} 2>"$directory/errors"\nstatus=$?\n{_TELL}'
+    done = subprocess.run(_command(host, script), input=content.getvalue(), capture_output=True, check=False)
+    output, errors = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    if done.returncode == 255:
+        raise ToolError(f"ssh to {host.name}: {(errors.strip().splitlines() or ['the connection was lost'])[-1]}")
+    return subprocess.CompletedProcess(command, done.returncode, output, errors)
+
+
+def _command(host: Host, script: str) -> list[str]:
+    """ssh, and what the shell over there does. ToolError where ssh is missing."""
+    ssh = shutil.which("ssh")
+    if ssh is None:
+        raise ToolError(f"ssh, which runs programs on {host.name}, is missing: apt install {PACKAGE}")
+    port = ("-p", host.port) if host.port else ()
+    return [ssh, *_OPTIONS, *port, "--", host.name, f"exec sh -c {shlex.quote(script)}"]
 
 
 def _greet(build: Build, host: Host, peer: Peer) -> str:

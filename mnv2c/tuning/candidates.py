@@ -7,15 +7,16 @@ What comes in: scheduled PrimFuncs of one workload for one instruction set, or w
 from __future__ import annotations
 
 import functools
-import pickle
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tvm import tirx
 
 from mnv2c.forked import CrashError, in_fork
 from mnv2c.kernels import device
-from mnv2c.kernels.abi import KernelCode, Schedule
+from mnv2c.kernels.abi import KernelCode, Launch, Schedule
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Workload
 
@@ -51,8 +52,7 @@ def _compile_some(
     functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet
 ) -> Compiled:
     try:
-        compiled: Compiled = pickle.loads(in_fork(lambda: _compile(functions, target, isa), seconds=_SECONDS))
-        return compiled
+        return _unpack(in_fork(lambda: _compile(functions, target, isa), seconds=_SECONDS))
     except CrashError as error:
         reason = str(error)
     if len(functions) == 1:
@@ -68,7 +68,7 @@ def _compile_some(
 
 
 def _compile(functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Target, isa: InstructionSet) -> bytes:
-    """A ``Compiled``, pickled. A function that TVM cannot make or lower is a failure."""
+    """What ``_unpack`` reads: a line of JSON, and the object. A function that TVM cannot make or lower is a failure."""
     kernels, lowered, failures = device(isa.kind), {}, {}
     for number, function in functions.items():
         symbol = f"candidate{number}"
@@ -78,4 +78,18 @@ def _compile(functions: Mapping[int, Callable[[], tirx.PrimFunc]], target: Targe
             failures[number] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     numbers = [number for number in functions if number not in failures]
     object_, codes = kernels.build(lowered, target, isa) if lowered else (b"", ())
-    return pickle.dumps(Compiled(object_, dict(zip(numbers, codes, strict=True)), failures))
+    found = [(number, asdict(code)) for number, code in zip(numbers, codes, strict=True)]
+    return json.dumps([found, list(failures.items())]).encode() + b"\n" + object_
+
+
+def _unpack(content: bytes) -> Compiled:
+    head, _, object_ = content.partition(b"\n")
+    found, failures = json.loads(head)
+    return Compiled(object_, {number: _code(**fields) for number, fields in found}, dict(failures))
+
+
+def _code(launch: dict[str, Any] | None, **fields: Any) -> KernelCode:
+    if launch is None:
+        return KernelCode(**fields)
+    grid, block, operands = (tuple(launch[name]) for name in ("grid", "block", "operands"))
+    return KernelCode(**fields, launch=Launch(grid, block, operands))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,12 @@ from command_line import mnv2c, succeed
 from emulated import EmulatedKernels, run, stand_in
 from gpu_kernels import SM_90, kernels_of
 from kernel_examples import FUSED, TRIED, example
+from loopback import Loopback, loopback
 from mini_spec import MINI
 
+from mnv2c.deploy.ssh import Host
 from mnv2c.driver import workloads
-from mnv2c.errors import TargetError
+from mnv2c.errors import TargetError, ToolError
 from mnv2c.kernels.cuda.device import CUDA
 from mnv2c.kernels.cuda.lower import CudaKernel
 from mnv2c.spec.table import load_spec
@@ -42,11 +44,19 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
-def time(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> list[Timing]:
+@pytest.fixture(scope="module")
+def elsewhere(driver: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    """A machine with the driver; here it is not found."""
+    settings = {name: driver[name] for name in ("LD_LIBRARY_PATH", "STAND_IN_IDLE")}
+    with loopback(tmp_path_factory.mktemp("ssh"), {**settings, "STAND_IN_FAILS": "candidate1"}) as started:
+        yield started
+
+
+def time(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, host: Host | None = None) -> list[Timing]:
     """Of three candidates."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    runner, writer = gpu.GpuRunner(TARGET, rounds=2), CubinWriter()
+    runner, writer = gpu.GpuRunner(TARGET, host=host, rounds=2), CubinWriter()
     try:
         assert runner.conditions.isa == SM_90
         candidates = CUDA.space(WORK, SM_90)[:CANDIDATES]
@@ -74,13 +84,24 @@ def test_a_candidate_that_fails_or_hangs_costs_its_own_trial(
     assert all(timings[index].seconds for index in (0, 2))
 
 
+def test_candidates_are_timed_on_another_machine(elsewhere: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host.parse(elsewhere.runner.removeprefix("ssh:"))
+    timings = time(elsewhere.environment, monkeypatch, host)
+    assert "CUresult 700" in timings[1].failure
+    assert all(timings[index].seconds[0] >= 1e-5 for index in (0, 2))
+    assert list(elsewhere.temporary.iterdir()) == []
+    with pytest.raises(ToolError, match="ssh to nobody@"):
+        time(elsewhere.environment, monkeypatch, Host("nobody@127.0.0.1", host.port))
+
+
 def test_what_cannot_be_timed_is_said_in_one_line(
     driver: Mapping[str, str], spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for arguments, status, words in (
         ((), 1, "no GPU to time kernels on: no NVIDIA driver: libcuda.so.1 cannot be loaded"),
-        (("--measure", "static"), 2, "on this machine's GPU"),
-        (("--threads", "1"), 2, "on this machine's GPU"),
+        (("--measure", "static"), 2, "kernels are timed on a GPU"),
+        (("--threads", "1"), 2, "kernels are timed on a GPU"),
+        (("--measure", "ssh:a b"), 1, "give ssh:[USER@]HOST[:PORT]"),
     ):
         finished = mnv2c("tune", spec, "--target", "cuda", *arguments)
         assert finished.returncode == status

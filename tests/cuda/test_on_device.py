@@ -32,7 +32,9 @@ def test_the_script_passes_and_fails_where_a_kernel_is_wrong(tmp_path: Path) -> 
         assert f"mnv2_0_35, batch {batch}, sm_90: 4 images" in right.stdout
     assert right.stdout.endswith("all as it should be\n")
 
-    (folder / "batch1.logits").write_bytes((folder / "batch1.logits").read_bytes()[::-1])
+    networks = folder / "networks.txt"
+    networks.write_text(networks.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    (folder / "images.logits").write_bytes((folder / "images.logits").read_bytes()[::-1])
     wrong = subprocess.run(command, env={**driver, "ROUNDS": "1"}, capture_output=True, text=True, check=False)
     assert wrong.returncode == 1
     assert wrong.stdout.count("FAILED") == 1

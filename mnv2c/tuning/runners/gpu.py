@@ -1,6 +1,7 @@
-"""Times candidates on this machine's GPU, in a process that may die: ``gpu_timing.c``.
+"""Times candidates on a GPU, here or on another machine over ssh, in a process that may die: ``gpu_timing.c``.
 
-What comes in: a cubin of candidates and their list. What goes out: their times, by the GPU's own clock.
+What comes in: a cubin of candidates and their list. What goes out: their times, by the GPU's own clock. A machine with
+the GPU needs its driver alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from tvm.ir.utils import derived_object
 
 from mnv2c.cost.gpu import MULTIPROCESSORS
+from mnv2c.deploy.ssh import Finished, Host, run_there
 from mnv2c.errors import TargetError, ToolError
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.toolchain import find_toolchain, link_program
@@ -27,6 +29,7 @@ from mnv2c.tuning.runners import ROUNDS, BatchRunner, Conditions, Died, Timing, 
 
 _SECONDS = 60  # for a batch; a candidate that takes longer hangs
 _PROGRAM = "gpu_timing"
+_TOO_LONG = 124  # as ``timeout`` has it
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,14 @@ class Gpu:
 
 @derived_object
 class GpuRunner(BatchRunner):
-    """Of those instruction sets of ``target`` that the GPU here has, times for the best one: ``conditions.isa``."""
+    """Of those instruction sets of ``target`` that the GPU has, times for the best one: ``conditions.isa``.
 
-    def __init__(self, target: Target, *, rounds: int = ROUNDS) -> None:
+    The GPU is that of ``host``, or this machine's.
+    """
+
+    def __init__(self, target: Target, *, host: Host | None = None, rounds: int = ROUNDS) -> None:
         super().__init__()
-        self._rounds = rounds
+        self._rounds, self._host = rounds, host
         self._scratch = tempfile.TemporaryDirectory(prefix="mnv2c-")
         self._directory = Path(self._scratch.name)
         self._compile(target)
@@ -83,7 +89,7 @@ class GpuRunner(BatchRunner):
         link_program(find_toolchain(target), self._directory, inputs, output=_PROGRAM, static=False)
 
     def _describe(self) -> Gpu:
-        done = self._run()
+        done = self._run([])
         if done.returncode != 0:
             raise TargetError(f"no GPU to time kernels on: {_reason(done)}")
         capability, multiprocessors, kilohertz, driver, name = done.stdout.strip().split(" ", 4)
@@ -94,20 +100,27 @@ class GpuRunner(BatchRunner):
         operands, *kernels = library.with_suffix(LIST).read_text(encoding="ascii").splitlines()
         wanted = self._directory / f"wanted{LIST}"
         wanted.write_text("\n".join([operands, *(kernels[index] for index in indices), ""]), encoding="ascii")
-        try:
-            done = self._run(str(library), str(wanted), str(self._rounds))
-        except subprocess.TimeoutExpired as error:
-            return Died(_running(indices, (error.stdout or b"").decode()), f"still running after {_SECONDS} s")
+        done = self._run([library, wanted], str(self._rounds))
+        if done.returncode == _TOO_LONG:
+            return Died(_running(indices, done.stdout), f"still running after {_SECONDS} s")
         if done.returncode != 0:
             return Died(_running(indices, done.stdout), _reason(done))
         lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("times")]
         return [[[int(time) for time in line]] for line in lines]
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(self._directory / _PROGRAM), *arguments]
-        return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
+    def _run(self, files: Sequence[Path], *arguments: str) -> Finished:
+        """The program on ``files`` and ``arguments``; status ``_TOO_LONG`` where it does not end in time."""
+        program = self._directory / _PROGRAM
+        if self._host is not None:
+            command = [f"./{_PROGRAM}", *(path.name for path in files), *arguments]
+            return run_there(self._host, [program, *files], command, seconds=_SECONDS)
+        told = [str(program), *map(str, files), *arguments]
+        try:
+            return subprocess.run(
+                told, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            return subprocess.CompletedProcess(told, _TOO_LONG, (error.stdout or b"").decode(), "")
 
 
 def _best(target: Target, gpu: Gpu) -> InstructionSet:
