@@ -17,7 +17,7 @@ from mnv2c.shipped import SCHEDULES
 from mnv2c.targets import InstructionSet, core_named
 from mnv2c.tuning import export
 from mnv2c.tuning.candidates import compile_candidates
-from mnv2c.tuning.lookup import NOISE, best_record
+from mnv2c.tuning.lookup import best_record, noise
 from mnv2c.tuning.records import Database, Record, by_workload
 
 
@@ -174,7 +174,7 @@ def _worth_keeping(isa: InstructionSet, records: Sequence[Record]) -> list[Recor
         schedules = {device(isa.kind).space(workload, isa)[0], *(record.schedule for record in best[:1])}
         for own in best[1:]:
             same = [one.objective for one in trials if one.origin == own.origin and one.schedule == best[0].schedule]
-            if min(same, default=math.inf) * (1 - NOISE) > own.objective:
+            if min(same, default=math.inf) * (1 - noise(own)) > own.objective:
                 schedules.add(own.schedule)
         origins = {record.origin for record in best}
         kept += [record for record in trials if record.origin in origins and record.schedule in schedules]

@@ -22,9 +22,9 @@ from mnv2c.workloads import Workload
 
 _NEAR = 3.0  # doublings, over all extents together, that a record is still worth following
 _FITS = 1.0  # the same, over a schedule's parameters
-NOISE = 0.03
-"""A gain over the rule that timings of single kernels do not tell from none: schedules picked for less made the network
-slower on a shared Zen 3."""
+_NOISE = 0.03
+"""A gain that timings of single kernels do not tell from none: schedules picked for less made the network slower on a
+shared Zen 3."""
 
 
 def by_rule(workload: Workload, isa: InstructionSet) -> Choice:
@@ -79,7 +79,7 @@ def best_record(
     Where ``processor`` has records of its own, only those count; what was measured goes before what was estimated.
     Times of different origins cannot be compared; what each gains over the rule's there can. A schedule is as good as
     its gain on that processor where it gains least, of those that tried it; the best such schedule is taken, and of
-    its records the one from there. Where that gains less than ``NOISE`` the rule's is.
+    its records the one from there. Where that gains no more than ``noise`` the rule's is.
     """
     good = [record for record in records if not record.failed]
     if not good:
@@ -104,7 +104,12 @@ def best_record(
     worst = [max(processors.values(), key=rank) for processors in best_there.values()]
     best = min(worst, key=rank, default=None)
     untuned = [record for record in worst if record.schedule == known[0]]
-    return untuned[0] if best is not None and untuned and rank(best)[0] > 1 - NOISE else best
+    return untuned[0] if best is not None and untuned and rank(best)[0] > 1 - noise(best) else best
+
+
+def noise(record: Record) -> float:
+    """The share of its time that says nothing: a model's estimates repeat exactly."""
+    return _NOISE if record.kind == MEASURED else 0.0
 
 
 def _space(workload: Workload, isa: InstructionSet) -> tuple[Schedule, ...]:
