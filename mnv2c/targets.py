@@ -318,6 +318,11 @@ def kind_of(mcpu: str) -> Kind:
     return "cuda" if mcpu.startswith(("sm_", "compute_")) else "cpu"
 
 
+def kind_of_target(name: str) -> Kind:
+    """Of a target by its name, which a manifest may have from another version."""
+    return "cuda" if name.partition(":")[0] == CUDA.name else "cpu"
+
+
 def cores(architecture: str) -> dict[str, InstructionSet]:
     """Those that targets of an ``architecture`` (as in ``uname -m``) are scheduled for, by LLVM's name."""
     return {isa.mcpu: isa for target, isa in _pairs() if target.architecture == architecture}

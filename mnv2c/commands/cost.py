@@ -8,13 +8,12 @@ from mnv2c.commands import progress, say, say_json
 from mnv2c.cost import gpu
 from mnv2c.cost.estimate import cost, format_text, to_json
 from mnv2c.deploy.network import read_build
-from mnv2c.targets import target_for
+from mnv2c.targets import kind_of_target
 
 
 def command(options: argparse.Namespace) -> int:
     """Layer by layer."""
-    source = read_build(options.build).manifest.target
-    if target_for(source.name, source.triple).kind == "cuda":
+    if kind_of_target(read_build(options.build).manifest.target.name) == "cuda":
         return _gpu(options)
     result = cost(options.build, core=options.core, instruction_set=options.instruction_set, report=progress())
     if options.json:

@@ -32,7 +32,7 @@ from mnv2c.deploy.network import (
     read_build,
 )
 from mnv2c.errors import LibraryError
-from mnv2c.targets import target_for
+from mnv2c.targets import kind_of_target
 
 
 class _Options(ctypes.Structure):
@@ -107,8 +107,7 @@ class Network(RunnableNetwork):
         stream: whatever wrote ``x`` and will read the outputs must be ordered by it. LibraryError where an array does
         not fit, or the library is for CPUs.
         """
-        kind = target_for(self._build.manifest.target.name, self._build.manifest.target.triple).kind
-        if kind != "cuda":
+        if kind_of_target(self._build.manifest.target.name) != "cuda":
             raise LibraryError(f"{self.directory}: a library for CPUs has no streams: use run")
         image = device_array(x)
         name = {"float32": "enqueue", "uint8": "enqueue_rgb"}.get(image.dtype.name)

@@ -16,14 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
-
-import tvm
-from tvm import s_tir, tirx
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mnv2c.ir.graph import Array
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Workload
+
+if TYPE_CHECKING:
+    import tvm
+    from tvm import s_tir, tirx
 
 HEADER = "kernel.h"
 """In ``mnv2c.runtime``."""

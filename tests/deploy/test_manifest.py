@@ -77,7 +77,7 @@ Change = Callable[[dict[str, Any]], object]
 
 BAD_FIELDS: dict[str, Change] = {
     "no mark": lambda m: m.pop("format"),
-    "the mark of another version": lambda m: m.update(format="mnv2c manifest 2"),
+    "the mark of another version": lambda m: m.update(format="mnv2c manifest 3"),
     "a field too many": lambda m: m.update(colour="blue"),
     "a nested field too many": lambda m: m["interface"]["outputs"][0].update(colour="blue"),
     "a missing field": lambda m: m.pop("arena_bytes"),
