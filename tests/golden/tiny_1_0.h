@@ -92,7 +92,7 @@ typedef struct {
     const char *element;  /* the type of its elements: "float32" */
     int64_t shape[4];     /* batch, height, width, channels; height and width are 1 where a layer has none */
     int64_t strides[4];   /* the distance between neighbours along each, in elements: a tensor may lie inside a border */
-    uint64_t nanoseconds; /* wall time of this layer */
+    uint64_t nanoseconds; /* time of this layer: by the wall clock, or on the GPU */
     uint64_t macs;        /* multiply-accumulates in it */
 } tiny_1_0_layer;
 

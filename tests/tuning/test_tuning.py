@@ -134,14 +134,14 @@ def test_the_search_climbs_to_the_best() -> None:
 
 def test_a_crash_of_the_compiler_costs_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     schedules = CPU.space(WORK, NATIVE)[:3]
-    real = compiling.scheduled
+    real = CPU.scheduled
 
     def crash(workload: Workload, schedule: Schedule) -> tvm.tirx.PrimFunc:
         if schedule == schedules[1]:
             os.abort()
         return real(workload, schedule)
 
-    monkeypatch.setattr(compiling, "scheduled", crash)
+    monkeypatch.setattr(CPU, "scheduled", crash)
     compiled = compile_candidates(WORK, schedules, X86, NATIVE)
     assert sorted(compiled.kernels) == [0, 2]
     assert compiled.failures == {1: "the compiler crashed (SIGABRT)"}
@@ -149,14 +149,14 @@ def test_a_crash_of_the_compiler_costs_one_trial(monkeypatch: pytest.MonkeyPatch
 
 def test_a_compile_that_never_ends_costs_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     schedules = CPU.space(WORK, NATIVE)[:3]
-    real = compiling.scheduled
+    real = CPU.scheduled
 
     def hang(workload: Workload, schedule: Schedule) -> tvm.tirx.PrimFunc:
         while schedule == schedules[1]:
             pass
         return real(workload, schedule)
 
-    monkeypatch.setattr(compiling, "scheduled", hang)
+    monkeypatch.setattr(CPU, "scheduled", hang)
     monkeypatch.setattr(compiling, "_SECONDS", 5)
     compiled = compile_candidates(WORK, schedules, X86, NATIVE)
     assert sorted(compiled.kernels) == [0, 2]
