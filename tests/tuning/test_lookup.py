@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import succeed
 from compiled_kernels import NATIVE
 from kept_trials import ELSEWHERE, HERE, add
 from kernel_examples import AFTER, ALL, pointwise, stem
@@ -136,6 +137,26 @@ def test_the_rule_is_followed_where_the_gain_may_be_noise(database: Database) ->
     assert (choose(WORK, NATIVE).schedule, choose(WORK, NATIVE).origin) == (rule, "exact")
     add(database, WORK, more, 0.96e-3)
     assert from_records(database.directory, [NATIVE], pytest.fail)(WORK, NATIVE).schedule == more
+
+
+def test_a_models_estimates_have_no_noise(database: Database) -> None:
+    rule, little = CPU.space(WORK, NATIVE)[:2]
+    add(database, WORK, rule, 1e-3, origin=STATIC)
+    add(database, WORK, little, 0.99e-3, origin=STATIC)
+    assert from_records(database.directory, [NATIVE], pytest.fail)(WORK, NATIVE).schedule == little
+
+
+def test_prune_keeps_a_processors_own_where_it_gains_more_than_noise(database: Database) -> None:
+    rule, everyones, a_little, more = CPU.space(WORK, NATIVE)[:4]
+    for origin, own, gain in ((HERE, a_little, 0.49e-3), (ELSEWHERE, more, 0.4e-3)):
+        add(database, WORK, rule, 1e-3, origin=origin)
+        add(database, WORK, everyones, 0.5e-3, origin=origin)
+        add(database, WORK, own, gain, origin=origin)
+    add(database, WORK, a_little, 2e-3, origin=ELSEWHERE)
+    add(database, WORK, more, 2e-3, origin=HERE)
+    succeed("records", "prune", "--schedules", database.directory)
+    kept = [(one.processor, one.schedule) for one in database.load(NATIVE.mcpu).records]
+    assert set(kept) == {(where, one) for where in ("znver4", "znver5") for one in (rule, everyones, more)}
 
 
 def test_other_numbers_of_threads_are_another_origin(database: Database) -> None:
