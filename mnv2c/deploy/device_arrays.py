@@ -53,7 +53,7 @@ def device_array(x: Any) -> DeviceArray:
             return _of_interface(x)
         if hasattr(x, "__dlpack__"):
             return _of_dlpack(x)
-    except (AttributeError, BufferError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, BufferError, LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise LibraryError(f"{type(x).__name__}: not an array on a GPU that can be shared: {reason}") from error
     raise LibraryError(

@@ -13,6 +13,8 @@ from mnv2c.errors import LibraryError
 
 DRIVER = ctypes.CDLL("libcuda.so.1")
 CUDA_DEVICE = 2  # kDLCUDA
+OFFSET = 256  # bytes from what a DLPack tensor calls its data to its first element
+STREAM = ctypes.c_void_p()
 
 
 def ok(status: int) -> None:
@@ -30,7 +32,7 @@ class OnDevice:
 
     def to_host(self) -> np.ndarray:
         """What is there now."""
-        ok(DRIVER.cuStreamSynchronize(None))
+        ok(DRIVER.cuStreamSynchronize(STREAM))
         ctypes.memmove(self.array.ctypes.data, self.pointer.value, self.array.nbytes)
         return self.array
 
@@ -74,7 +76,8 @@ class DLPack(OnDevice):
         self._shape = (ctypes.c_int64 * len(shape))(*shape)
         code, bits = (2 if self.array.dtype.kind == "f" else 1), 8 * self.array.itemsize
         dims = (len(shape), code, bits, 1)
-        self._tensor = _Tensor(self.pointer.value, CUDA_DEVICE, 0, *dims, self._shape, None, 0, None, None)
+        begin = self.pointer.value - OFFSET
+        self._tensor = _Tensor(begin, CUDA_DEVICE, 0, *dims, self._shape, None, OFFSET, None, None)
         capsule = ctypes.pythonapi.PyCapsule_New
         capsule.restype, capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
         return capsule(ctypes.addressof(self._tensor), b"dltensor", None)
@@ -96,13 +99,14 @@ def main(directory: str) -> None:
     primary = ctypes.c_void_p()
     ok(DRIVER.cuDevicePrimaryCtxRetain(ctypes.byref(primary), 0))
     ok(DRIVER.cuCtxPushCurrent_v2(primary))
+    ok(DRIVER.cuStreamCreate(ctypes.byref(STREAM), 1))
     rgb = np.random.default_rng(0).integers(0, 256, network.input_shape, np.uint8)
     x = ((rgb - np.float32(127.5)) / np.float32(127.5)).astype(np.float32)
     empty = np.zeros(shape, np.float32)
     for producer in (Interface, DLPack):
         for image, expected in ((x, network.run(x)), (rgb, network.run_rgb(rgb)), (x[0], network.run(x))):
             logits = producer(empty.copy())
-            network.enqueue(producer(image), logits)
+            network.enqueue(producer(image), logits, stream=STREAM.value)
             np.testing.assert_array_equal(logits.to_host(), expected)
     image, logits = Interface(x), Interface(empty)
     refused(network, "neither __cuda_array_interface__ nor __dlpack__", [1.0], logits)

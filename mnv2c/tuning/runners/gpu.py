@@ -92,8 +92,11 @@ class GpuRunner(BatchRunner):
         done = self._run([])
         if done.returncode != 0:
             raise TargetError(f"no GPU to time kernels on: {_reason(done)}")
-        capability, multiprocessors, kilohertz, driver, name = done.stdout.strip().split(" ", 4)
-        return Gpu(int(capability), int(multiprocessors), int(kilohertz) * 1e3, int(driver), name)
+        told = re.search(r"^(\d+) (\d+) (\d+) (\d+) (.+)$", done.stdout, re.MULTILINE)  # a shell may say more
+        if told is None:
+            raise TargetError(f"no GPU to time kernels on: it says {done.stdout.strip()[:80]!r} of itself")
+        capability, multiprocessors, kilohertz, driver = map(int, told.groups()[:4])
+        return Gpu(capability, multiprocessors, kilohertz * 1e3, driver, told[5])
 
     def _ask(self, library: Path, indices: Sequence[int]) -> list[list[list[int]]] | Died:
         """Asks for some of the library's candidates, by their numbers."""
