@@ -20,6 +20,7 @@ from typing import NoReturn
 from mnv2c import __version__
 from mnv2c.commands import UsageError, discard_stdout, on_interrupt
 from mnv2c.errors import Mnv2cError, SpecError
+from mnv2c.precision import PRECISIONS
 from mnv2c.spelling import did_you_mean
 
 _DEBUG = "MNV2C_DEBUG"
@@ -154,6 +155,12 @@ def _library(parser: _Parser) -> None:
     _json(parser)
 
 
+def _precision(parser: _Parser) -> None:
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="tf32 and fp16 use a GPU's tensor cores (fp32)"
+    )
+
+
 def _schedules(parser: _Parser) -> None:
     parser.add_argument("--schedules", type=Path, metavar="DIR", help="tuning records (default: those of mnv2c)")
 
@@ -161,7 +168,8 @@ def _schedules(parser: _Parser) -> None:
 def _declare_build(parser: _Parser) -> None:
     _spec(parser)
     parser.add_argument("--target", default="x86", metavar="NAME", help="see `mnv2c targets` (default: x86)")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: build/NAME-TARGET")
+    _precision(parser)
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: build/NAME-TARGET[-PRECISION]")
     _schedules(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--untuned", action="store_true", help="every kernel by rule, whatever the records say")
@@ -187,7 +195,7 @@ def _declare_validate(parser: _Parser) -> None:
         "--tolerance",
         type=_tolerance,
         metavar="X",
-        help="largest error allowed (1e-4; more where float32 leaves more open)",
+        help="largest error allowed (fp32 1e-4, tf32 0.1, fp16 0.2; more where that leaves more open)",
     )
     parser.add_argument("--layers", action="store_true", help="find the first layer that diverges")
 
@@ -236,6 +244,7 @@ def _declare_tune(parser: _Parser) -> None:
         "--set", action="append", default=[], metavar="K=V", help="override a field of each, e.g. resolution=192"
     )
     parser.add_argument("--target", default="native", metavar="NAME", help="see `mnv2c targets` (default: native)")
+    _precision(parser)
     limits = parser.add_mutually_exclusive_group()
     limits.add_argument("--trials", type=_whole(1, 100_000), metavar="N", help="at most so many per kernel")
     limits.add_argument(

@@ -18,11 +18,12 @@ from mnv2c.ir.graph import Graph, Input
 from mnv2c.ir.printer import format_graph
 from mnv2c.kernels.abi import Choose
 from mnv2c.passes import run_pipeline
+from mnv2c.precision import Precision
 from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec
-from mnv2c.targets import NATIVE, Kind, Target
+from mnv2c.targets import NATIVE, Kind, Target, in_precision
 from mnv2c.toolchain import Toolchain, find_toolchain
 from mnv2c.weights import load_weights
 from mnv2c.workloads import Workload
@@ -40,6 +41,7 @@ def build(
     spec: Spec,
     *,
     target: Target,
+    precision: Precision = "fp32",
     weights_path: Path | None,
     seed: int,
     schedules: Path | None = SCHEDULES,
@@ -53,7 +55,9 @@ def build(
     report("read the weights")
     weights, origin = load_weights(weights_path, spec, seed)
     sources = Sources(spec=repr(spec), weights=WeightsSource(origin.description, origin.sha256, origin.seed))
-    return build_network(build_graph(spec, weights), sources, target=target, schedules=schedules, report=report)
+    return build_network(
+        build_graph(spec, weights), sources, target=target, precision=precision, schedules=schedules, report=report
+    )
 
 
 def build_network(
@@ -61,6 +65,7 @@ def build_network(
     sources: Sources,
     *,
     target: Target,
+    precision: Precision = "fp32",
     schedules: Path | None = SCHEDULES,
     report: Callable[[str], None] = lambda line: None,
 ) -> Library:
@@ -69,6 +74,7 @@ def build_network(
     from mnv2c.codegen.assemble import assemble
     from mnv2c.codegen.compile import compile_program
 
+    target = in_precision(target, precision)
     toolchain = find_toolchain(target)
     files: dict[str, bytes] = {}
 
@@ -81,11 +87,11 @@ def build_network(
     graph = run_pipeline(frontend, observe=keep)
     report("lower to Relax")
     files["ir/relax.py"] = emit(graph).script().encode()
-    calls = _kernel_calls(graph, target.kind)
+    calls = _kernel_calls(graph, target.kind, precision)
     choose = _choose(target, schedules, report)
     program = compile_program(calls, graph, target, identifier(graph.name), choose=choose, report=report)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
-    return assemble(program, _manifest(program, graph.input, sources, toolchain), extra=files)
+    return assemble(program, _manifest(program, graph.input, precision, sources, toolchain), extra=files)
 
 
 def _choose(target: Target, schedules: Path | None, report: Callable[[str], None]) -> Choose:
@@ -99,7 +105,7 @@ def _choose(target: Target, schedules: Path | None, report: Callable[[str], None
     return from_records(schedules, target.instruction_sets, complain=report, processor=processor)
 
 
-def workloads(spec: Spec, kind: Kind) -> list[tuple[str, Workload]]:
+def workloads(spec: Spec, kind: Kind, precision: Precision = "fp32") -> list[tuple[str, Workload]]:
     """The layers of ``spec`` and what each computes on a kind of device, for tuning; the stem a second time, last, as
     it reads raw bytes.
 
@@ -109,18 +115,19 @@ def workloads(spec: Spec, kind: Kind) -> list[tuple[str, Workload]]:
 
     weights, _ = load_weights(None, spec, 0)
     graph = run_pipeline(build_graph(spec, weights))
-    calls = _kernel_calls(graph, kind)
+    calls = _kernel_calls(graph, kind, precision)
     of_bytes = [(f"{call.layer} (bytes)", reads_bytes(call, graph.input)) for call in calls]
     return [(call.layer, call.workload) for call in calls] + [(name, found) for name, found in of_bytes if found]
 
 
-def _kernel_calls(graph: Graph, kind: Kind) -> tuple[KernelCall, ...]:
+def _kernel_calls(graph: Graph, kind: Kind, precision: Precision) -> tuple[KernelCall, ...]:
     """A GPU's kernels hold what is between two layers."""
     from mnv2c.backends.fusion import fuse_into_readers
+    from mnv2c.backends.precision import marked
     from mnv2c.backends.relax import kernel_calls
 
-    calls = kernel_calls(graph)
-    return fuse_into_readers(calls, set(graph.outputs.values())) if kind == "cuda" else calls
+    calls, outputs = kernel_calls(graph), set(graph.outputs.values())
+    return marked(fuse_into_readers(calls, outputs), precision, outputs) if kind == "cuda" else calls
 
 
 def identifier(name: str) -> str:
@@ -129,7 +136,7 @@ def identifier(name: str) -> str:
     return plain if plain[0].isalpha() else f"n{plain}"
 
 
-def _manifest(program: Program, image: Input, sources: Sources, toolchain: Toolchain) -> Manifest:
+def _manifest(program: Program, image: Input, precision: Precision, sources: Sources, toolchain: Toolchain) -> Manifest:
     """What the library is and how it came about, but for its files, which ``assemble`` lists."""
     from mnv2c.codegen.assemble import interface, kernels
     from mnv2c.kernels import device
@@ -137,6 +144,7 @@ def _manifest(program: Program, image: Input, sources: Sources, toolchain: Toolc
     target = program.target
     return Manifest(
         name=program.name,
+        precision=precision,
         interface=interface(program),
         preprocessing=Preprocessing(image.mean, image.scale),
         spec=SpecSource(hashlib.sha256(sources.spec.encode()).hexdigest(), sources.spec),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mnv2c.errors import TargetError
+from mnv2c.precision import Precision
 from mnv2c.spelling import did_you_mean
 
 Kind: TypeAlias = Literal["cpu", "cuda"]
@@ -227,6 +228,25 @@ def _one_gpu(name: str) -> Target | None:
     """``cuda:sm_90``: code for that architecture alone; None where it is not one of ``CUDA``'s."""
     found = [isa for isa in CUDA.instruction_sets if f"{CUDA.name}:{isa.name}" == name]
     return replace(CUDA, name=name, instruction_sets=tuple(found)) if found else None
+
+
+_TF32 = 80  # the first compute capability, times ten, whose tensor cores take it
+
+
+def in_precision(target: Target, precision: Precision) -> Target:
+    """Those of ``target``'s instruction sets that compute in ``precision``; TargetError where there are none."""
+    if precision == "fp32":
+        return target
+    if target.kind == "cpu":
+        raise TargetError(f"target {target.name}: kernels for CPUs compute in fp32, not in {precision}")
+    if precision == "fp16":
+        return target
+    later = replace(PTX, mcpu=f"compute_{_TF32}")
+    named = [later if isa == PTX else isa for isa in target.instruction_sets]
+    able = tuple(isa for isa in named if int(isa.mcpu.rpartition("_")[2]) >= _TF32)
+    if not able:
+        raise TargetError(f"target {target.name}: tensor cores take tf32 from sm_{_TF32} on; this one's take fp16")
+    return replace(target, instruction_sets=able)
 
 
 def _only(isa: InstructionSet) -> Target:

@@ -17,17 +17,23 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from mnv2c.ir.graph import Activation, Padding, TensorType
+from mnv2c.precision import PRECISIONS, Precision
 
 NO_BORDER = Padding()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload(ABC):
-    """``batch`` images at once; ``dtype`` is the element type of activations, constants and sums."""
+    """``batch`` images at once; ``constants`` come in float32, whatever the ``precision``."""
 
     family: ClassVar[str]
     batch: int = 1
-    dtype: str = "float32"
+    precision: Precision = "fp32"
+
+    @property
+    def dtype(self) -> str:
+        """The element type of activations and weights in memory."""
+        return "float16" if self.precision == "fp16" else "float32"
 
     @property
     def name(self) -> str:
@@ -65,7 +71,7 @@ class Workload(ABC):
 
     def _options(self) -> list[str]:
         pieces = [f"batch{self.batch}"] if self.batch != 1 else []
-        return [*pieces, self.dtype] if self.dtype != "float32" else pieces
+        return [*pieces, self.precision] if self.precision != "fp32" else pieces
 
     def _tensor(self, *extents: int) -> TensorType:
         return TensorType(extents, self.dtype)
@@ -108,7 +114,7 @@ class Pointwise(_Spatial):
 
     @property
     def constants(self) -> tuple[TensorType, ...]:
-        return self._tensor(self.n, self.k, 1, 1), self._tensor(self.n)
+        return _floats(self.n, self.k, 1, 1), _floats(self.n)
 
     @property
     def outputs(self) -> tuple[TensorType, ...]:
@@ -159,7 +165,7 @@ class Depthwise(_Spatial):
 
     @property
     def constants(self) -> tuple[TensorType, ...]:
-        return self._tensor(self.channels, 1, 3, 3), self._tensor(self.channels)
+        return _floats(self.channels, 1, 3, 3), _floats(self.channels)
 
     @property
     def outputs(self) -> tuple[TensorType, ...]:
@@ -210,7 +216,7 @@ class Stem(_Spatial):
 
     @property
     def constants(self) -> tuple[TensorType, ...]:
-        return self._tensor(self.n, self.CHANNELS, 3, 3), self._tensor(self.n)
+        return _floats(self.n, self.CHANNELS, 3, 3), _floats(self.n)
 
     @property
     def outputs(self) -> tuple[TensorType, ...]:
@@ -291,7 +297,7 @@ class Pool(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Workload):
-    """``x W^T + bias``: ``k`` features in, ``n`` classes out (paper, Table 2, last row)."""
+    """``x W^T + bias``: ``k`` features in, the logits of ``n`` classes out (paper, Table 2, last row)."""
 
     family: ClassVar[str] = "dense"
     k: int
@@ -303,11 +309,11 @@ class Dense(Workload):
 
     @property
     def constants(self) -> tuple[TensorType, ...]:
-        return self._tensor(self.n, self.k), self._tensor(self.n)
+        return _floats(self.n, self.k), _floats(self.n)
 
     @property
     def outputs(self) -> tuple[TensorType, ...]:
-        return (self._tensor(self.batch, self.n),)
+        return (_floats(self.batch, self.n),)
 
     @property
     def macs(self) -> int:
@@ -346,7 +352,7 @@ class ExpandDepthwise(_Spatial):
     @property
     def constants(self) -> tuple[TensorType, ...]:
         n = self.channels
-        return self._tensor(n, self.k, 1, 1), self._tensor(n), self._tensor(n, 1, 3, 3), self._tensor(n)
+        return _floats(n, self.k, 1, 1), _floats(n), _floats(n, 1, 3, 3), _floats(n)
 
     @property
     def outputs(self) -> tuple[TensorType, ...]:
@@ -394,7 +400,7 @@ class PointwisePool(_Spatial):
 
     @property
     def constants(self) -> tuple[TensorType, ...]:
-        return self._tensor(self.n, self.k, 1, 1), self._tensor(self.n)
+        return _floats(self.n, self.k, 1, 1), _floats(self.n)
 
     @property
     def outputs(self) -> tuple[TensorType, ...]:
@@ -453,6 +459,8 @@ def _field(type_: str, name: str, value: Any) -> Any:
         return value
     if type_ == "str" and value in ("float32", "uint8"):
         return value
+    if type_ == "Precision" and value in PRECISIONS:
+        return value
     if type_ == "Activation" and value in ("relu6", None):
         return value
     if type_ == "Padding" and isinstance(value, list) and len(value) == 4 and all(map(_is_side, value)):
@@ -468,6 +476,10 @@ def _is_side(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _floats(*extents: int) -> TensorType:
+    return TensorType(extents)
 
 
 def _activation(activation: Activation) -> list[str]:

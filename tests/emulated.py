@@ -67,7 +67,7 @@ def run(
     order: int = 0,
 ) -> Array:
     """The output of a workload's kernel, which is named after it where there is no ``symbol``."""
-    output = np.full(workload.outputs[0].shape, np.nan, np.float32)
+    output = np.full(workload.outputs[0].shape, np.nan, workload.outputs[0].dtype)
     packed = [np.ascontiguousarray(value) for value in (*inputs, *CUDA.pack(workload, constants))]
     kernels.run(symbol or workload.name, [*packed, output], order)
     return output

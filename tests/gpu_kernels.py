@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mnv2c.driver import identifier, workloads
 from mnv2c.kernels.cuda.device import CUDA
 from mnv2c.kernels.cuda.lower import CudaKernel
+from mnv2c.precision import Precision
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import target_named
 from mnv2c.workloads import Workload
@@ -19,8 +20,8 @@ def by_rule(workload: Workload, symbol: str = "") -> CudaKernel:
     return CUDA.lowered(symbol or workload.name, workload, CUDA.space(workload, SM_90)[0])
 
 
-def kernels_of(spec_path: str, settings: Sequence[str] = ()) -> list[CudaKernel]:
+def kernels_of(spec_path: str, settings: Sequence[str] = (), precision: Precision = "fp32") -> list[CudaKernel]:
     """Of a spec, by rule."""
     spec = load_spec(spec_path, settings)
-    found = dict.fromkeys(workload for _, workload in workloads(spec, "cuda"))
+    found = dict.fromkeys(workload for _, workload in workloads(spec, "cuda", precision))
     return [by_rule(workload, CUDA.symbol(identifier(spec.name), SM_90, workload)) for workload in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,16 +116,60 @@ FUSED: tuple[Workload, ...] = (
 )
 """Those that some devices compute in place of two."""
 
+ON_TENSOR_CORES: tuple[Workload, ...] = tuple(
+    replace(workload, precision="tf32")
+    for workload in (
+        *FUSED[:6],
+        *FUSED[8:11],
+        pointwise(7, 7, 40, 64, activation="relu6"),
+        pointwise(7, 7, 48, 64, residual=True),
+        pointwise(12, 12, 96, 8, residual=True),
+        pointwise(1, 1, 320, 1280, activation="relu6"),
+        pointwise(28, 28, 144, 32),
+        pointwise(5, 3, 24, 40, batch=4, residual=True),
+        pointwise(7, 7, 960, 160, batch=2),
+        pointwise(14, 14, 384, 96, residual=True),
+    )
+)
+"""Products in whole tiles, with few of them and many, k shared by several warps and by none."""
+
+IN_FP16: tuple[Workload, ...] = tuple(
+    replace(workload, precision="fp16") for workload in (*TRIED, *FUSED, *ON_TENSOR_CORES[-1:])
+)
+
 
 def example(workload: Workload) -> tuple[list[Array], list[Array], Array]:
-    """Inputs, constants as the graph has them, and what must come out."""
+    """Inputs, constants as the graph has them, and what must come out, of operands as the workload rounds them."""
     constants = [_random(*type_.shape) for type_ in workload.constants]
     if constants:
         constants[0] = constants[0] / np.float32(np.prod(constants[0].shape[1:])) ** np.float32(0.5)
     if isinstance(workload, ExpandDepthwise):
         constants[2] = constants[2] / np.float32(3)
-    inputs = [_bytes(*t.shape) if t.dtype == "uint8" else _random(*t.shape) for t in workload.inputs]
-    return inputs, constants, _expected(workload, inputs, constants)
+    inputs = [_bytes(*t.shape) if t.dtype == "uint8" else _random(*t.shape).astype(t.dtype) for t in workload.inputs]
+    return inputs, constants, _expected(workload, *_rounded(workload, inputs, constants))
+
+
+def tolerance(workload: Workload) -> tuple[float, float]:
+    """How far a kernel may be off ``example``: of the value, and beside that. Sums are fp32 in every precision."""
+    return (2**-10 if workload.outputs[0].dtype == "float16" else 0.0), 2e-5
+
+
+def _rounded(workload: Workload, inputs: list[Array], constants: list[Array]) -> tuple[list[Array], list[Array]]:
+    """Operands as fp32, of the values that are multiplied: biases stay as they are."""
+    if workload.precision == "fp16":
+        weights = [c.astype(np.float16).astype(np.float32) if c.ndim > 1 else c for c in constants]
+        return [x.astype(np.float32) if x.dtype == np.float16 else x for x in inputs], weights
+    if workload.precision == "tf32":
+        return [_tf32(inputs[0]), *inputs[1:]], [_tf32(constants[0]), *constants[1:]]
+    return inputs, constants
+
+
+def _tf32(x: Array) -> Array:
+    """The nearest value of 11 bits, ties away from zero."""
+    mantissa, exponent = np.frexp(x)
+    scaled = mantissa.astype(np.float64) * 2**11
+    whole = np.copysign(np.floor(np.abs(scaled) + 0.5), scaled)
+    return np.ldexp(whole / 2**11, exponent).astype(np.float32)
 
 
 def _expected(workload: Workload, inputs: list[Array], constants: list[Array]) -> Array:

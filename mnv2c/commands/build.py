@@ -28,12 +28,13 @@ def command(options: argparse.Namespace) -> int:
     begin = time.monotonic()
     target = target_named(options.target)
     spec = load_spec(options.spec, options.set)
-    directory = options.out or Path("build") / f"{spec.name}-{target.name}"
+    directory = options.out or Path("build") / _name(spec.name, options)
     check_replaceable(directory)
     report = progress()
     library = build(
         spec,
         target=target,
+        precision=options.precision,
         weights_path=options.weights,
         seed=options.seed,
         schedules=_schedules(options),
@@ -50,6 +51,11 @@ def command(options: argparse.Namespace) -> int:
     else:
         say(_summary(library, directory, target, seconds))
     return 0
+
+
+def _name(spec: str, options: argparse.Namespace) -> str:
+    precision = () if options.precision == "fp32" else (options.precision,)
+    return "-".join((spec, options.target, *precision))
 
 
 def _schedules(options: argparse.Namespace) -> Path | None:
@@ -83,7 +89,7 @@ def _summary(library: Library, directory: Path, target: Target, seconds: float) 
     shared, static = (len(library.files[f"lib/lib{name}.{suffix}"]) for suffix in ("so", "a"))
     return "\n".join(
         [
-            f"{manifest.name} for {target.name} in {directory} ({seconds:.1f} s)",
+            f"{manifest.name} for {target.name}, {manifest.precision}, in {directory} ({seconds:.1f} s)",
             f"  weights   {_weights(manifest.weights)}, {megabytes(manifest.weights_bytes)} packed",
             f"  library   lib/lib{name}.so {megabytes(shared)}, lib/lib{name}.a {megabytes(static)}, "
             f"arena {megabytes(manifest.arena_bytes)}",

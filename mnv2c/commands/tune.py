@@ -14,7 +14,7 @@ from mnv2c.driver import workloads
 from mnv2c.errors import RecordError
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
-from mnv2c.targets import InstructionSet, Target, target_named
+from mnv2c.targets import InstructionSet, Target, in_precision, target_named
 from mnv2c.tuning.builder import Builder
 from mnv2c.tuning.progress import Progress, to_json
 from mnv2c.tuning.records import Database
@@ -27,9 +27,13 @@ def command(options: argparse.Namespace) -> int:
     if (options.rpc is None) != (options.key is None):
         raise UsageError("--rpc and --key go together: --rpc HOST:PORT --key KEY")
     report = progress()
-    target = target_named(options.target)
+    target = in_precision(target_named(options.target), options.precision)
     specs = [load_spec(path, options.set) for path in options.specs]
-    layers = [(f"{spec.name} {name}", workload) for spec in specs for name, workload in workloads(spec, target.kind)]
+    layers = [
+        (f"{spec.name} {name}", workload)
+        for spec in specs
+        for name, workload in workloads(spec, target.kind, options.precision)
+    ]
     report(f"{len(layers)} layers, {len({workload for _, workload in layers})} kernels")
     tuned = target.instruction_sets[:1] if target.kind == "cuda" else target.instruction_sets
     limit = None if options.minutes is None else options.minutes * 60.0 / len(tuned)
@@ -128,7 +132,7 @@ def _open_gpu(options: argparse.Namespace, target: Target) -> Any:
             f"target {target.name}: kernels are timed on a GPU, with --measure local or ssh:[USER@]HOST[:PORT], and "
             "neither --rpc nor --threads"
         )
-    return GpuRunner(target, host=Host.parse(host) if where == "ssh" else None)
+    return GpuRunner(target, options.precision, host=Host.parse(host) if where == "ssh" else None)
 
 
 def _default_threads() -> tuple[int, ...]:

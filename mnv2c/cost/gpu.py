@@ -15,9 +15,11 @@ from typing import Any, Literal
 from mnv2c.deploy.manifest import Block, Layer
 from mnv2c.deploy.network import read_build
 from mnv2c.errors import LibraryError, TargetError
+from mnv2c.precision import Precision
 from mnv2c.spelling import did_you_mean
 
 CAVEAT = "bounds, not times: no latency is modelled"
+_PRODUCTS = ("pointwise", "expand_depthwise")  # begin the names of kernels that tensor cores may compute
 LAUNCH = 1.3e-6
 """Seconds from one kernel of a CUDA graph to the next, as others have measured on an H100."""
 
@@ -25,13 +27,20 @@ LAUNCH = 1.3e-6
 @dataclass(frozen=True)
 class Multiprocessor:
     """The limits of one, by NVIDIA's CUDA C++ programming guide, table "Technical Specifications per Compute
-    Capability", and its fp32 multiply-adds per cycle (table "Throughput of Native Arithmetic Instructions")."""
+    Capability", its fp32 multiply-adds per cycle (table "Throughput of Native Arithmetic Instructions"), and those of
+    its tensor cores with sums in fp32, by the data sheet of the GPU in ``GPUS``."""
 
     lanes: int
+    tf32: int
+    fp16: int
     threads: int
     blocks: int
     shared_bytes: int
     registers: int = 65536
+
+    def multiply_adds(self, precision: Precision) -> int:
+        """In a cycle, of 1x1 convolutions in that precision."""
+        return {"fp32": self.lanes, "tf32": self.tf32, "fp16": self.fp16}[precision]
 
     def resident(self, block: Block) -> int:
         """How many such blocks it holds at once: registers are given out by 256 to a warp of 32 threads, and of shared
@@ -57,14 +66,14 @@ class Gpu:
 
 
 MULTIPROCESSORS = {
-    "sm_75": Multiprocessor(lanes=64, threads=1024, blocks=16, shared_bytes=64 * 1024),
-    "sm_80": Multiprocessor(lanes=64, threads=2048, blocks=32, shared_bytes=164 * 1024),
-    "sm_86": Multiprocessor(lanes=128, threads=1536, blocks=16, shared_bytes=100 * 1024),
-    "sm_87": Multiprocessor(lanes=128, threads=1536, blocks=16, shared_bytes=164 * 1024),
-    "sm_89": Multiprocessor(lanes=128, threads=1536, blocks=24, shared_bytes=100 * 1024),
-    "sm_90": Multiprocessor(lanes=128, threads=2048, blocks=32, shared_bytes=228 * 1024),
-    "sm_100": Multiprocessor(lanes=128, threads=2048, blocks=32, shared_bytes=228 * 1024),
-    "sm_120": Multiprocessor(lanes=128, threads=1536, blocks=24, shared_bytes=100 * 1024),
+    "sm_75": Multiprocessor(lanes=64, tf32=0, fp16=512, threads=1024, blocks=16, shared_bytes=64 * 1024),
+    "sm_80": Multiprocessor(lanes=64, tf32=512, fp16=1024, threads=2048, blocks=32, shared_bytes=164 * 1024),
+    "sm_86": Multiprocessor(lanes=128, tf32=128, fp16=256, threads=1536, blocks=16, shared_bytes=100 * 1024),
+    "sm_87": Multiprocessor(lanes=128, tf32=512, fp16=1024, threads=1536, blocks=16, shared_bytes=164 * 1024),
+    "sm_89": Multiprocessor(lanes=128, tf32=256, fp16=512, threads=1536, blocks=24, shared_bytes=100 * 1024),
+    "sm_90": Multiprocessor(lanes=128, tf32=1024, fp16=2048, threads=2048, blocks=32, shared_bytes=228 * 1024),
+    "sm_100": Multiprocessor(lanes=128, tf32=2048, fp16=4096, threads=2048, blocks=32, shared_bytes=228 * 1024),
+    "sm_120": Multiprocessor(lanes=128, tf32=128, fp16=256, threads=1536, blocks=24, shared_bytes=100 * 1024),
 }
 GPUS = {
     "t4": Gpu("sm_75", 40, 1.59e9, 320e9),
@@ -101,6 +110,7 @@ class GpuCost:
     directory: str
     gpu: str
     instruction_set: str
+    precision: Precision
     layers: tuple[LayerCost, ...]
 
     @property
@@ -127,8 +137,8 @@ def gpu_cost(directory: Path, *, core: str | None = None, instruction_set: str |
         kernel = kernels.get(layer.kernel)
         if kernel is None or kernel.block is None:
             raise LibraryError(f"{directory}: its manifest lacks {layer.kernel} for {name}; build the library again")
-        found.append(_layer(layer, kernel.tasks, kernel.block, GPUS[gpu]))
-    return GpuCost(str(directory), gpu, name, tuple(found))
+        found.append(_layer(layer, kernel.tasks, kernel.block, GPUS[gpu], build.manifest.precision))
+    return GpuCost(str(directory), gpu, name, build.manifest.precision, tuple(found))
 
 
 def _gpu(core: str | None, instruction_set: str | None, available: list[str]) -> str:
@@ -146,12 +156,13 @@ def _gpu(core: str | None, instruction_set: str | None, available: list[str]) ->
     return core or by_architecture[wanted]
 
 
-def _layer(layer: Layer, blocks: int, block: Block, gpu: Gpu) -> LayerCost:
+def _layer(layer: Layer, blocks: int, block: Block, gpu: Gpu, precision: Precision) -> LayerCost:
     processor = MULTIPROCESSORS[gpu.architecture]
+    rate = processor.multiply_adds(precision if layer.kernel.startswith(_PRODUCTS) else "fp32")
     share = blocks / (gpu.processors * math.ceil(blocks / gpu.processors))  # of the processors, none waits for another
     bounds = {
         "launch": LAUNCH,
-        "arithmetic": layer.macs / (processor.lanes * gpu.processors * gpu.clock * share),
+        "arithmetic": layer.macs / (rate * gpu.processors * gpu.clock * share),
         "memory": layer.moved_bytes / gpu.bandwidth,
     }
     bound: Any = max(bounds, key=lambda name: bounds[name])
@@ -166,6 +177,7 @@ def to_json(result: GpuCost) -> dict[str, Any]:
         "core": result.gpu,
         "caveat": CAVEAT,
         "instruction_set": result.instruction_set,
+        "precision": result.precision,
         "seconds": result.seconds,
         "layers": [{**vars(layer), "block": vars(layer.block)} for layer in result.layers],
     }
@@ -175,10 +187,11 @@ def format_text(result: GpuCost) -> str:
     """What ``cost`` prints for people."""
     gpu = GPUS[result.gpu]
     processor = MULTIPROCESSORS[gpu.architecture]
-    peak = 2 * processor.lanes * gpu.processors * gpu.clock
+    peak = 2 * processor.multiply_adds(result.precision) * gpu.processors * gpu.clock
     lines = [
-        f"{result.directory} on {result.gpu}, estimated: code for {result.instruction_set}, {gpu.processors} "
-        f"multiprocessors, {peak / 1e12:.1f} TFLOP/s, {gpu.bandwidth / 1e9:.0f} GB/s, {LAUNCH * 1e6:.1f} us a launch",
+        f"{result.directory} on {result.gpu}, {result.precision}, estimated: code for {result.instruction_set}, "
+        f"{gpu.processors} multiprocessors, {peak / 1e12:.1f} TFLOP/s, {gpu.bandwidth / 1e9:.0f} GB/s, "
+        f"{LAUNCH * 1e6:.1f} us a launch",
         f"{CAVEAT}; limits of a multiprocessor: {processor.registers} registers, {processor.threads} threads, "
         f"{processor.blocks} blocks, {processor.shared_bytes} bytes of shared memory",
         "",

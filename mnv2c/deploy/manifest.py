@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
+from mnv2c.precision import Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -137,9 +138,10 @@ class Manifest:
     hexadecimal of every other file by relative path with ``/``: ``codegen.library.Library.of`` fills it in.
     """
 
-    format: Literal["mnv2c manifest 2"] = "mnv2c manifest 2"
+    format: Literal["mnv2c manifest 3"] = "mnv2c manifest 3"
     """Tells our manifest from other people's, and its version from later ones."""
     name: str
+    precision: Precision
     interface: Interface
     preprocessing: Preprocessing
     spec: SpecSource

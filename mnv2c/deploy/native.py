@@ -249,5 +249,5 @@ def _copy_layer(layer: Any) -> LayerRun:
     strides = tuple(stride * dtype.itemsize for stride in layer.strides)
     span = dtype.itemsize + sum((extent - 1) * s for extent, s in zip(layer.shape, strides, strict=True))
     memory = (ctypes.c_uint8 * span).from_address(layer.data)
-    array: NDArray[Any] = np.ndarray(tuple(layer.shape), dtype, memory, strides=strides).copy()
+    array = np.ndarray(tuple(layer.shape), dtype, memory, strides=strides).astype(np.float32)
     return LayerRun(layer.name.decode(), array, int(layer.nanoseconds), int(layer.macs))

@@ -41,7 +41,7 @@ from mnv2c.toolchain import find_toolchain, link_program
 
 _REQUEST = struct.Struct("<II")  # as in runner.c
 _ANSWER = struct.Struct("<IiQQ")
-_LAYER = struct.Struct("<Q4q")
+_LAYER = struct.Struct("<Q4qQ")
 _MAGIC, _LAYER_MAGIC = 0x4132766D, 0x4C32766D
 _PATIENCE = 10  # seconds for a program to end once its stdin has
 PROGRAM = "mnv2c-runner"
@@ -193,10 +193,11 @@ class RemoteNetwork(RunnableNetwork):
 
 
 def _layer(payload: bytes, nanoseconds: int) -> LayerRun:
-    macs, *shape = _LAYER.unpack_from(payload)
+    macs, *shape, element_bytes = _LAYER.unpack_from(payload)
     count = int(np.prod(shape))
-    array = np.frombuffer(payload, "<f4", count, _LAYER.size).reshape(shape).copy()
-    return LayerRun(payload[_LAYER.size + 4 * count :].decode(), array, nanoseconds, macs)
+    values = np.frombuffer(payload, f"<f{element_bytes}", count, _LAYER.size)
+    name = payload[_LAYER.size + values.nbytes :].decode()
+    return LayerRun(name, values.reshape(shape).astype(np.float32), nanoseconds, macs)
 
 
 def _starts(interface: Interface) -> list[int]:

@@ -33,6 +33,7 @@ struct answer {
 struct layer {
     uint64_t macs;
     int64_t shape[4];
+    uint64_t element_bytes;
 };
 
 enum { ANSWER = 0x4132766d, LAYER = 0x4c32766d }; /* "mv2A", "mv2L" */
@@ -59,18 +60,19 @@ static void put_layer(void *user, const mnv2c_layer *layer)
 {
     (void)user;
     const int64_t *shape = layer->shape, *strides = layer->strides;
-    struct layer about = {layer->macs, {shape[0], shape[1], shape[2], shape[3]}};
-    const float *values = layer->data;
+    struct layer about = {layer->macs, {shape[0], shape[1], shape[2], shape[3]}, strcmp(layer->element, "float16") ? sizeof(float) : 2};
+    const char *values = layer->data;
     uint64_t count = (uint64_t)(shape[0] * shape[1] * shape[2] * shape[3]);
     struct answer answer = {LAYER, MNV2C_OK, layer->nanoseconds, 0};
-    answer.payload = sizeof about + count * sizeof *values + strlen(layer->name);
+    answer.payload = sizeof about + count * about.element_bytes + strlen(layer->name);
     put(&answer, sizeof answer);
     put(&about, sizeof about);
     for (int64_t n = 0; n < shape[0]; n++)
         for (int64_t h = 0; h < shape[1]; h++)
             for (int64_t w = 0; w < shape[2]; w++)
                 for (int64_t c = 0; c < shape[3]; c++)
-                    put(&values[n * strides[0] + h * strides[1] + w * strides[2] + c * strides[3]], sizeof *values);
+                    put(values + (n * strides[0] + h * strides[1] + w * strides[2] + c * strides[3]) * (int64_t)about.element_bytes,
+                        about.element_bytes);
     put(layer->name, strlen(layer->name));
 }
 

@@ -94,8 +94,8 @@ class Device(Protocol):
     def pack(self, workload: Workload, constants: Sequence[Array]) -> tuple[Array, ...]:
         """The workload's ``constants``, as the graph has them, in the layouts that its kernels read."""
 
-    schedules: Mapping[str, type[Any]]
-    """The class of each family's schedules, by the family's name."""
+    def schedule_class(self, workload: Workload) -> type[Any]:
+        """Of the schedules of the workload's family. ValueError where the device has no such family."""
 
     def computation(self, workload: Workload) -> tirx.PrimFunc:
         """The workload's PrimFunc, not scheduled, named after it, with its description as an attribute."""

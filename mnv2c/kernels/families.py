@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tvm
 from tvm import s_tir, tirx
@@ -20,28 +20,39 @@ from mnv2c.kernels.abi import Schedule
 from mnv2c.workloads import Workload
 
 
+class Family(NamedTuple):
+    """A family's module, and the class of its schedules."""
+
+    module: Any
+    schedule: type[Any]
+
+
 class Families:
-    """``modules`` by the class of their workloads; ``schedules`` has the class of each family's schedules, by its
-    name."""
+    """``families`` by the class of their workloads."""
 
-    def __init__(self, modules: Mapping[type[Workload], Any], schedules: Mapping[str, type[Any]]) -> None:
-        self._modules = modules
-        self.schedules = schedules
+    def __init__(self, families: Mapping[type[Workload], Family]) -> None:
+        self._families = families
 
-    def module(self, workload: Workload) -> Any:
-        """The family's."""
-        return self._modules[type(workload)]
+    def family(self, workload: Workload) -> Family:
+        """The one that computes it. ValueError where the device has none."""
+        if type(workload) not in self._families:
+            raise ValueError(f"no family of kernels computes {workload.name}")
+        return self._families[type(workload)]
+
+    def schedule_class(self, workload: Workload) -> type[Any]:
+        """See ``kernels.abi.Device``."""
+        return self.family(workload).schedule
 
     @functools.cache  # noqa: B019 - there is one object, for ever
     def computation(self, workload: Workload) -> tirx.PrimFunc:
         """The workload's PrimFunc, not scheduled, named after it, with its description as an attribute."""
         described = json.dumps(workloads.to_json(workload), separators=(",", ":"))
-        computed = self.module(workload).compute(workload)
+        computed = self.family(workload).module.compute(workload)
         return computed.with_attr({"global_symbol": workload.name, "mnv2c.workload": described})
 
     def apply(self, s: s_tir.Schedule, workload: Workload, schedule: Schedule) -> None:
         """Schedules ``s``, of the workload's computation, as ``schedule`` says."""
-        self.module(workload).apply(s, workload, schedule)
+        self.family(workload).module.apply(s, workload, schedule)
 
     def scheduled(self, workload: Workload, schedule: Schedule) -> tirx.PrimFunc:
         """The workload's computation under ``schedule``."""
@@ -51,7 +62,7 @@ class Families:
 
     def pack(self, workload: Workload, constants: Sequence[Array]) -> tuple[Array, ...]:
         """The workload's ``constants``, as the graph has them, in the layouts that its kernels read."""
-        packed: tuple[Array, ...] = self.module(workload).pack(workload, constants)
+        packed: tuple[Array, ...] = self.family(workload).module.pack(workload, constants)
         return packed
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mnv2c.deploy.manifest import normalise
+from mnv2c.deploy.manifest import normalise, read_manifest
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
 from mnv2c.errors import LibraryError
@@ -30,7 +30,8 @@ from mnv2c.targets import instruction_set_named
 RUNS = 4
 ROUNDS = 50
 WARM_UP = 3
-SAME = 1e-3  # of the largest value: engines that differ by more do not compute the same network
+SAME = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 2e-2}
+"""Of the largest value: engines that differ by more do not compute the same network."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,11 @@ def bench(
             report(f"prepare {name}")
             engines.append(other_engine(name, directory, x, threads=threads))
         meter = _meter(net) if layers else None
-        differences = _check_same(engines)
+        same = SAME[read_manifest(directory).precision]
+        differences = _check_same(engines, same)
         report(f"time {', '.join(engine.name for engine in engines)}: {rounds} rounds")
         turns, observed, peak = _rounds(engines, rounds, net=net, x=x, layers=layers, meter=meter)
-        _check_same(engines)
+        _check_same(engines, same)
         times = [
             EngineTimes(engine.name, engine.version, min(runs) / 1e6, statistics.median(runs) / 1e6, difference)
             for engine, runs, difference in zip(engines, turns, differences, strict=True)
@@ -112,12 +114,12 @@ def bench(
         )
 
 
-def _check_same(engines: Sequence[Engine]) -> list[float]:
+def _check_same(engines: Sequence[Engine], same: float) -> list[float]:
     """How far each is from the first, over all outputs; warms them up on the way."""
     computed = [[engine.run()[0] for _ in range(WARM_UP)][-1] for engine in engines]
     differences = [0.0 for _ in engines]
     for name, ours in computed[0].items():
-        allowed = SAME * max(1.0, largest(ours))
+        allowed = same * max(1.0, largest(ours))
         for index, engine in enumerate(engines):
             difference = largest(computed[index][name].astype(np.float64) - ours)
             if not difference <= allowed:

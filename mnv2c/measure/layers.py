@@ -16,6 +16,7 @@ from mnv2c.deploy.network import LayerRun
 from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
 from mnv2c.measure.noise import Noise, allowed
+from mnv2c.precision import Precision
 from mnv2c.reference.evaluator import Reference
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class LayerComparison:
     """One layer against the edge of the reference, over all images.
 
-    ``error`` is the largest absolute one, ``largest`` the edge's largest absolute value, ``noise`` what float32 leaves
-    open there (``measure.noise``): 0 where it was not measured.
+    ``error`` is the largest absolute one, ``largest`` the edge's largest absolute value, ``noise`` what the
+    precision leaves open there (``measure.noise``): 0 where it was not measured.
     """
 
     name: str
@@ -47,9 +48,9 @@ class LayerComparer:
     Where a layer is further off than ``tolerance``, the noise is measured; with None, never.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, tolerance: float | None) -> None:
+    def __init__(self, model: onnx.ModelProto, precision: Precision, *, tolerance: float | None) -> None:
         self._tolerance = tolerance
-        self._noise = Noise(model, observe=True)
+        self._noise = Noise(model, precision, observe=True)
         self._reference = Reference(model, observe=True)
         self._nodes = {node.name: node for node in model.graph.node}
         self._found: dict[str, LayerComparison] = {}

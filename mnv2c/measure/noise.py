@@ -1,8 +1,9 @@
-"""Measures how well float32 determines what a network computes: the yardstick of ``mnv2c validate``.
+"""Measures how well its precision determines what a network computes: the yardstick of ``mnv2c validate``.
 
 What comes in: the reference, and images. What goes out, by output: the largest change when every weight moves to a
-neighbouring float32. Those networks are as good as the reference, so that a library cannot be asked to be nearer to it;
-and a weight that is wrong by more than its last bits stands out, for the reference's own weights are what is moved.
+neighbouring float32, or by the last bit of what the library multiplies where that is coarser. Those networks are as
+good as the reference, so that a library cannot be asked to be nearer to it; and a weight that is wrong by more than its
+last bits stands out, for the reference's own weights are what is moved.
 
 Neither depth nor the size of the logits alone says how far apart right libraries are. Measured on an AMD EPYC (Zen 5),
 seeded weights, 16 tables of 5 to 60 rows with t of 1, 3 and 6 and c of 16 to 96, both paddings; errors are the largest
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnv2c.ir.graph import Array
+from mnv2c.precision import COARSER, Precision
 from mnv2c.reference.evaluator import Reference
 
 if TYPE_CHECKING:
@@ -50,8 +52,9 @@ the trained network, whose noise is 5.0e-5, could be off by more than 1e-4."""
 class Noise:
     """``largest`` is the noise so far, by output and by edge where ``observe`` is set; empty before ``add``."""
 
-    def __init__(self, model: onnx.ModelProto, *, observe: bool = False) -> None:
+    def __init__(self, model: onnx.ModelProto, precision: Precision = "fp32", *, observe: bool = False) -> None:
         self._model = model
+        self._bits = COARSER[precision]
         self._observe = observe
         self.largest: dict[str, float] = {}
 
@@ -68,16 +71,17 @@ class Noise:
 
     @cached_property
     def _moved(self) -> list[Reference]:
-        return [Reference(_move_weights(self._model, draw), observe=self._observe) for draw in range(DRAWS)]
+        return [Reference(_move_weights(self._model, draw, self._bits), observe=self._observe) for draw in range(DRAWS)]
 
 
 def allowed(tolerance: float, noise: float) -> float:
-    """How far a right library may be off: ``tolerance``, or what float32 leaves open where that is more."""
+    """How far a right library may be off: ``tolerance``, or what its precision leaves open where that is more."""
     return max(tolerance, FACTOR * noise)
 
 
-def _move_weights(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
-    """Every value of every weight one float32 up or down, at random; limits of ReLU6, which are scalars, stay."""
+def _move_weights(model: onnx.ModelProto, seed: int, bits: int) -> onnx.ModelProto:
+    """Every value of every weight ``bits`` last bits of float32 up or down, at random; limits of ReLU6, which are
+    scalars, stay."""
     import onnx
     from onnx import numpy_helper
 
@@ -88,6 +92,6 @@ def _move_weights(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
         weight = numpy_helper.to_array(initializer)
         if weight.ndim:
             up = draw.integers(0, 2, weight.shape, np.bool_)
-            neighbours = np.nextafter(weight, np.where(up, np.inf, -np.inf).astype(weight.dtype))
+            neighbours = weight + np.where(up, bits, -bits).astype(weight.dtype) * np.spacing(np.abs(weight))
             initializer.CopyFrom(numpy_helper.from_array(neighbours, initializer.name))
     return moved

@@ -12,6 +12,7 @@ from typing import Any
 
 from mnv2c.measure.layers import LayerComparison, largest
 from mnv2c.measure.noise import allowed
+from mnv2c.precision import Precision
 
 SHOWN = 20
 """How many comparisons the text lists: the worst, where there are more."""
@@ -39,14 +40,15 @@ class Comparison:
 class Validation:
     """All images; ``runner`` is as it was asked for, ``processor`` what the library ran on.
 
-    ``noise`` has for each output what float32 leaves open there (``measure.noise``); it is empty where every error was
-    within the tolerance, or where the tolerance was given.
+    ``noise`` has for each output what the precision leaves open there (``measure.noise``); it is empty where every
+    error was within the tolerance, or where the tolerance was given.
     """
 
     directory: str
     runner: str | None
     processor: str
     reference: str
+    precision: Precision
     instruction_set: str
     threads: int
     tolerance: float
@@ -104,6 +106,7 @@ def to_json(validation: Validation) -> dict[str, Any]:
         "runner": validation.runner,
         "processor": validation.processor,
         "reference": validation.reference,
+        "precision": validation.precision,
         "instruction_set": validation.instruction_set,
         "threads": validation.threads,
         "tolerance": validation.tolerance,
@@ -150,8 +153,9 @@ def format_text(validation: Validation) -> str:
     verdict = "passed" if validation.passed else "FAILED"
     lines += [
         "",
-        f"{verdict}: {validation.inputs} inputs, as floats and as bytes, instruction set {validation.instruction_set}, "
-        f"threads {validation.threads}, on {validation.processor}, against {validation.reference}",
+        f"{verdict}: {validation.inputs} inputs, as floats and as bytes, {validation.precision}, instruction set "
+        f"{validation.instruction_set}, threads {validation.threads}, on {validation.processor}, against "
+        f"{validation.reference}",
         *(_output_line(validation, output) for output in validation.outputs),
     ]
     return "\n".join(lines)

@@ -318,7 +318,7 @@ static int observe_layer(mnv2c_context *context, const struct mnv2c_step *step, 
     TRY(status, cuda, EventElapsedTime, &milliseconds, context->events[0], context->events[1]);
     layer.nanoseconds = (uint64_t)((double)milliseconds * 1e6);
     if (status != MNV2C_OK) return status;
-    size_t bytes = (size_t)layer.strides[0] * (size_t)layer.shape[0] * sizeof(float);
+    size_t bytes = (size_t)layer.strides[0] * (size_t)layer.shape[0] * (strcmp(layer.element, "float16") ? sizeof(float) : 2);
     char *copy = malloc(bytes);
     if (copy == NULL) return MNV2C_MEMORY;
     CUdeviceptr data = address(context, &step->operands[step->output], context->input, context->outputs);

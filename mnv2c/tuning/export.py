@@ -99,13 +99,13 @@ def _read_record(line: str, workloads: list[Workload | None], kind: Kind) -> Rec
     workload = workloads[index] if 0 <= index < len(workloads) else None
     if workload is None:
         raise ValueError(f"workload {index} cannot be read")
-    parameters = fields(device(kind).schedules[workload.family])
+    parameters = fields(device(kind).schedule_class(workload))
     values = [
         bool(value) if field.type == "bool" else value
         for field, value in zip(parameters, sampled_values(trace), strict=True)
     ]
     names = [field.name for field in parameters]
-    schedule = parse_schedule(kind, workload.family, dict(zip(names, values, strict=True)))
+    schedule = parse_schedule(kind, workload, dict(zip(names, values, strict=True)))
     processor, machine, how, date, tvm, threads = target["model"].split("; ")
     numbers = [int(number) for number in threads.split(",")] if threads else []
     times = {} if not numbers else dict(zip(numbers, map(float, seconds), strict=True))

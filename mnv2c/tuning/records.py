@@ -25,7 +25,7 @@ from mnv2c.errors import RecordError
 from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import Kind, kind_of
-from mnv2c.workloads import Workload, from_json, to_json
+from mnv2c.workloads import FAMILIES, Workload, from_json, to_json
 
 MEASURED = "measured"
 STATIC_COST = "static cost"
@@ -225,7 +225,7 @@ def _parse(line: str, processor: str, kind: Kind) -> Record:
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     value = {"kind": MEASURED} | value
-    family = next((name for name in value if name in device(kind).schedules), None)
+    family = next((name for name in value if name in FAMILIES), None)
     if family is None:
         raise ValueError(f"no family of kernels among {', '.join(value)}")
     unknown = value.keys() - {family, "schedule", "seconds", *_TEXTS}
@@ -235,16 +235,17 @@ def _parse(line: str, processor: str, kind: Kind) -> Record:
     texts = {name: _string(value, name) for name in _TEXTS}
     if texts["kind"] not in (MEASURED, STATIC_COST):
         raise ValueError(f"kind: {texts['kind']!r:.40} is neither {MEASURED} nor {STATIC_COST}")
-    schedule = parse_schedule(kind, family, _object(value, "schedule"))
+    schedule = parse_schedule(kind, workload, _object(value, "schedule"))
     return Record(workload, schedule, _seconds(_object(value, "seconds")), processor, **texts)
 
 
-def parse_schedule(device_kind: Kind, family: str, values: Mapping[str, Any]) -> Schedule:
-    """The family's schedule with these fields, by name. ValueError where some are missing, unknown, or of another type.
+def parse_schedule(device_kind: Kind, workload: Workload, values: Mapping[str, Any]) -> Schedule:
+    """A schedule of the workload's family with these fields, by name. ValueError where some are missing, unknown, or of
+    another type.
 
     Whether it is one that the workload's space has is not said.
     """
-    kind = device(device_kind).schedules[family]
+    kind = device(device_kind).schedule_class(workload)
     known = {field.name: field for field in fields(kind)}
     unknown = values.keys() - known.keys()
     if unknown:

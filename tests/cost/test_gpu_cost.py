@@ -33,5 +33,13 @@ def test_the_scarcest_decides_how_many_blocks_fit(block: Block, resident: int) -
     ],
 )
 def test_what_takes_longest_is_the_bound(macs: int, moved_bytes: int, blocks: int, bound: str, seconds: float) -> None:
-    cost = _layer(Layer("a", "k", macs, moved_bytes), blocks, Block(128, 32, 0, 0), GPUS["h100"])
+    cost = _layer(Layer("a", "k", macs, moved_bytes), blocks, Block(128, 32, 0, 0), GPUS["h100"], "fp32")
     assert (cost.bound, cost.seconds) == (bound, pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "rate"), [("expand_depthwise_7x7_fp16", 2048), ("pointwise_pool_7x7_fp16", 2048), ("stem_fp16", 128)]
+)
+def test_tensor_cores_multiply_faster(kernel: str, rate: int) -> None:
+    cost = _layer(Layer("a", kernel, 10**9, 1000), 132, Block(128, 32, 0, 0), GPUS["h100"], "fp16")
+    assert (cost.bound, cost.seconds) == ("arithmetic", pytest.approx(10**9 / (rate * 132 * 1.98e9)))

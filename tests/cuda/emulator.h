@@ -2,8 +2,9 @@
  * Runs CUDA C on one thread of a CPU: each thread of a block is a fiber of its own, and a barrier switches to the next.
  *
  * Blocks come one after the other, the threads of a block in an order that the caller chooses, each running until it
- * reaches a barrier or ends. Shared memory holds NaN when a block begins, so that what is read before it is written shows;
- * with a barrier taken out, some thread reads or overwrites too early in one order or another. x86-64 and C headers alone.
+ * reaches a barrier, or a product of its warp on tensor cores, or ends. Shared memory holds NaN when a block begins, so that
+ * what is read before it is written shows; with a barrier taken out, some thread reads or overwrites too early in one order
+ * or another. x86-64 and C headers alone.
  */
 #pragma once
 #include <math.h>
@@ -13,6 +14,12 @@
 
 typedef unsigned char uchar;
 struct extent { unsigned x, y, z; };
+typedef _Float16 half;
+#define __float2half_rn(x) static_cast<half>(x)
+struct alignas(4) half2 { half x, y; };
+struct alignas(8) half4 { half x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
@@ -56,7 +63,8 @@ struct kernel {
 };
 
 enum { STACK = 64 * 1024, MOST_THREADS = 1024 };
-enum state { RUNS, WAITS, ENDED };
+enum { WARP = 32 };
+enum state { RUNS, WAITS, MEETS, ENDED };
 
 struct fiber {
     void *stack_pointer;
@@ -79,6 +87,57 @@ static void leave(state where)
 }
 
 static void barrier() { leave(WAITS); }
+
+/* Until all threads of the warp have come here: the last one lets the others go on. */
+static void meet()
+{
+    unsigned first = current / WARP * WARP, others = 0;
+    for (unsigned i = first; i < first + WARP; i++) others += fibers[i].where == MEETS;
+    if (others < WARP - 1) {
+        leave(MEETS);
+        return;
+    }
+    for (unsigned i = first; i < first + WARP; i++) fibers[i].where = RUNS;
+}
+
+/* What each lane brings to the product of its warp: see PTX's mma.m16n8k8. */
+static const void *brought[MOST_THREADS][3];
+
+static float as_tf32(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits = (bits + (1u << 12)) & ~((1u << 13) - 1);
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static float multiplied(float a, float b)
+{
+    uint32_t bits;
+    memcpy(&bits, &b, 4);
+    return bits & ((1u << 13) - 1) ? NAN : as_tf32(a) * b; /* the weight is to be rounded already */
+}
+static float multiplied(half a, half b) { return static_cast<float>(a) * static_cast<float>(b); }
+
+/* Lane l has rows l / 4 and l / 4 + 8, columns 2 * (l % 4) and the next. */
+template <class element> static void mma(float *sums, const element *low, const element *high, const element *weight)
+{
+    unsigned lane = current % WARP, first = current - lane;
+    const void *mine[] = {low, high, weight};
+    memcpy(brought[current], mine, sizeof mine);
+    meet();
+    float added[4] = {};
+    for (unsigned sum = 0; sum < 4; sum++)
+        for (unsigned four = 0; four < 4; four++)
+            for (unsigned k = 0; k < 2; k++) {
+                unsigned row = first + lane / 4 * 4 + four, column = first + (lane % 4 * 2 + sum % 2) * 4 + four;
+                added[sum] += multiplied(static_cast<const element *>(brought[row][sum / 2])[k],
+                                         static_cast<const element *>(brought[column][2])[k]);
+            }
+    meet(); /* before what others read changes */
+    for (unsigned sum = 0; sum < 4; sum++) sums[sum] += added[sum];
+}
 
 /* Where there is a `guard`, it is given 1 while a thread runs that has not waited for the kernel before its own; in the first
  * block alone, as it costs time. */
@@ -109,7 +168,7 @@ static void choose_order(unsigned threads, unsigned seed)
     }
 }
 
-/* 0, or 1 where some threads have ended and others wait at a barrier for ever. */
+/* 0, or 1 where threads wait for others that never come. */
 static int run_block(extent size, unsigned threads)
 {
     if (__start_emulated_shared) memset(__start_emulated_shared, 0xff, __stop_emulated_shared - __start_emulated_shared);
@@ -122,21 +181,20 @@ static int run_block(extent size, unsigned threads)
         fibers[i] = {top, fibers[i].stack, RUNS, 0};
     }
     for (;;) {
-        unsigned waiting = 0, ended = 0;
+        unsigned counts[ENDED + 1] = {};
         for (unsigned i = 0; i < threads; i++) {
             current = order[i];
-            if (fibers[current].where == ENDED) {
-                ended++;
-                continue;
+            if (fibers[current].where == RUNS) {
+                thread = {current % size.x, current / size.x % size.y, current / size.x / size.y};
+                if (guard) guard(!fibers[current].waited);
+                emulated_switch(&scheduler, fibers[current].stack_pointer);
             }
-            thread = {current % size.x, current / size.x % size.y, current / size.x / size.y};
-            if (guard) guard(!fibers[current].waited);
-            emulated_switch(&scheduler, fibers[current].stack_pointer);
-            if (fibers[current].where == WAITS) waiting++;
-            else ended++;
         }
-        if (ended == threads) return 0;
-        if (waiting != threads) return 1;
+        for (unsigned i = 0; i < threads; i++) counts[fibers[i].where]++;
+        if (counts[ENDED] == threads) return 0;
+        if (counts[WAITS] == threads)
+            for (unsigned i = 0; i < threads; i++) fibers[i].where = RUNS;
+        else if (!counts[RUNS]) return 1;
     }
 }
 
@@ -157,3 +215,5 @@ static int launch(void (*kernel)(void **), void **arguments, extent grid, extent
 }
 
 } /* namespace emulated */
+
+using emulated::mma;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,9 @@ from emulated import ORDERS, stand_in
 from gpu_kernels import kernels_of
 from programs import call
 from small_library import SMALL
+
+from mnv2c.measure.validate import TOLERANCES
+from mnv2c.precision import Precision
 
 SETTINGS = [value for flag, value in itertools.pairwise(SMALL) if flag == "--set"]
 
@@ -43,6 +47,35 @@ def test_the_library_is_right_in_any_order_of_threads(library: Path, driver: Map
 def test_every_layer_is_right(library: Path, driver: Mapping[str, str]) -> None:
     finished = mnv2c("validate", library, "--layers", environment=driver)
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_other_precisions_are_right_within_their_tolerance(precision: Precision, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    built = succeed("build", *SMALL, "--target", "cuda:sm_90", "--precision", precision, "--out", library)
+    assert f", {precision}, in " in built
+    environment = stand_in(kernels_of(SMALL[0], SETTINGS, precision), tmp_path)
+    finished = mnv2c("validate", library, "--layers", "--json", environment=environment)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    found = json.loads(finished.stdout)
+    assert (found["precision"], found["first_diverging_layer"]) == (precision, None)
+    assert found["allowed"]["logits"] == TOLERANCES[precision]
+    assert TOLERANCES["fp32"] < found["max_abs_error"] < TOLERANCES[precision]  # it does round
+    assert f", {precision}, estimated" in succeed("cost", library)
+
+
+def test_a_precision_that_the_target_does_not_have_is_refused(tmp_path: Path) -> None:
+    for target, precision, message in (
+        ("x86", "fp16", "target x86: kernels for CPUs compute in fp32, not in fp16"),
+        ("cuda:sm_75", "tf32", "target cuda:sm_75: tensor cores take tf32 from sm_80 on; this one's take fp16"),
+    ):
+        finished = mnv2c("build", *SMALL, "--target", target, "--precision", precision, "--out", tmp_path / "library")
+        assert finished.returncode == 1
+        assert message in finished.stderr
+        finished = mnv2c("tune", SMALL[0], "--target", target, "--precision", precision)
+        assert finished.returncode == 1
+        assert message in finished.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

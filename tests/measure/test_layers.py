@@ -46,7 +46,7 @@ def test_a_border_of_its_own_equals_what_it_surrounds(library: Path) -> None:
 
 
 def test_a_wrong_copy_diverges(library: Path) -> None:
-    comparer = LayerComparer(read_reference(library), tolerance=None)
+    comparer = LayerComparer(read_reference(library), "fp32", tolerance=None)
     with mnv2c.load(library) as net:
         x = np.zeros(net.input_shape, np.float32)
         layers = {layer.name: layer for layer in net.layers(x)}
@@ -60,7 +60,7 @@ def test_a_wrong_copy_diverges(library: Path) -> None:
 
 
 def test_nan_diverges(library: Path) -> None:
-    comparer = LayerComparer(read_reference(library), tolerance=None)
+    comparer = LayerComparer(read_reference(library), "fp32", tolerance=None)
     with mnv2c.load(library) as net:
         x = np.zeros(net.input_shape, np.float32)
         stem = net.layers(x)[0]

@@ -145,7 +145,9 @@ def outputs(rows: int, seed: int = 0) -> dict[str, Array]:
 
 def validation(*comparisons: Comparison, noise: float = 0.0) -> Validation:
     names = {"directory": "d", "runner": None, "processor": "p", "reference": "r", "instruction_set": "v4"}
-    return Validation(**names, threads=1, tolerance=1e-4, comparisons=comparisons, noise={"logits": noise})
+    return Validation(
+        **names, precision="fp32", threads=1, tolerance=1e-4, comparisons=comparisons, noise={"logits": noise}
+    )
 
 
 def test_every_output_of_every_image_is_compared() -> None:

@@ -141,7 +141,7 @@ def test_a_field_added_with_a_default_leaves_old_records_as_they_are(
     path = _file(database)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
-    monkeypatch.setitem(CPU.schedules, "dense", Later)
+    monkeypatch.setattr(CPU, "schedule_class", lambda workload: Later)
     (record,) = database.load(NATIVE.mcpu).records
     assert record.schedule == Later(1, 4, 1)
     assert record.line == json.dumps(GOOD, separators=(",", ":"))

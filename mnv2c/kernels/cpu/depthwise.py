@@ -15,7 +15,8 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cpu.tiles import activate, register_tile, task_loops, vector_lanes
+from mnv2c.kernels.cpu.tiles import register_tile, task_loops, vector_lanes
+from mnv2c.kernels.elements import activate, single, stored
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Depthwise
 
@@ -29,14 +30,14 @@ def pack(workload: Depthwise, constants: Sequence[Array]) -> tuple[Array, ...]:
 def compute(workload: Depthwise) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
     B, H, W, C, S = workload.batch, workload.height, workload.width, workload.channels, workload.stride
-    rows, columns, act = workload.rows, workload.columns, workload.activation
+    rows, columns, act, element = workload.rows, workload.columns, workload.activation, workload.dtype
 
     @T.prim_func(s_tir=True)
     def depthwise(
-        input: T.Buffer((B, rows, columns, C), "float32"),
-        weight: T.Buffer((3, 3, C), "float32"),
+        input: T.Buffer((B, rows, columns, C), element),
+        weight: T.Buffer((3, 3, C), element),
         bias: T.Buffer((C,), "float32"),
-        output: T.Buffer((B, H, W, C), "float32"),
+        output: T.Buffer((B, H, W, C), element),
     ):
         total = T.sblock_alloc_buffer((B, H, W, C), "float32")
         for b, h, w, c, i, j in T.grid(B, H, W, C, 3, 3):
@@ -44,13 +45,13 @@ def compute(workload: Depthwise) -> tirx.PrimFunc:
                 vb, vh, vw, vc, vi, vj = T.axis.remap("SSSSRR", [b, h, w, c, i, j])
                 with T.init():
                     total[vb, vh, vw, vc] = bias[vc]
-                total[vb, vh, vw, vc] = (
-                    total[vb, vh, vw, vc] + input[vb, vh * S + vi, vw * S + vj, vc] * weight[vi, vj, vc]
-                )
+                total[vb, vh, vw, vc] = total[vb, vh, vw, vc] + single(
+                    input[vb, vh * S + vi, vw * S + vj, vc]
+                ) * single(weight[vi, vj, vc])
         for b, h, w, c in T.grid(B, H, W, C):
             with T.sblock("epilogue"):
                 vb, vh, vw, vc = T.axis.remap("SSSS", [b, h, w, c])
-                output[vb, vh, vw, vc] = activate(total[vb, vh, vw, vc], act)
+                output[vb, vh, vw, vc] = stored(activate(total[vb, vh, vw, vc], act), element)
 
     return depthwise
 

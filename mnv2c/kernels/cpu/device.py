@@ -13,7 +13,7 @@ from mnv2c.forked import in_fork
 from mnv2c.kernels.abi import KernelCode, Schedule
 from mnv2c.kernels.cpu import dense, depthwise, pad, pointwise, pool, stem
 from mnv2c.kernels.cpu.lower import LoweredKernel, build_object, llvm_version, lower, tvm_target
-from mnv2c.kernels.families import Families
+from mnv2c.kernels.families import Families, Family
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Workload
 
@@ -29,7 +29,7 @@ class _Cpu(Families):
 
     @functools.cache  # noqa: B019 - there is one object, for ever
     def space(self, workload: Workload, isa: InstructionSet) -> tuple[Schedule, ...]:
-        return tuple(self.module(workload).space(workload, isa))
+        return tuple(self.family(workload).module.space(workload, isa))
 
     def symbol(self, identifier: str, isa: InstructionSet, workload: Workload) -> str:
         return f"{identifier}_{isa.name}_{workload.name}"
@@ -61,19 +61,11 @@ def _codes(lowered: dict[str, LoweredKernel]) -> tuple[KernelCode, ...]:
 
 CPU = _Cpu(
     {
-        workloads.Stem: stem,
-        workloads.Pointwise: pointwise,
-        workloads.Depthwise: depthwise,
-        workloads.Pad: pad,
-        workloads.Pool: pool,
-        workloads.Dense: dense,
-    },
-    {
-        "stem": stem.StemSchedule,
-        "pointwise": pointwise.PointwiseSchedule,
-        "depthwise": depthwise.DepthwiseSchedule,
-        "pad": pad.PadSchedule,
-        "pool": pool.PoolSchedule,
-        "dense": dense.DenseSchedule,
-    },
+        workloads.Stem: Family(stem, stem.StemSchedule),
+        workloads.Pointwise: Family(pointwise, pointwise.PointwiseSchedule),
+        workloads.Depthwise: Family(depthwise, depthwise.DepthwiseSchedule),
+        workloads.Pad: Family(pad, pad.PadSchedule),
+        workloads.Pool: Family(pool, pool.PoolSchedule),
+        workloads.Dense: Family(dense, dense.DenseSchedule),
+    }
 )

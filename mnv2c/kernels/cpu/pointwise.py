@@ -17,7 +17,6 @@ from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.cpu.tiles import (
-    activate,
     pack_panels,
     panels_of,
     register_tile,
@@ -27,6 +26,7 @@ from mnv2c.kernels.cpu.tiles import (
     zero_border,
 )
 from mnv2c.kernels.cpu.tir_passes import PANEL, PREFETCH, TURNS
+from mnv2c.kernels.elements import activate
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Pointwise
 

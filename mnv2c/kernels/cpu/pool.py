@@ -13,6 +13,7 @@ from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.cpu.tiles import register_tile, task_loops, vector_lanes
+from mnv2c.kernels.elements import single, stored
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Pool
 
@@ -25,21 +26,21 @@ def pack(workload: Pool, constants: Sequence[Array]) -> tuple[Array, ...]:
 def compute(workload: Pool) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input, output)``."""
     B, H, W, C = workload.batch, workload.height, workload.width, workload.channels
-    share = 1.0 / (H * W)
+    share, element = 1.0 / (H * W), workload.dtype
 
     @T.prim_func(s_tir=True)
-    def pool(input: T.Buffer((B, H, W, C), "float32"), output: T.Buffer((B, C), "float32")):
+    def pool(input: T.Buffer((B, H, W, C), element), output: T.Buffer((B, C), element)):
         total = T.sblock_alloc_buffer((B, C), "float32")
         for b, c, h, w in T.grid(B, C, H, W):
             with T.sblock("total"):
                 vb, vc, vh, vw = T.axis.remap("SSRR", [b, c, h, w])
                 with T.init():
                     total[vb, vc] = T.float32(0)
-                total[vb, vc] = total[vb, vc] + input[vb, vh, vw, vc]
+                total[vb, vc] = total[vb, vc] + single(input[vb, vh, vw, vc])
         for b, c in T.grid(B, C):
             with T.sblock("epilogue"):
                 vb, vc = T.axis.remap("SS", [b, c])
-                output[vb, vc] = total[vb, vc] * T.float32(share)
+                output[vb, vc] = stored(total[vb, vc] * T.float32(share), element)
 
     return pool
 

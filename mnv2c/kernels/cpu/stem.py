@@ -17,8 +17,9 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cpu.tiles import activate, register_tile, summed_columns, task_loops, vector_lanes, zero_border
+from mnv2c.kernels.cpu.tiles import register_tile, summed_columns, task_loops, vector_lanes, zero_border
 from mnv2c.kernels.cpu.tir_passes import TAIL
+from mnv2c.kernels.elements import activate
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Stem
 

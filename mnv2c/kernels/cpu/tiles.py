@@ -1,12 +1,12 @@
-"""What several kernel families share: packing, the activation, the border of zeros, and the register tile."""
+"""What several kernel families share: packing, the border of zeros, and the register tile."""
 
 from __future__ import annotations
 
 import numpy as np
-from tvm import s_tir, tirx
+from tvm import s_tir
 from tvm.script import tirx as T
 
-from mnv2c.ir.graph import Activation, Array
+from mnv2c.ir.graph import Array
 from mnv2c.kernels.cpu.tir_passes import PANEL, RAGGED, TASK
 
 
@@ -27,13 +27,6 @@ def pack_panels(matrix: Array) -> Array:
     full = np.zeros((panels_of(n) * PANEL, k), matrix.dtype)
     full[:n] = matrix
     return np.ascontiguousarray(full.reshape(panels_of(n), PANEL, k).transpose(0, 2, 1))
-
-
-def activate(x: tirx.Expr, activation: Activation) -> tirx.Expr:
-    """``min(max(x, 0), 6)`` for ReLU6, else ``x``."""
-    if activation is None:
-        return x
-    return tirx.max(tirx.min(x, tirx.const(6.0, "float32")), tirx.const(0.0, "float32"))
 
 
 @T.inline

@@ -1,4 +1,4 @@
-"""What several kernel families share: the activation, and how loops become blocks and threads.
+"""What several kernel families share: how loops become blocks and threads.
 
 A kernel is a grid of blocks ``x, y, z`` of ``threads`` each; ``z`` is the image of a batch. Consecutive threads write
 consecutive channels, so that a warp's accesses to memory are whole sectors of 32 bytes.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm import s_tir, tirx
+from tvm import s_tir
 
-from mnv2c.ir.graph import Activation, TensorType
+from mnv2c.ir.graph import TensorType
 
 Block = s_tir.schedule.SBlockRV
 Loop = s_tir.schedule.LoopRV
@@ -20,13 +20,6 @@ SHARED_BYTES = 48 * 1024
 
 _VECTORS = (4, 2, 1)
 """Elements of fp32 that one instruction loads."""
-
-
-def activate(x: tirx.Expr, activation: Activation) -> tirx.Expr:
-    """``min(max(x, 0), 6)`` for ReLU6, else ``x``."""
-    if activation is None:
-        return x
-    return tirx.max(tirx.min(x, tirx.const(6.0, "float32")), tirx.const(0.0, "float32"))
 
 
 def bind_threads(s: s_tir.Schedule, loops: list[Loop], threads: int) -> Loop:

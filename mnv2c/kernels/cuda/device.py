@@ -13,14 +13,33 @@ from tvm import tirx
 
 import mnv2c.workloads as workloads
 from mnv2c.kernels.abi import KernelCode, Launch, Schedule, Usage
-from mnv2c.kernels.cuda import blocks, depthwise, expand_depthwise, pad, pointwise, pointwise_pool, pool, stem
+from mnv2c.kernels.cuda import (
+    blocks,
+    depthwise,
+    expand_depthwise,
+    expand_depthwise_mma,
+    pad,
+    pointwise,
+    pointwise_mma,
+    pointwise_pool,
+    pointwise_pool_mma,
+    pool,
+    stem,
+)
 from mnv2c.kernels.cuda.lower import CudaKernel, lower, program, tvm_target
 from mnv2c.kernels.cuda.nvrtc import PACKAGE, compile_cubin, compile_ptx, version
-from mnv2c.kernels.families import Families
+from mnv2c.kernels.families import Families, Family
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.workloads import Workload
 
 _lowering = threading.Lock()  # TVM's passes want one thread
+
+
+_ON_TENSOR_CORES = {
+    workloads.ExpandDepthwise: Family(expand_depthwise_mma, expand_depthwise_mma.ExpandDepthwiseMmaSchedule),
+    workloads.Pointwise: Family(pointwise_mma, pointwise_mma.PointwiseMmaSchedule),
+    workloads.PointwisePool: Family(pointwise_pool_mma, pointwise_pool_mma.PointwisePoolMmaSchedule),
+}
 
 
 class _Cuda(Families):
@@ -28,6 +47,12 @@ class _Cuda(Families):
     once."""
 
     workers = os.cpu_count() or 1
+
+    def family(self, workload: Workload) -> Family:
+        multiplied = _ON_TENSOR_CORES.get(type(workload))
+        if multiplied is not None and workload.precision != "fp32" and multiplied.module.takes(workload):
+            return multiplied
+        return super().family(workload)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -38,7 +63,7 @@ class _Cuda(Families):
 
     @functools.cache  # noqa: B019 - there is one object, for ever
     def _space(self, workload: Workload) -> tuple[Schedule, ...]:
-        return tuple(dict.fromkeys(self.module(workload).space(workload)))
+        return tuple(dict.fromkeys(self.family(workload).module.space(workload)))
 
     def symbol(self, identifier: str, isa: InstructionSet, workload: Workload) -> str:
         return f"{identifier}_{workload.name}"
@@ -78,23 +103,13 @@ def _launch(kernel: CudaKernel, usage: Mapping[str, Usage]) -> Launch:
 
 CUDA = _Cuda(
     {
-        workloads.Stem: stem,
-        workloads.ExpandDepthwise: expand_depthwise,
-        workloads.Depthwise: depthwise,
-        workloads.Pointwise: pointwise,
-        workloads.PointwisePool: pointwise_pool,
-        workloads.Pad: pad,
-        workloads.Pool: pool,
-        workloads.Dense: pointwise,
-    },
-    {
-        "stem": blocks.RowSchedule,
-        "expand_depthwise": expand_depthwise.ExpandDepthwiseSchedule,
-        "depthwise": blocks.RowSchedule,
-        "pointwise": pointwise.PointwiseSchedule,
-        "pointwise_pool": pointwise_pool.PointwisePoolSchedule,
-        "pad": blocks.RowSchedule,
-        "pool": pool.PoolSchedule,
-        "dense": pointwise.PointwiseSchedule,
-    },
+        workloads.Stem: Family(stem, blocks.RowSchedule),
+        workloads.ExpandDepthwise: Family(expand_depthwise, expand_depthwise.ExpandDepthwiseSchedule),
+        workloads.Depthwise: Family(depthwise, blocks.RowSchedule),
+        workloads.Pointwise: Family(pointwise, pointwise.PointwiseSchedule),
+        workloads.PointwisePool: Family(pointwise_pool, pointwise_pool.PointwisePoolSchedule),
+        workloads.Pad: Family(pad, blocks.RowSchedule),
+        workloads.Pool: Family(pool, pool.PoolSchedule),
+        workloads.Dense: Family(pointwise, pointwise.PointwiseSchedule),
+    }
 )

@@ -12,20 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.cuda.blocks import (
     SHARED_BYTES,
-    activate,
     bind_grid,
     bind_threads,
     divisor,
     unroll,
     vector,
 )
+from mnv2c.kernels.elements import activate, single, stored, stored_weight
 from mnv2c.workloads import ExpandDepthwise
 
 
@@ -50,7 +49,8 @@ def pack(workload: ExpandDepthwise, constants: Sequence[Array]) -> tuple[Array, 
     expand, expand_bias, depthwise, depthwise_bias = constants
     matrix = expand.reshape(workload.channels, workload.k)
     taps = depthwise[:, 0].transpose(1, 2, 0)
-    return np.ascontiguousarray(matrix.T), expand_bias, np.ascontiguousarray(taps), depthwise_bias
+    expand, depthwise = (stored_weight(one, workload.dtype) for one in (matrix.T, taps))
+    return expand, expand_bias, depthwise, depthwise_bias
 
 
 def compute(workload: ExpandDepthwise) -> tirx.PrimFunc:
@@ -71,7 +71,7 @@ def compute(workload: ExpandDepthwise) -> tirx.PrimFunc:
     top, left = padding.top, padding.left
     width = (W - 1) * S + 3
     pixels = ((H - 1) * S + 3) * width
-    inner, outer = workload.expansion, workload.activation
+    inner, outer, element = workload.expansion, workload.activation, workload.dtype
 
     def inside(pixel: Any) -> Any:
         row, column = pixel // width, pixel % width
@@ -79,12 +79,12 @@ def compute(workload: ExpandDepthwise) -> tirx.PrimFunc:
 
     @T.prim_func(s_tir=True)
     def expand_depthwise(
-        input: T.Buffer((B, rows, columns, K), "float32"),
-        expand_weight: T.Buffer((K, C), "float32"),
+        input: T.Buffer((B, rows, columns, K), element),
+        expand_weight: T.Buffer((K, C), element),
         expand_bias: T.Buffer((C,), "float32"),
-        weight: T.Buffer((3, 3, C), "float32"),
+        weight: T.Buffer((3, 3, C), element),
         bias: T.Buffer((C,), "float32"),
-        output: T.Buffer((B, H, W, C), "float32"),
+        output: T.Buffer((B, H, W, C), element),
     ):
         padded = T.sblock_alloc_buffer((B, pixels, K), "float32")
         product = T.sblock_alloc_buffer((B, pixels, C), "float32")
@@ -94,14 +94,14 @@ def compute(workload: ExpandDepthwise) -> tirx.PrimFunc:
             with T.sblock("padded"):
                 vb, vp, vk = T.axis.remap("SSS", [b, p, k])
                 padded[vb, vp, vk] = T.if_then_else(
-                    inside(vp), input[vb, vp // width - top, vp % width - left, vk], T.float32(0)
+                    inside(vp), single(input[vb, vp // width - top, vp % width - left, vk]), T.float32(0)
                 )
         for b, p, c, k in T.grid(B, pixels, C, K):
             with T.sblock("product"):
                 vb, vp, vc, vk = T.axis.remap("SSSR", [b, p, c, k])
                 with T.init():
                     product[vb, vp, vc] = T.float32(0)
-                product[vb, vp, vc] = product[vb, vp, vc] + padded[vb, vp, vk] * expand_weight[vk, vc]
+                product[vb, vp, vc] = product[vb, vp, vc] + padded[vb, vp, vk] * single(expand_weight[vk, vc])
         for b, p, c in T.grid(B, pixels, C):
             with T.sblock("expanded"):
                 vb, vp, vc = T.axis.remap("SSS", [b, p, c])
@@ -113,13 +113,13 @@ def compute(workload: ExpandDepthwise) -> tirx.PrimFunc:
                 vb, vh, vw, vc, vi, vj = T.axis.remap("SSSSRR", [b, h, w, c, i, j])
                 with T.init():
                     total[vb, vh, vw, vc] = T.float32(0)
-                total[vb, vh, vw, vc] = (
-                    total[vb, vh, vw, vc] + expanded[vb, (vh * S + vi) * width + vw * S + vj, vc] * weight[vi, vj, vc]
-                )
+                total[vb, vh, vw, vc] = total[vb, vh, vw, vc] + expanded[
+                    vb, (vh * S + vi) * width + vw * S + vj, vc
+                ] * single(weight[vi, vj, vc])
         for b, h, w, c in T.grid(B, H, W, C):
             with T.sblock("epilogue"):
                 vb, vh, vw, vc = T.axis.remap("SSSS", [b, h, w, c])
-                output[vb, vh, vw, vc] = activate(total[vb, vh, vw, vc] + bias[vc], outer)
+                output[vb, vh, vw, vc] = stored(activate(total[vb, vh, vw, vc] + bias[vc], outer), element)
 
     return expand_depthwise
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 
 import tvm
 from tvm import tirx
@@ -29,29 +30,7 @@ from mnv2c.kernels.families import workload_of
 
 _AXES = "xyz"
 _KERNEL = 'extern "C" __global__'
-_PRELUDE = """\
-typedef unsigned char uchar;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-#define ALLOW_NEXT() asm volatile("griddepcontrol.launch_dependents;")
-#define WAIT() asm volatile("griddepcontrol.wait;" ::: "memory")
-__device__ __noinline__ void fetch(const void *data, unsigned bytes)
-{
-    unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-    unsigned thread = (block * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
-    unsigned threads = gridDim.x * gridDim.y * gridDim.z * blockDim.x * blockDim.y;
-    for (unsigned line = thread; line < (bytes + 127) / 128; line += threads)
-        asm volatile("prefetch.L2 [%0];" :: "l"((const char *)data + line * 128));
-}
-#define FETCH(data, bytes) fetch(data, bytes)
-#else
-#define ALLOW_NEXT()
-#define WAIT()
-#define FETCH(data, bytes)
-#endif
-"""
-"""What every kernel may use: one type that TVM writes and CUDA does not have without headers, and dependent launch.
-
-Inlined, ``fetch`` made a kernel spill on sm_100."""
+_PRELUDE = resources.files("mnv2c.kernels.cuda").joinpath("prelude.h").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)

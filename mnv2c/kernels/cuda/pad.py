@@ -23,16 +23,17 @@ def compute(workload: Pad) -> tirx.PrimFunc:
     border = workload.border
     top, left = border.top, border.left
     rows, columns = top + H + border.bottom, left + W + border.right
+    element = workload.dtype
 
     @T.prim_func(s_tir=True)
-    def pad(input: T.Buffer((B, H, W, C), "float32"), output: T.Buffer((B, rows, columns, C), "float32")):
+    def pad(input: T.Buffer((B, H, W, C), element), output: T.Buffer((B, rows, columns, C), element)):
         for b, h, w, c in T.grid(B, rows, columns, C):
             with T.sblock("epilogue"):
                 vb, vh, vw, vc = T.axis.remap("SSSS", [b, h, w, c])
                 output[vb, vh, vw, vc] = T.if_then_else(
                     vh >= top and vh < top + H and vw >= left and vw < left + W,
                     input[vb, vh - top, vw - left, vc],
-                    T.float32(0),
+                    tirx.const(0, element),
                 )
 
     return pad

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
@@ -20,11 +19,11 @@ from mnv2c.kernels.cuda.blocks import (
     SHARED_BYTES,
     Block,
     Loop,
-    activate,
     divisor,
     unroll,
     vector,
 )
+from mnv2c.kernels.elements import activate, single, stored, stored_weight
 from mnv2c.workloads import Dense, Pointwise
 
 
@@ -48,7 +47,7 @@ class PointwiseSchedule:
 def pack(workload: Pointwise | Dense, constants: Sequence[Array]) -> tuple[Array, ...]:
     """The weight as ``k x n``, so that neighbouring threads read neighbouring channels; the bias as it is."""
     weight, bias = constants
-    return np.ascontiguousarray(weight.reshape(workload.n, workload.k).T), bias
+    return stored_weight(weight.reshape(workload.n, workload.k).T, workload.dtype), bias
 
 
 def compute(workload: Pointwise | Dense) -> tirx.PrimFunc:
@@ -56,14 +55,16 @@ def compute(workload: Pointwise | Dense) -> tirx.PrimFunc:
     pointwise = _as_pointwise(workload)
     if pointwise.bordered:
         return _bordered(pointwise)
-    return _with_residual(pointwise) if pointwise.residual else _plain(pointwise)
+    if pointwise.residual:
+        return _with_residual(pointwise)
+    return _plain(pointwise, workload.outputs[0].dtype)
 
 
 def _as_pointwise(workload: Pointwise | Dense) -> Pointwise:
     """A classifier is a 1x1 convolution of one pixel."""
     if isinstance(workload, Pointwise):
         return workload
-    return Pointwise(batch=workload.batch, height=1, width=1, k=workload.k, n=workload.n)
+    return Pointwise(batch=workload.batch, height=1, width=1, k=workload.k, n=workload.n, precision=workload.precision)
 
 
 @T.inline
@@ -73,7 +74,7 @@ def _multiply(product, input, weight, P, N, K):  # buffers and extents, as T.inl
             vp, vn, vk = T.axis.remap("SSR", [p, n, k])
             with T.init():
                 product[vp, vn] = T.float32(0)
-            product[vp, vn] = product[vp, vn] + input[vp, vk] * weight[vk, vn]
+            product[vp, vn] = product[vp, vn] + single(input[vp, vk]) * single(weight[vk, vn])
 
 
 def _bordered(workload: Pointwise) -> tirx.PrimFunc:
@@ -86,7 +87,7 @@ def _bordered(workload: Pointwise) -> tirx.PrimFunc:
         workload.n,
         workload.activation,
     )
-    border = workload.border
+    border, element = workload.border, workload.dtype
     rows, columns = border.top + H + border.bottom, border.left + W + border.right
     P = B * rows * columns
 
@@ -105,10 +106,10 @@ def _bordered(workload: Pointwise) -> tirx.PrimFunc:
 
     @T.prim_func(s_tir=True)
     def pointwise(
-        input: T.Buffer((B * H * W, K), "float32"),
-        weight: T.Buffer((K, N), "float32"),
+        input: T.Buffer((B * H * W, K), element),
+        weight: T.Buffer((K, N), element),
         bias: T.Buffer((N,), "float32"),
-        output: T.Buffer((P, N), "float32"),
+        output: T.Buffer((P, N), element),
     ):
         product = T.sblock_alloc_buffer((P, N), "float32")
         for p, n, k in T.grid(P, N, K):
@@ -116,52 +117,56 @@ def _bordered(workload: Pointwise) -> tirx.PrimFunc:
                 vp, vn, vk = T.axis.remap("SSR", [p, n, k])
                 with T.init():
                     product[vp, vn] = T.float32(0)
-                product[vp, vn] = product[vp, vn] + input[source(vp), vk] * weight[vk, vn]
+                product[vp, vn] = product[vp, vn] + single(input[source(vp), vk]) * single(weight[vk, vn])
         for p, n in T.grid(P, N):
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
-                output[vp, vn] = T.if_then_else(inside(vp), activate(product[vp, vn] + bias[vn], act), T.float32(0))
+                output[vp, vn] = T.if_then_else(
+                    inside(vp), stored(activate(product[vp, vn] + bias[vn], act), element), tirx.const(0, element)
+                )
 
     return pointwise
 
 
-def _plain(workload: Pointwise) -> tirx.PrimFunc:
+def _plain(workload: Pointwise, result: str) -> tirx.PrimFunc:
     P, K, N, act = workload.pixels, workload.k, workload.n, workload.activation
+    element = workload.dtype
 
     @T.prim_func(s_tir=True)
     def pointwise(
-        input: T.Buffer((P, K), "float32"),
-        weight: T.Buffer((K, N), "float32"),
+        input: T.Buffer((P, K), element),
+        weight: T.Buffer((K, N), element),
         bias: T.Buffer((N,), "float32"),
-        output: T.Buffer((P, N), "float32"),
+        output: T.Buffer((P, N), result),
     ):
         product = T.sblock_alloc_buffer((P, N), "float32")
         _multiply(product, input, weight, P, N, K)
         for p, n in T.grid(P, N):
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
-                output[vp, vn] = activate(product[vp, vn] + bias[vn], act)
+                output[vp, vn] = stored(activate(product[vp, vn] + bias[vn], act), result)
 
     return pointwise
 
 
 def _with_residual(workload: Pointwise) -> tirx.PrimFunc:
     P, K, N, act = workload.pixels, workload.k, workload.n, workload.activation
+    element = workload.dtype
 
     @T.prim_func(s_tir=True)
     def pointwise(
-        input: T.Buffer((P, K), "float32"),
-        residual: T.Buffer((P, N), "float32"),
-        weight: T.Buffer((K, N), "float32"),
+        input: T.Buffer((P, K), element),
+        residual: T.Buffer((P, N), element),
+        weight: T.Buffer((K, N), element),
         bias: T.Buffer((N,), "float32"),
-        output: T.Buffer((P, N), "float32"),
+        output: T.Buffer((P, N), element),
     ):
         product = T.sblock_alloc_buffer((P, N), "float32")
         _multiply(product, input, weight, P, N, K)
         for p, n in T.grid(P, N):
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
-                output[vp, vn] = activate(product[vp, vn] + bias[vn], act) + residual[vp, vn]
+                output[vp, vn] = stored(activate(product[vp, vn] + bias[vn], act) + single(residual[vp, vn]), element)
 
     return pointwise
 

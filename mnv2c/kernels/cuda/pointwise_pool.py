@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.cuda.blocks import (
     SHARED_BYTES,
-    activate,
     unroll,
     vector,
 )
+from mnv2c.kernels.elements import activate, single, stored, stored_weight
 from mnv2c.workloads import PointwisePool
 
 
@@ -34,20 +33,20 @@ class PointwisePoolSchedule:
 def pack(workload: PointwisePool, constants: Sequence[Array]) -> tuple[Array, ...]:
     """The weight as ``k x n``, so that neighbouring threads read neighbouring channels; the bias as it is."""
     weight, bias = constants
-    return np.ascontiguousarray(weight.reshape(workload.n, workload.k).T), bias
+    return stored_weight(weight.reshape(workload.n, workload.k).T, workload.dtype), bias
 
 
 def compute(workload: PointwisePool) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
     B, P, K, N = workload.batch, workload.height * workload.width, workload.k, workload.n
-    act, share = workload.activation, 1.0 / P
+    act, share, element = workload.activation, 1.0 / P, workload.dtype
 
     @T.prim_func(s_tir=True)
     def pointwise_pool(
-        input: T.Buffer((B, P, K), "float32"),
-        weight: T.Buffer((K, N), "float32"),
+        input: T.Buffer((B, P, K), element),
+        weight: T.Buffer((K, N), element),
         bias: T.Buffer((N,), "float32"),
-        output: T.Buffer((B, N), "float32"),
+        output: T.Buffer((B, N), element),
     ):
         product = T.sblock_alloc_buffer((B, P, N), "float32")
         activated = T.sblock_alloc_buffer((B, P, N), "float32")
@@ -57,7 +56,7 @@ def compute(workload: PointwisePool) -> tirx.PrimFunc:
                 vb, vp, vn, vk = T.axis.remap("SSSR", [b, p, n, k])
                 with T.init():
                     product[vb, vp, vn] = T.float32(0)
-                product[vb, vp, vn] = product[vb, vp, vn] + input[vb, vp, vk] * weight[vk, vn]
+                product[vb, vp, vn] = product[vb, vp, vn] + single(input[vb, vp, vk]) * single(weight[vk, vn])
         for b, p, n in T.grid(B, P, N):
             with T.sblock("activated"):
                 vb, vp, vn = T.axis.remap("SSS", [b, p, n])
@@ -71,7 +70,7 @@ def compute(workload: PointwisePool) -> tirx.PrimFunc:
         for b, n in T.grid(B, N):
             with T.sblock("epilogue"):
                 vb, vn = T.axis.remap("SS", [b, n])
-                output[vb, vn] = total[vb, vn] * T.float32(share)
+                output[vb, vn] = stored(total[vb, vn] * T.float32(share), element)
 
     return pointwise_pool
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cuda.blocks import RowSchedule, activate, row_per_thread, row_space
+from mnv2c.kernels.cuda.blocks import RowSchedule, row_per_thread, row_space
+from mnv2c.kernels.elements import activate, single, stored, stored_weight
 from mnv2c.workloads import Stem
 
 CHANNELS = Stem.CHANNELS
@@ -24,13 +24,14 @@ CHANNELS = Stem.CHANNELS
 def pack(workload: Stem, constants: Sequence[Array]) -> tuple[Array, ...]:
     """``n x 3 x 3 x 3`` (OIHW) tap by tap, and the bias as it is."""
     weight, bias = constants
-    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), bias
+    return stored_weight(weight.transpose(2, 3, 1, 0), workload.dtype), bias
 
 
 def compute(workload: Stem) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
     B, H, W, N, S = workload.batch, workload.height, workload.width, workload.n, workload.stride
     rows, columns, image, act = workload.rows, workload.columns, workload.image, workload.activation
+    element = workload.dtype
     border, zeros = workload.border, workload.padding
     top, left, up, aside = border.top, border.left, zeros.top, zeros.left
     out_rows, out_columns = top + H + border.bottom, left + W + border.right
@@ -45,9 +46,9 @@ def compute(workload: Stem) -> tirx.PrimFunc:
     @T.prim_func(s_tir=True)
     def stem(
         input: T.Buffer((B, rows, columns, CHANNELS), image),
-        weight: T.Buffer((3, 3, CHANNELS, N), "float32"),
+        weight: T.Buffer((3, 3, CHANNELS, N), element),
         bias: T.Buffer((N,), "float32"),
-        output: T.Buffer((B, out_rows, out_columns, N), "float32"),
+        output: T.Buffer((B, out_rows, out_columns, N), element),
     ):
         total = T.sblock_alloc_buffer((B, out_rows, out_columns, N), "float32")
         for b, h, w, n, i, j, c in T.grid(B, out_rows, out_columns, N, 3, 3, CHANNELS):
@@ -55,18 +56,16 @@ def compute(workload: Stem) -> tirx.PrimFunc:
                 vb, vh, vw, vn, vi, vj, vc = T.axis.remap("SSSSRRR", [b, h, w, n, i, j, c])
                 with T.init():
                     total[vb, vh, vw, vn] = T.float32(0)
-                total[vb, vh, vw, vn] = (
-                    total[vb, vh, vw, vn]
-                    + pixel(input, vb, (vh - top) * S + vi - up, (vw - left) * S + vj - aside, vc)
-                    * weight[vi, vj, vc, vn]
-                )
+                total[vb, vh, vw, vn] = total[vb, vh, vw, vn] + pixel(
+                    input, vb, (vh - top) * S + vi - up, (vw - left) * S + vj - aside, vc
+                ) * single(weight[vi, vj, vc, vn])
         for b, h, w, n in T.grid(B, out_rows, out_columns, N):
             with T.sblock("epilogue"):
                 vb, vh, vw, vn = T.axis.remap("SSSS", [b, h, w, n])
                 output[vb, vh, vw, vn] = T.if_then_else(
                     vh >= top and vh < top + H and vw >= left and vw < left + W,
-                    activate(total[vb, vh, vw, vn] + bias[vn], act),
-                    T.float32(0),
+                    stored(activate(total[vb, vh, vw, vn] + bias[vn], act), element),
+                    tirx.const(0, element),
                 )
 
     return stem

@@ -21,6 +21,7 @@ from tvm.ir.utils import derived_object
 from mnv2c.cost.gpu import MULTIPROCESSORS
 from mnv2c.deploy.ssh import Finished, Host, run_there
 from mnv2c.errors import TargetError, ToolError
+from mnv2c.precision import Precision
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.toolchain import find_toolchain, link_program
 from mnv2c.tuning.gpu_timing import LIST
@@ -53,10 +54,12 @@ class Gpu:
 class GpuRunner(BatchRunner):
     """Of those instruction sets of ``target`` that the GPU has, times for the best one: ``conditions.isa``.
 
-    The GPU is that of ``host``, or this machine's.
+    The GPU is that of ``host``, or this machine's; ``precision`` is that of the kernels to come.
     """
 
-    def __init__(self, target: Target, *, host: Host | None = None, rounds: int = ROUNDS) -> None:
+    def __init__(
+        self, target: Target, precision: Precision = "fp32", *, host: Host | None = None, rounds: int = ROUNDS
+    ) -> None:
         super().__init__()
         self._rounds, self._host = rounds, host
         self._scratch = tempfile.TemporaryDirectory(prefix="mnv2c-")
@@ -69,7 +72,7 @@ class GpuRunner(BatchRunner):
             target,
             isa,
             Origin(gpu.processor, f"{gpu.name}, driver {gpu.driver}", MEASURED, tvm, (1,)),
-            macs_per_second=MULTIPROCESSORS[isa.mcpu].lanes * gpu.multiprocessors * gpu.hertz,
+            macs_per_second=MULTIPROCESSORS[isa.mcpu].multiply_adds(precision) * gpu.multiprocessors * gpu.hertz,
             drifts=True,
         )
 
