@@ -1,6 +1,6 @@
 """Makes the files that ``tests/cuda/on_device.sh`` needs on a machine with a GPU and neither TVM nor Python::
 
-    python tests/on_device.py FOLDER [TARGET]       # cuda:sm_90
+    python tests/on_device.py FOLDER [TARGET [PRECISION]]       # cuda:sm_90 fp32
     FOLDER/on_device.sh                             # there
 
 In it: examples of kernels with their operands and what they compute, a program that tries the calls on streams, and
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from command_line import succeed
 from gpu_kernels import by_rule
-from kernel_examples import FUSED, TRIED, example
+from kernel_examples import FUSED, IN_FP16, ON_TENSOR_CORES, TRIED, example, tolerance
 from shared_data import PHOTOGRAPHS, TRAINED
 from small_library import SMALL
 
@@ -27,17 +27,17 @@ from mnv2c.kernels.cuda.device import CUDA
 from mnv2c.kernels.cuda.lower import CudaKernel, program
 from mnv2c.kernels.cuda.nvrtc import compile_cubin
 from mnv2c.measure.images import read_rgb, seeded_image
+from mnv2c.measure.validate import TOLERANCES
+from mnv2c.precision import Precision
 from mnv2c.reference.evaluator import Reference
 from mnv2c.targets import target_named
 from mnv2c.toolchain import find_toolchain, link_program
 from mnv2c.workloads import Dense, Workload
 
 _SOURCES = Path(__file__).parent / "cuda"
-_ALLOWED = 2e-5
 _IMAGES = 4
 BATCHES = (1, 8, 32)
-_LIGHT = [workload for workload in (*TRIED, *FUSED) if workload.macs < 1_000_000 or not isinstance(workload, Dense)]
-"""All but the largest classifier, whose weights alone are 5 MB: the network has it."""
+_EXAMPLES: dict[Precision, tuple[Workload, ...]] = {"fp32": (*TRIED, *FUSED), "tf32": ON_TENSOR_CORES, "fp16": IN_FP16}
 
 
 def make(
@@ -47,12 +47,13 @@ def make(
     network: Sequence[str],
     batches: Sequence[int],
     workloads: Sequence[Workload],
+    precision: Precision = "fp32",
 ) -> list[CudaKernel]:
     """Fills ``folder``; ``network`` are the arguments of ``mnv2c build``. Returns the single kernels."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(_SOURCES / "on_device.sh", folder)
     kernels = _kernels(folder, target, workloads)
-    lines = [_network(folder, target, network, batch) for batch in batches]
+    lines = [_network(folder, target, network, batch, precision) for batch in batches]
     (folder / "networks.txt").write_text("".join(lines), encoding="utf-8")
     for name in ("kernels_on_device", "network_on_device"):
         _program(folder, target, name)
@@ -72,11 +73,15 @@ def _kernels(folder: Path, target: str, workloads: Sequence[Workload]) -> list[C
     data, lines = bytearray(), []
     for workload, kernel in zip(workloads, kernels, strict=True):
         inputs, constants, expected = example(workload)
+        expected = expected.astype(workload.outputs[0].dtype)
         operands = [*inputs, *CUDA.pack(workload, constants), expected]
-        fields = [kernel.symbol, _ALLOWED, *kernel.grid, *kernel.block, len(kernel.operands)]
+        relative, absolute = tolerance(workload)
+        allowed = relative * float(np.abs(expected).max()) + absolute
+        fields = [kernel.symbol, allowed, *kernel.grid, *kernel.block, len(kernel.operands)]
         for number in kernel.operands:
-            content = np.ascontiguousarray(operands[number]).tobytes()
-            fields += [len(data), len(content), int(number == len(operands) - 1)]
+            operand = np.ascontiguousarray(operands[number])
+            content, is_output = operand.tobytes(), number == len(operands) - 1
+            fields += [len(data), len(content), operand.itemsize if is_output else 0]
             data += content
         lines.append(" ".join(map(str, fields)) + "\n")
     (folder / "kernels.bin").write_bytes(data)
@@ -84,10 +89,12 @@ def _kernels(folder: Path, target: str, workloads: Sequence[Workload]) -> list[C
     return kernels
 
 
-def _network(folder: Path, target: str, arguments: Sequence[str], batch: int) -> str:
+def _network(folder: Path, target: str, arguments: Sequence[str], batch: int, precision: Precision) -> str:
     """A library, images for it and their logits; the line of ``networks.txt``."""
     build = folder / "build"
-    succeed("build", *arguments, "--set", f"batch={batch}", "--target", target, "--out", build)
+    succeed(
+        "build", *arguments, "--set", f"batch={batch}", "--target", target, "--precision", precision, "--out", build
+    )
     interface = read_manifest(build).interface
     _, *shape = interface.input_shape
     library, images, logits = f"batch{batch}.so", "images.rgb", "images.logits"  # the same for every batch
@@ -101,7 +108,8 @@ def _network(folder: Path, target: str, arguments: Sequence[str], batch: int) ->
     (folder / images).write_bytes(pixels.tobytes())
     (folder / logits).write_bytes(computed.astype(np.float32).tobytes())
     shutil.rmtree(build)
-    return f"{library} {interface.identifier} {batch} {pixels[0].nbytes} {computed.shape[1]} {images} {logits}\n"
+    sizes = f"{batch} {pixels[0].nbytes} {computed.shape[1]}"
+    return f"{library} {interface.identifier} {sizes} {images} {logits} {TOLERANCES[precision]}\n"
 
 
 def _images(shape: Sequence[int]) -> list[np.ndarray]:
@@ -127,8 +135,13 @@ def _program(folder: Path, target: str, name: str, *further: str) -> None:
 
 if __name__ == "__main__":
     weights = ("--weights", str(TRAINED)) if TRAINED.exists() else ()
-    folder, target = Path(sys.argv[1]), (sys.argv[2:] or ["cuda:sm_90"])[0]
+    given, defaults = sys.argv[1:], ("", "cuda:sm_90", "fp32")
+    directory, target, precision = (*given, *defaults[len(given) :])
+    folder = Path(directory)
     network = ("mnv2_1.0", "--set", "classes=1001", *weights)
-    made = make(folder, target, network=network, batches=BATCHES, workloads=_LIGHT)
+    light = [
+        one for one in _EXAMPLES[precision] if one.macs < 1_000_000 or not isinstance(one, Dense)
+    ]  # 5 MB of weights
+    made = make(folder, target, network=network, batches=BATCHES, workloads=light, precision=precision)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     print(json.dumps(sizes, indent=2), f"\n{sum(sizes.values()) / 1e6:.1f} MB, {len(made)} kernels")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 
 from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.cost.estimate import count_instructions
 from mnv2c.measure.bench import ROUNDS, bench, format_text, to_json
-from mnv2c.measure.engines import OTHERS
+from mnv2c.measure.engines import others
 from mnv2c.spelling import did_you_mean
 
 
@@ -19,7 +20,7 @@ def command(options: argparse.Namespace) -> int:
     result = bench(
         options.build,
         runner=options.runner,
-        against=_names(options.against),
+        against=_names(options.against, others(options.build)) if options.against else (),
         threads=options.threads,
         rounds=options.rounds or ROUNDS,
         instruction_set=options.instruction_set,
@@ -61,11 +62,11 @@ def _check_runner(options: argparse.Namespace) -> None:
             raise UsageError(f"--{option} measures this machine; leave it out with --runner {options.runner}")
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, known: Collection[str]) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        if name not in OTHERS:
-            close = did_you_mean(name, OTHERS)
-            hint = f"did you mean {close}?" if close else f"there are {', '.join(OTHERS)}"
+        if name not in known:
+            close = did_you_mean(name, known)
+            hint = f"did you mean {close}?" if close else f"there are {', '.join(known)}"
             raise UsageError(f"--against: unknown engine {name!r}: {hint}")
     return names

@@ -3,7 +3,7 @@
 What comes in: a build directory and normalised NHWC images. What goes out: ``Engine`` values whose ``run`` computes
 every output and says how long that took. The others run the library's own ONNX reference, and are given the images in
 the order of axes that they prefer, so that the comparison is not won there: onnxruntime and openvino NCHW, without the
-model's first transposition, LiteRT NHWC.
+model's first transposition, LiteRT NHWC. A library for GPUs has others beside it: ``gpu_engines``.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnv2c import __version__
-from mnv2c.deploy.manifest import read_reference
+from mnv2c.deploy.manifest import read_manifest, read_reference
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.ir.graph import Array
+from mnv2c.measure.gpu_engines import onnxruntime_on_gpu, torch_on_gpu
 from mnv2c.measure.tflite_model import write_tflite
+from mnv2c.precision import Precision
 from mnv2c.reference.onnx_export import INPUT
+from mnv2c.targets import kind_of_target
 
 if TYPE_CHECKING:
     import onnx
 
 OTHERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert"}
+ON_GPUS = {"onnxruntime": "onnxruntime-gpu", "torch": "torch"}
 """What a library can be compared with, and the package that brings it."""
 
 
@@ -48,16 +52,28 @@ def library_engine(net: RunnableNetwork, x: Array) -> Engine:
     return Engine("mnv2c", __version__, lambda: net.time(x))
 
 
+def others(directory: Path) -> dict[str, str]:
+    """What the library in ``directory`` can be compared with, and the package that brings it."""
+    return ON_GPUS if kind_of_target(read_manifest(directory).target.name) == "cuda" else OTHERS
+
+
 def other_engine(name: str, directory: Path, x: Array, *, threads: int) -> Engine:
-    """One of ``OTHERS``. ToolError where it is not installed; LibraryError where the reference is damaged."""
-    make = {"onnxruntime": _onnxruntime, "openvino": _openvino, "litert": _litert}[name]
+    """One of ``others``. ToolError where it is not installed; LibraryError where the reference is damaged."""
+    manifest, model, known = read_manifest(directory), read_reference(directory), others(directory)
     try:
-        return make(read_reference(directory), x, threads)
+        if known is ON_GPUS:
+            return _on_gpu(name, model, x, manifest.precision)
+        return {"onnxruntime": _onnxruntime, "openvino": _openvino, "litert": _litert}[name](model, x, threads)
     except ImportError as error:
-        raise ToolError(
-            f"{name} is not installed: pip install {OTHERS[name]}, or all that can be compared: "
-            "pip install 'mnv2c[bench]'"
-        ) from error
+        more = "" if known is ON_GPUS else ", or all that can be compared: pip install 'mnv2c[bench]'"
+        raise ToolError(f"{name} is not installed: pip install {known[name]}{more}") from error
+
+
+def _on_gpu(name: str, model: onnx.ModelProto, x: Array, precision: Precision) -> Engine:
+    content, pixels = _without_transposition(model, x)
+    make = {"onnxruntime": onnxruntime_on_gpu, "torch": torch_on_gpu}[name]
+    version, run = make(content, pixels, precision)
+    return Engine(name, version, _timed(model, run))
 
 
 def _onnxruntime(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
@@ -70,7 +86,7 @@ def _onnxruntime(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
     options.inter_op_num_threads = 1
     # Its threads spin as ever while it runs; they must not go on spinning into the turn of the next engine.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: pixels}
     return Engine("onnxruntime", onnxruntime.__version__, _timed(model, lambda: session.run(None, feeds)))
 
@@ -86,7 +102,7 @@ def _openvino(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
+    request = core.compile_model(core.read_model(content.SerializeToString()), "CPU", options).create_infer_request()
     request.set_input_tensor(openvino.Tensor(pixels))
 
     outputs = range(len(model.graph.output))
@@ -128,7 +144,7 @@ def _timed(model: onnx.ModelProto, run: Callable[[], list[Array]]) -> Callable[[
     return timed_run
 
 
-def _without_transposition(model: onnx.ModelProto, x: Array) -> tuple[bytes, Array]:
+def _without_transposition(model: onnx.ModelProto, x: Array) -> tuple[onnx.ModelProto, Array]:
     """The model from its NCHW edge on, and ``x`` for it."""
     transposition, image = model.graph.node[0], model.graph.input[0]
     if transposition.op_type != "Transpose" or list(transposition.input) != [INPUT] or image.name != INPUT:
@@ -138,4 +154,4 @@ def _without_transposition(model: onnx.ModelProto, x: Array) -> tuple[bytes, Arr
     for dimension, extent in zip(image.type.tensor_type.shape.dim, pixels.shape, strict=True):
         dimension.dim_value = extent
     del model.graph.node[0]
-    return model.SerializeToString(), pixels
+    return model, pixels

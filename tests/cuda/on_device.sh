@@ -14,8 +14,9 @@ command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,c
 export ROUNDS="${ROUNDS:-200}"
 check "single kernels" ./kernels_on_device kernels.cubin kernels.txt kernels.bin
 check "streams, graphs and threads, and misuse" ./streams
-while read -r library identifier batch pixels classes images logits; do
-    check "$library" ./network_on_device "./$library" "$identifier" "$batch" "$pixels" "$classes" "$images" "$logits" "$ROUNDS"
+while read -r library identifier batch pixels classes images logits allowed; do
+    check "$library" ./network_on_device "./$library" "$identifier" "$batch" "$pixels" "$classes" "$images" "$logits" \
+        "$allowed" "$ROUNDS"
 done <networks.txt
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do

@@ -78,6 +78,24 @@ def test_a_precision_that_the_target_does_not_have_is_refused(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_peers_that_are_missing_are_named(library: Path, driver: Mapping[str, str], tmp_path: Path) -> None:
+    for package in ("torch", "onnxruntime"):
+        (tmp_path / package).mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ModuleNotFoundError('torch')\n", encoding="utf-8")
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(
+        "def get_available_providers():\n    return ['CPUExecutionProvider']\n", encoding="utf-8"
+    )
+    for peer, status, message in (
+        ("torch", 1, "torch is not installed: pip install torch"),
+        ("onnxruntime", 1, "onnxruntime: the package that is installed is for CPUs: pip install onnxruntime-gpu"),
+        ("openvino", 2, "unknown engine 'openvino': there are onnxruntime, torch"),
+    ):
+        environment = {**driver, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+        finished = mnv2c("bench", library, "--against", peer, environment=environment)
+        assert (finished.returncode, finished.stdout) == (status, "")
+        assert finished.stderr.splitlines()[-1].endswith(message)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -7,12 +7,27 @@ from pathlib import Path
 
 from emulated import stand_in
 from gpu_kernels import kernels_of
-from kernel_examples import FUSED, TRIED
+from kernel_examples import FUSED, IN_FP16, TRIED
 from on_device import make
 from small_library import SMALL
 
 BATCHES = (1, 3)
 WORKLOADS = (*TRIED[::7], *FUSED[::3])
+
+
+def test_the_script_passes_in_fp16(tmp_path: Path) -> None:
+    folder, workloads = tmp_path / "files", IN_FP16[::9]
+    single = make(folder, "cuda:sm_90", network=SMALL, batches=BATCHES[:1], workloads=workloads, precision="fp16")
+    network = kernels_of(SMALL[0], [value for value in SMALL if "=" in value], "fp16")
+    streams = kernels_of(SMALL[0], [value for value in SMALL if "=" in value])
+    kernels = {kernel.symbol: kernel for kernel in (*single, *network, *streams)}
+    driver = stand_in(list(kernels.values()), tmp_path)
+    right = subprocess.run(
+        [folder / "on_device.sh"], env={**driver, "ROUNDS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert right.returncode == 0, right.stdout + right.stderr
+    assert f"{len(workloads)} kernels, 0 wrong" in right.stdout
+    assert "mnv2_0_35, batch 1, sm_90: 4 images" in right.stdout
 
 
 def test_the_script_passes_and_fails_where_a_kernel_is_wrong(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from mnv2c.deploy.manifest import (
 from mnv2c.errors import LibraryError
 
 MANIFEST = Manifest(
+    precision="fp32",
     name="two heads",
     interface=Interface(
         identifier="two_heads",
@@ -77,7 +78,7 @@ Change = Callable[[dict[str, Any]], object]
 
 BAD_FIELDS: dict[str, Change] = {
     "no mark": lambda m: m.pop("format"),
-    "the mark of another version": lambda m: m.update(format="mnv2c manifest 3"),
+    "the mark of another version": lambda m: m.update(format="mnv2c manifest 2"),
     "a field too many": lambda m: m.update(colour="blue"),
     "a nested field too many": lambda m: m["interface"]["outputs"][0].update(colour="blue"),
     "a missing field": lambda m: m.pop("arena_bytes"),

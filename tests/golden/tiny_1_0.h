@@ -89,7 +89,7 @@ int tiny_1_0_threads(const tiny_1_0_context *context);
 typedef struct {
     const char *name;     /* as in the model's table, such as "block3.expand" */
     const void *data;     /* the first element of what the layer computed */
-    const char *element;  /* the type of its elements: "float32" */
+    const char *element;  /* the type of its elements: "float32", on a GPU also "float16" */
     int64_t shape[4];     /* batch, height, width, channels; height and width are 1 where a layer has none */
     int64_t strides[4];   /* the distance between neighbours along each, in elements: a tensor may lie inside a border */
     uint64_t nanoseconds; /* time of this layer: by the wall clock, or on the GPU */
