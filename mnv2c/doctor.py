@@ -5,7 +5,6 @@ What comes in: nothing. What goes out: one ``Finding`` per thing; those that are
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import platform
 import re
@@ -17,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnv2c.deploy.gpu_here import gpu_here
 from mnv2c.deploy.native import cpu_name
-from mnv2c.errors import Mnv2cError
+from mnv2c.errors import Mnv2cError, TargetError
 from mnv2c.targets import X86, native_target
 from mnv2c.toolchain import compile_c, find_qemu, find_zig
 
@@ -38,6 +38,7 @@ _OPTIONAL_TOOLS = {
     "llvm-mca": "estimates an Arm core's cycles (mnv2c cost): apt install llvm-19",
     "ssh": "runs libraries on a board (--runner ssh:USER@HOST): apt install openssh-client",
 }
+_WIDTH = 2 + max(map(len, _OPTIONAL_PACKAGES))
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,14 @@ def examine() -> Iterator[Finding]:
         yield Finding(name, False, path or "not found", "" if path else advice)
     for architecture in ("aarch64", "armv7l"):
         yield _emulator(architecture)
-    yield _nvidia_driver()
+    yield _gpu()
 
 
 def format_finding(finding: Finding) -> str:
     """One line, a second one for the advice."""
     mark = "ok" if finding.ok else "MISSING" if finding.required else "-"
-    line = f"{mark:8}{finding.name:16}{finding.state}"
-    return line if finding.ok else f"{line}\n{'':8}{'':16}{finding.advice}"
+    line = f"{mark:8}{finding.name:{_WIDTH}}{finding.state}"
+    return line if finding.ok else f"{line}\n{'':8}{'':{_WIDTH}}{finding.advice}"
 
 
 def _python() -> Finding:
@@ -144,13 +145,14 @@ def _emulator(architecture: str) -> Finding:
         return Finding(name, False, "not found", str(error))
 
 
-def _nvidia_driver() -> Finding:
-    """Runs libraries for GPUs here; building them needs none."""
+def _gpu() -> Finding:
+    """Runs libraries for GPUs; building them needs none."""
     try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return Finding("NVIDIA driver", False, "not found", "runs libraries for GPUs here: install driver 525 or newer")
-    return Finding("NVIDIA driver", False, "libcuda.so.1")
+        gpu = gpu_here()
+    except TargetError as error:
+        return Finding("NVIDIA GPU", False, str(error), "runs libraries for GPUs here: driver 525 or newer")
+    version = f"{gpu.driver // 1000}.{gpu.driver % 1000 // 10}"
+    return Finding("NVIDIA GPU", False, f"{gpu.name}, sm_{gpu.capability}, driver for CUDA {version}")
 
 
 def _processor() -> Finding:

@@ -1,6 +1,6 @@
 """``MNV2C_NO_SKIPS=1`` turns a skip into a failure, where everything that tests need has been installed.
 
-Two things cannot be installed: trained weights, and the right to mount a file system.
+Three things cannot be installed: trained weights, the right to mount a file system, and a GPU.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pytest
 
 WITHOUT_WEIGHTS = "the trained weights are not here: set MNV2C_SHARED_DATA to the folder that holds golden_outputs.npz"
 WITHOUT_MOUNTS = "may not mount a small file system here"
+WITHOUT_GPU = "no GPU here that computes so"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -20,7 +21,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("MNV2C_NO_SKIPS") == "1":
         *_, reason = report.longrepr if isinstance(report.longrepr, tuple) else (report.longreprtext,)
-        if reason.removeprefix("Skipped: ") not in (WITHOUT_WEIGHTS, WITHOUT_MOUNTS):
+        if reason.removeprefix("Skipped: ") not in (WITHOUT_WEIGHTS, WITHOUT_MOUNTS, WITHOUT_GPU):
             report.outcome = "failed"
             report.longrepr = f"MNV2C_NO_SKIPS=1, but this test was skipped: {reason}"
     return report

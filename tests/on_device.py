@@ -37,7 +37,7 @@ from mnv2c.workloads import Dense, Workload
 _SOURCES = Path(__file__).parent / "cuda"
 _IMAGES = 4
 BATCHES = (1, 8, 32)
-_EXAMPLES: dict[Precision, tuple[Workload, ...]] = {"fp32": (*TRIED, *FUSED), "tf32": ON_TENSOR_CORES, "fp16": IN_FP16}
+EXAMPLES: dict[Precision, tuple[Workload, ...]] = {"fp32": (*TRIED, *FUSED), "tf32": ON_TENSOR_CORES, "fp16": IN_FP16}
 
 
 def make(
@@ -140,7 +140,7 @@ if __name__ == "__main__":
     folder = Path(directory)
     network = ("mnv2_1.0", "--set", "classes=1001", *weights)
     light = [
-        one for one in _EXAMPLES[precision] if one.macs < 1_000_000 or not isinstance(one, Dense)
+        one for one in EXAMPLES[precision] if one.macs < 1_000_000 or not isinstance(one, Dense)
     ]  # 5 MB of weights
     made = make(folder, target, network=network, batches=BATCHES, workloads=light, precision=precision)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}

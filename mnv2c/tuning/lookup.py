@@ -127,6 +127,8 @@ def _fit(workload: Workload, isa: InstructionSet, record: Record) -> Schedule | 
     candidates = _space(workload, isa)
     if record.schedule == _space(record.workload, isa)[0]:
         return candidates[0]
+    if type(record.schedule) is not type(candidates[0]):
+        return None  # the one on tensor cores, the other not
     fitted = min(candidates, key=lambda candidate: _distance(candidate, record.schedule))
     return fitted if _distance(fitted, record.schedule) <= _FITS else None
 

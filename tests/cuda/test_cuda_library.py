@@ -78,6 +78,16 @@ def test_a_precision_that_the_target_does_not_have_is_refused(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_the_doctor_finds_the_gpu(driver: Mapping[str, str]) -> None:
+    for settings, words in (
+        (driver, "a stand-in, sm_90, driver for CUDA 12.9"),
+        ({**driver, "STAND_IN_DEVICES": "0"}, "no NVIDIA GPU: cuInit failed with CUresult 100"),
+        ({}, "no NVIDIA driver: libcuda.so.1 cannot be loaded"),
+    ):
+        (line,) = [line for line in mnv2c("doctor", environment=settings).stdout.splitlines() if "NVIDIA GPU" in line]
+        assert line.endswith(words)
+
+
 def test_peers_that_are_missing_are_named(library: Path, driver: Mapping[str, str], tmp_path: Path) -> None:
     for package in ("torch", "onnxruntime"):
         (tmp_path / package).mkdir()

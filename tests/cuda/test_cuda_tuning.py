@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import mnv2c, succeed
 from emulated import EmulatedKernels, run, stand_in
 from gpu_kernels import SM_90, kernels_of
-from kernel_examples import FUSED, TRIED, example
+from kernel_examples import FUSED, ON_TENSOR_CORES, TRIED, example
 from loopback import Loopback, loopback
 from mini_spec import MINI
 
 from mnv2c.deploy.ssh import Host
 from mnv2c.driver import workloads
 from mnv2c.errors import TargetError, ToolError
+from mnv2c.kernels.abi import Choice
 from mnv2c.kernels.cuda.device import CUDA
 from mnv2c.kernels.cuda.lower import CudaKernel
+from mnv2c.precision import Precision
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import target_named
 from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.gpu_timing import CubinWriter
+from mnv2c.tuning.lookup import from_records
 from mnv2c.tuning.records import MEASURED, Database, Record
 from mnv2c.tuning.runners import Timing, gpu
 from mnv2c.workloads import Pointwise, Workload
@@ -112,15 +116,19 @@ def test_what_cannot_be_timed_is_said_in_one_line(
         gpu.GpuRunner(TARGET)
 
 
-def test_tune_keeps_what_it_finds_and_goes_on(driver: Mapping[str, str], spec: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tune_keeps_what_it_finds_and_goes_on(
+    driver: Mapping[str, str], spec: Path, tmp_path: Path, precision: Precision
+) -> None:
     records = tmp_path / "records"
-    command = ("tune", spec, "--target", "cuda", "--schedules", records, "--json")
+    how = ("--precision", precision, "--schedules", records)
+    command = ("tune", spec, "--target", "cuda", *how, "--json")
     for trials in (2, 3):
         finished = mnv2c(*command, "--trials", str(trials), environment=driver)
         assert finished.returncode == 0, finished.stderr
     loaded = Database(records).load("sm_90")
     assert not loaded.complaints
-    kernels = dict.fromkeys(workload for _, workload in workloads(load_spec(str(spec)), "cuda"))
+    kernels = dict.fromkeys(workload for _, workload in workloads(load_spec(str(spec)), "cuda", precision))
     for workload in kernels:
         tried = [record for record in loaded.records if record.workload == workload]
         assert len(tried) == min(3, len(CUDA.space(workload, SM_90)))
@@ -132,10 +140,22 @@ def test_tune_keeps_what_it_finds_and_goes_on(driver: Mapping[str, str], spec: P
     succeed("records", "import", there, "--schedules", tmp_path / "again")
     again = Database(tmp_path / "again").load("sm_90")
     assert sorted(record.line for record in again.records) == sorted(record.line for record in loaded.records)
-    built = succeed(
-        "build", spec, "--target", "cuda:sm_90", "--schedules", records, "--require-tuned", "--out", tmp_path / "b"
-    )
+    built = succeed("build", spec, "--target", "cuda:sm_90", *how, "--require-tuned", "--out", tmp_path / "b")
     assert f"{len(kernels)} exact" in built
+
+
+def test_what_tensor_cores_compute_lends_no_schedule_to_what_they_do_not(tmp_path: Path) -> None:
+    with_them = replace(WORK, precision="fp16")
+    without = replace(with_them, n=31)
+    trials = [
+        Record(with_them, schedule, {1: 1.0 / number}, "a-gpu", "a GPU", MEASURED, "2026-11-25", "0")
+        for number, schedule in enumerate(CUDA.space(with_them, SM_90), 1)
+    ]
+    Database(tmp_path).append("sm_90", trials)
+    choose = from_records(tmp_path, [SM_90], complain=pytest.fail)
+    assert choose(with_them, SM_90) == Choice(trials[-1].schedule, "exact")
+    assert choose(replace(with_them, k=32), SM_90).origin == "transferred"
+    assert choose(without, SM_90) == Choice(CUDA.space(without, SM_90)[0], "rule")
 
 
 def test_each_architecture_is_scheduled_by_its_own_records(spec: Path, tmp_path: Path) -> None:
@@ -165,7 +185,7 @@ def test_each_architecture_is_scheduled_by_its_own_records(spec: Path, tmp_path:
         assert f"instruction set sm_{capability}" in finished.stdout
 
 
-@pytest.mark.parametrize("workload", [*TRIED[::3], *FUSED], ids=lambda workload: workload.name)
+@pytest.mark.parametrize("workload", [*TRIED[::3], *FUSED, *ON_TENSOR_CORES], ids=lambda workload: workload.name)
 def test_the_whole_space_is_right(workload: Workload, tmp_path: Path) -> None:
     """Eight of it, from its begin to its end."""
     space = CUDA.space(workload, SM_90)
