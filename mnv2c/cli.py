@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mnv2c import __version__
+from mnv2c.backends import BACKENDS
 from mnv2c.commands import UsageError, discard_stdout, on_interrupt
 from mnv2c.errors import Mnv2cError, SpecError
 from mnv2c.precision import PRECISIONS
@@ -155,6 +156,15 @@ def _library(parser: _Parser) -> None:
     _json(parser)
 
 
+def _backend(parser: _Parser) -> None:
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="relax",
+        help="TVM's IR that finds the kernels (relax); relay needs TVM 0.19",
+    )
+
+
 def _precision(parser: _Parser) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="tf32 and fp16 use a GPU's tensor cores (fp32)"
@@ -169,6 +179,7 @@ def _declare_build(parser: _Parser) -> None:
     _spec(parser)
     parser.add_argument("--target", default="x86", metavar="NAME", help="see `mnv2c targets` (default: x86)")
     _precision(parser)
+    _backend(parser)
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: build/NAME-TARGET[-PRECISION]")
     _schedules(parser)
     how = parser.add_mutually_exclusive_group()
@@ -180,7 +191,9 @@ def _declare_build(parser: _Parser) -> None:
 def _declare_show(parser: _Parser) -> None:
     _spec(parser)
     parser.add_argument("--after", metavar="PASS", help="print the graph after this pass")
-    parser.add_argument("--emit", choices=("ir", "relax", "onnx"), help="print another form in place of the table")
+    forms = ("ir", *BACKENDS, "kernels", "onnx")
+    parser.add_argument("--emit", choices=forms, help="print another form in place of the table")
+    _backend(parser)
     parser.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="write there; --emit onnx writes the binary form"
     )
@@ -247,6 +260,7 @@ def _declare_tune(parser: _Parser) -> None:
     )
     parser.add_argument("--target", default="native", metavar="NAME", help="see `mnv2c targets` (default: native)")
     _precision(parser)
+    _backend(parser)
     limits = parser.add_mutually_exclusive_group()
     limits.add_argument("--trials", type=_whole(1, 100_000), metavar="N", help="at most so many per kernel")
     limits.add_argument(
@@ -266,6 +280,13 @@ def _declare_tune(parser: _Parser) -> None:
     parser.add_argument("--search", choices=searches, default="ours", help="what to try next (ours)")
     parser.add_argument("--cost-model", choices=("none", "xgb"), default="none", help="for evolutionary (none)")
     parser.add_argument("--fresh", action="store_true", help="forget what is known of these kernels, and start over")
+    _json(parser)
+
+
+def _declare_doctor(parser: _Parser) -> None:
+    parser.add_argument(
+        "--install", choices=("relay",), help="make the environment of --backend relay, where none works"
+    )
     _json(parser)
 
 
@@ -298,6 +319,6 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
     "tune": ("find each kernel's best schedule, and keep it for later builds", _declare_tune),
     "records": ("list, check, prune, merge, export and import tuning records", _declare_records),
     "targets": ("list what a library can be built for", _json),
-    "doctor": ("say what this machine lacks, and how to get it", _json),
+    "doctor": ("say what this machine lacks, and how to get it", _declare_doctor),
 }
 """What each does, and its arguments; the command itself is in ``mnv2c.commands``, in the module of its name."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnv2c.backends.relay import environment
 from mnv2c.deploy.gpu_here import gpu_here
 from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import Mnv2cError, TargetError
@@ -70,6 +71,7 @@ def examine() -> Iterator[Finding]:
     for architecture in ("aarch64", "armv7l"):
         yield _emulator(architecture)
     yield _gpu()
+    yield _relay()
 
 
 def format_finding(finding: Finding) -> str:
@@ -143,6 +145,13 @@ def _emulator(architecture: str) -> Finding:
         return Finding(name, False, find_qemu(architecture))
     except Mnv2cError as error:
         return Finding(name, False, "not found", str(error))
+
+
+def _relay() -> Finding:
+    """Another way to the same kernels (``--backend relay``)."""
+    if environment.is_installed():
+        return Finding("Relay", False, f"TVM {environment.TVM} in {environment.directory()}")
+    return Finding("Relay", False, "not installed", f"a second graph IR (--backend relay): {environment.INSTALL}")
 
 
 def _gpu() -> Finding:

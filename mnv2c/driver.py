@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnv2c import __version__
+from mnv2c import __version__, backends
+from mnv2c.backends import Backend
 from mnv2c.backends.calls import KernelCall
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.program import Program
@@ -42,6 +43,7 @@ def build(
     *,
     target: Target,
     precision: Precision = "fp32",
+    backend: Backend = "relax",
     weights_path: Path | None,
     seed: int,
     schedules: Path | None = SCHEDULES,
@@ -56,7 +58,13 @@ def build(
     weights, origin = load_weights(weights_path, spec, seed)
     sources = Sources(spec=repr(spec), weights=WeightsSource(origin.description, origin.sha256, origin.seed))
     return build_network(
-        build_graph(spec, weights), sources, target=target, precision=precision, schedules=schedules, report=report
+        build_graph(spec, weights),
+        sources,
+        target=target,
+        precision=precision,
+        backend=backend,
+        schedules=schedules,
+        report=report,
     )
 
 
@@ -66,11 +74,11 @@ def build_network(
     *,
     target: Target,
     precision: Precision = "fp32",
+    backend: Backend = "relax",
     schedules: Path | None = SCHEDULES,
     report: Callable[[str], None] = lambda line: None,
 ) -> Library:
     """The library of a graph as the frontend makes it, with any number of outputs; see ``build``."""
-    from mnv2c.backends.relax.emit import emit
     from mnv2c.codegen.assemble import assemble
     from mnv2c.codegen.compile import compile_program
 
@@ -85,13 +93,13 @@ def build_network(
     files[MODEL] = export_onnx(frontend).SerializeToString(deterministic=True)
     report("run the graph passes")
     graph = run_pipeline(frontend, observe=keep)
-    report("lower to Relax")
-    files["ir/relax.py"] = emit(graph).script().encode()
-    calls = _kernel_calls(graph, target.kind, precision)
+    report(f"lower to {backend.capitalize()}")
+    files[f"ir/{backends.backend(backend).FILE}"] = backends.backend(backend).text(graph).encode()
+    calls = _kernel_calls(graph, target.kind, precision, backend)
     choose = _choose(target, schedules, report)
     program = compile_program(calls, graph, target, identifier(graph.name), choose=choose, report=report)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
-    return assemble(program, _manifest(program, graph.input, precision, sources, toolchain), extra=files)
+    return assemble(program, _manifest(program, graph.input, precision, backend, sources, toolchain), extra=files)
 
 
 def _choose(target: Target, schedules: Path | None, report: Callable[[str], None]) -> Choose:
@@ -105,7 +113,9 @@ def _choose(target: Target, schedules: Path | None, report: Callable[[str], None
     return from_records(schedules, target.instruction_sets, complain=report, processor=processor)
 
 
-def workloads(spec: Spec, kind: Kind, precision: Precision = "fp32") -> list[tuple[str, Workload]]:
+def workloads(
+    spec: Spec, kind: Kind, precision: Precision = "fp32", backend: Backend = "relax"
+) -> list[tuple[str, Workload]]:
     """The layers of ``spec`` and what each computes on a kind of device, for tuning; the stem a second time, last, as
     it reads raw bytes.
 
@@ -115,18 +125,17 @@ def workloads(spec: Spec, kind: Kind, precision: Precision = "fp32") -> list[tup
 
     weights, _ = load_weights(None, spec, 0)
     graph = run_pipeline(build_graph(spec, weights))
-    calls = _kernel_calls(graph, kind, precision)
+    calls = _kernel_calls(graph, kind, precision, backend)
     of_bytes = [(f"{call.layer} (bytes)", reads_bytes(call, graph.input)) for call in calls]
     return [(call.layer, call.workload) for call in calls] + [(name, found) for name, found in of_bytes if found]
 
 
-def _kernel_calls(graph: Graph, kind: Kind, precision: Precision) -> tuple[KernelCall, ...]:
+def _kernel_calls(graph: Graph, kind: Kind, precision: Precision, backend: Backend) -> tuple[KernelCall, ...]:
     """A GPU's kernels hold what is between two layers."""
     from mnv2c.backends.fusion import fuse_into_readers
     from mnv2c.backends.precision import marked
-    from mnv2c.backends.relax import kernel_calls
 
-    calls, outputs = kernel_calls(graph), set(graph.outputs.values())
+    calls, outputs = backends.backend(backend).kernel_calls(graph), set(graph.outputs.values())
     return marked(fuse_into_readers(calls, outputs), precision, outputs) if kind == "cuda" else calls
 
 
@@ -136,7 +145,9 @@ def identifier(name: str) -> str:
     return plain if plain[0].isalpha() else f"n{plain}"
 
 
-def _manifest(program: Program, image: Input, precision: Precision, sources: Sources, toolchain: Toolchain) -> Manifest:
+def _manifest(
+    program: Program, image: Input, precision: Precision, backend: Backend, sources: Sources, toolchain: Toolchain
+) -> Manifest:
     """What the library is and how it came about, but for its files, which ``assemble`` lists."""
     from mnv2c.codegen.assemble import interface, kernels
     from mnv2c.kernels import device
@@ -145,6 +156,7 @@ def _manifest(program: Program, image: Input, precision: Precision, sources: Sou
     return Manifest(
         name=program.name,
         precision=precision,
+        backend=backend,
         interface=interface(program),
         preprocessing=Preprocessing(image.mean, image.scale),
         spec=SpecSource(hashlib.sha256(sources.spec.encode()).hexdigest(), sources.spec),

@@ -148,6 +148,7 @@ def tiny_manifest(program: Program) -> Manifest:
     """As ``driver`` makes it, but that no spec and no weights stand behind the program."""
     return Manifest(
         precision="fp32",
+        backend="relax",
         name=program.name,
         interface=interface(program),
         preprocessing=Preprocessing((127.5,) * CHANNELS, (127.5,) * CHANNELS),

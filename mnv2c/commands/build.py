@@ -35,6 +35,7 @@ def command(options: argparse.Namespace) -> int:
         spec,
         target=target,
         precision=options.precision,
+        backend=options.backend,
         weights_path=options.weights,
         seed=options.seed,
         schedules=_schedules(options),

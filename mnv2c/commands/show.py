@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mnv2c.backends import BACKENDS, Backend, backend
 from mnv2c.codegen.memory import Step, plan_memory
 from mnv2c.commands import UsageError, say, say_json, write_file
 from mnv2c.ir.graph import Graph
@@ -59,8 +60,10 @@ def _arena_bytes(graph: Graph) -> int:
 def _content(graph: Graph, options: argparse.Namespace) -> bytes:
     if options.emit == "onnx":
         return _onnx(graph, text=options.out is None)
-    if options.emit == "relax":
-        return _relax(graph).encode()
+    if options.emit in BACKENDS:
+        return str(backend(options.emit).text(run_pipeline(graph))).encode()
+    if options.emit == "kernels":
+        return _kernels(graph, options.backend).encode()
     if options.emit == "ir" or options.after:
         passes = PIPELINE[: _PASSES.index(options.after)] if options.after else ()
         return format_graph(run_pipeline(graph, passes)).encode()
@@ -83,8 +86,9 @@ def _onnx(graph: Graph, *, text: bool) -> bytes:
     return str(onnx.printer.to_text(model)).encode()
 
 
-def _relax(graph: Graph) -> str:
-    """The Relax module as a TVM user reads it."""
-    from mnv2c.backends.relax.emit import emit
-
-    return str(emit(run_pipeline(graph)).script())
+def _kernels(graph: Graph, name: Backend) -> str:
+    """What the backend makes of the graph, a line for each kernel call."""
+    calls = backend(name).kernel_calls(run_pipeline(graph))
+    return "".join(
+        f"{call.layer} = {call.workload.name}({', '.join(call.inputs + call.constants)})\n" for call in calls
+    )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2c.backends import Backend
 from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
 from mnv2c.precision import Precision
@@ -142,6 +143,7 @@ class Manifest:
     """Tells our manifest from other people's, and its version from later ones."""
     name: str
     precision: Precision
+    backend: Backend
     interface: Interface
     preprocessing: Preprocessing
     spec: SpecSource

@@ -30,6 +30,7 @@ from mnv2c.errors import LibraryError
 
 MANIFEST = Manifest(
     precision="fp32",
+    backend="relax",
     name="two heads",
     interface=Interface(
         identifier="two_heads",

