@@ -211,6 +211,12 @@ def _declare_validate(parser: _Parser) -> None:
         help="largest error allowed (fp32 1e-4, tf32 0.1, fp16 0.2; more where that leaves more open)",
     )
     parser.add_argument("--layers", action="store_true", help="find the first layer that diverges")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="relax",
+        help="relay: also what Relay makes of the network, by TVM itself",
+    )
 
 
 def _declare_run(parser: _Parser) -> None:

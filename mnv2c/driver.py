@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mnv2c.codegen.library import Library
 from mnv2c.codegen.program import Program
 from mnv2c.deploy.manifest import MODEL, Layer, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
 from mnv2c.ir.graph import Graph, Input
+from mnv2c.ir.graph_json import GRAPH, to_json
 from mnv2c.ir.printer import format_graph
 from mnv2c.kernels.abi import Choose
 from mnv2c.passes import run_pipeline
@@ -89,6 +91,7 @@ def build_network(
     def keep(stage: str, graph: Graph) -> None:
         files[f"ir/{stage}.ir"] = format_graph(graph).encode()
 
+    files[f"ir/{GRAPH}"] = (json.dumps(to_json(frontend), indent=1) + "\n").encode()
     report("export the ONNX reference")
     files[MODEL] = export_onnx(frontend).SerializeToString(deterministic=True)
     report("run the graph passes")

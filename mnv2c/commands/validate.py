@@ -6,37 +6,45 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mnv2c.commands import progress, say, say_json
+from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.deploy.manifest import input_shape
 from mnv2c.measure.images import Rgb, find_images, read_rgb, seeded_image
-from mnv2c.measure.validate import validate
-from mnv2c.measure.validation import format_text, to_json
+from mnv2c.measure.validate import RELAY, validate
+from mnv2c.measure.validation import Validation, format_text, to_json
 
 _SEEDED = 8
 
 
 def command(options: argparse.Namespace) -> int:
-    """Exit status 1 where the library is off."""
+    """Exit status 1 where the library is off, or what Relay makes of its network where that was asked for too."""
+    if options.backend == RELAY and (options.runner or options.instruction_set):
+        raise UsageError("--backend relay runs here, by TVM itself: without --runner and --instruction-set")
+    runners = [options.runner, *([RELAY] if options.backend == RELAY else [])]
+    validations = [_validate(options, runner) for runner in runners]
+    if options.json:
+        library, *witness = map(to_json, validations)
+        say_json(library | ({RELAY: witness[0]} if witness else {}))
+    else:
+        say("\n\n".join(map(format_text, validations)))
+    return 0 if all(validation.passed for validation in validations) else 1
+
+
+def _validate(options: argparse.Namespace, runner: str | None) -> Validation:
     shape = input_shape(options.build)
     paths = find_images(options.images)
     seeded = options.inputs if options.inputs is not None else 0 if paths else _SEEDED
     report = progress()
     with report.counting("compare", _images(paths, seeded, shape), total=len(paths) + seeded) as images:
-        validation = validate(
+        return validate(
             options.build,
             images,
-            runner=options.runner,
+            runner=runner,
             threads=options.threads,
             instruction_set=options.instruction_set,
             tolerance=options.tolerance,
             layers=options.layers,
             report=report,
         )
-    if options.json:
-        say_json(to_json(validation))
-    else:
-        say(format_text(validation))
-    return 0 if validation.passed else 1
 
 
 def _images(paths: Sequence[Path], seeded: int, shape: tuple[int, int, int]) -> Iterator[tuple[str, Rgb]]:

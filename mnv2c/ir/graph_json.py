@@ -5,13 +5,17 @@ What comes in: a ``Graph``. What goes out: its ops with all their fields, its ou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
 from mnv2c.ir import graph as ir
-from mnv2c.ir.graph import Graph, Op, Padding, Source, TensorType
+from mnv2c.ir.graph import Array, Graph, Op, Padding, Source, TensorType
+
+GRAPH = "graph.json"
+"""The name under which a build keeps the graph as the frontend made it."""
 
 _OPS: dict[str, type[Op]] = {
     op.__name__: op
@@ -41,11 +45,14 @@ def to_json(graph: Graph) -> dict[str, Any]:
     }
 
 
-def from_json(value: dict[str, Any]) -> Graph:
-    """The graph of which ``to_json`` made ``value``; its constants are zeros."""
+def from_json(value: dict[str, Any], constants: Mapping[str, Array] | None = None) -> Graph:
+    """The graph of which ``to_json`` made ``value``, with these ``constants``, or with zeros."""
     zero = np.zeros((), np.float32)
-    constants = {name: np.broadcast_to(zero, tuple(shape)) for name, shape in value["constants"].items()}
-    return Graph(value["name"], tuple(map(_op, value["ops"])), constants, value["outputs"])
+    held = {
+        name: np.broadcast_to(zero, tuple(shape)) if constants is None else constants[name]
+        for name, shape in value["constants"].items()
+    }
+    return Graph(value["name"], tuple(map(_op, value["ops"])), held, value["outputs"])
 
 
 def _op(value: dict[str, Any]) -> Op:

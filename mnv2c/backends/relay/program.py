@@ -1,18 +1,28 @@
-"""What runs in the environment that has Relay: ``python -m mnv2c.backends.relay.program REQUEST REPLY``.
+"""What runs in the environment that has Relay: ``python -m mnv2c.backends.relay.program``.
 
-The request, JSON, has ``graphs`` (``ir.graph_json``) and what is wanted of each: ``calls``, ``text``. The reply has for
-each an object with that, or with an ``error`` in one line where no kernels compute the graph.
+With ``answer REQUEST REPLY``: the request, JSON, has ``graphs`` (``ir.graph_json``) and what is wanted of each:
+``calls``, ``text``. The reply has for each an object with that, or with an ``error`` in one line where no kernels
+compute the graph.
+
+With ``serve DIRECTORY``: there are a request with a ``graph`` and the ``edges`` wanted of it, and its constants.
+Relay's own executor computes them, with its own schedules: ``ready`` on stdout says when; then for each line on stdin,
+the path of an image (.npy), it writes the edges to DIRECTORY, and the nanoseconds that they took to stdout.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mnv2c.backends.relay.emit import emit
+from mnv2c.backends.relay.environment import ANSWER, CONSTANTS, REQUEST
+from mnv2c.backends.relay.execute import executor
 from mnv2c.backends.relay.partition import partition
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Graph
@@ -34,7 +44,7 @@ def _text(graph: Graph) -> str:
 _WANTED = {"calls": _calls, "text": _text}
 
 
-def main(request: Path, reply: Path) -> None:
+def answer(request: Path, reply: Path) -> None:
     """Reads the one, writes the other."""
     asked = json.loads(request.read_text(encoding="utf-8"))
     answers = [_answer(asked["want"], graph) for graph in asked["graphs"]]
@@ -48,5 +58,24 @@ def _answer(want: str, graph: dict[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
 
 
+def serve(directory: Path) -> None:
+    """See the module."""
+    asked = json.loads((directory / REQUEST).read_text(encoding="utf-8"))
+    graph = from_json(asked["graph"], dict(np.load(directory / CONSTANTS)))
+    module = executor(emit(graph, returned=asked["edges"]), graph)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        module.set_input("input", np.load(line.strip()))
+        begin = time.perf_counter_ns()
+        module.run()
+        nanoseconds = time.perf_counter_ns() - begin
+        values = {str(number): module.get_output(number).numpy() for number in range(module.get_num_outputs())}
+        np.savez(directory / ANSWER, **values)
+        print(nanoseconds, flush=True)
+
+
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    if sys.argv[1] == "answer":
+        answer(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        serve(Path(sys.argv[2]))
