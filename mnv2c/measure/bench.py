@@ -8,6 +8,7 @@ pinned one would have to wait for whatever else runs on its core, and minima sho
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,13 +86,17 @@ def bench(
 
     LibraryError where an engine computes something else; ToolError where one is missing.
     """
-    with open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report) as net:
+    with contextlib.ExitStack() as opened:
+        net = opened.enter_context(
+            open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report)
+        )
         batch, *shape = net.input_shape
         x = normalise(directory, np.stack([seeded_image(index, tuple(shape)) for index in range(batch)]))
         engines = [library_engine(net, x)]
         for name in against:
             report(f"prepare {name}")
             engines.append(other_engine(name, directory, x, threads=threads))
+            opened.callback(engines[-1].close)
         meter = _meter(net) if layers else None
         same = SAME[read_manifest(directory).precision]
         differences = _check_same(engines, same)

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnv2c import __version__
+from mnv2c.backends.relay.environment import TVM
 from mnv2c.deploy.manifest import read_manifest, read_reference
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.ir.graph import Array
 from mnv2c.measure.gpu_engines import onnxruntime_on_gpu, torch_on_gpu
+from mnv2c.measure.relay_network import RelayNetwork
 from mnv2c.measure.tflite_model import write_tflite
 from mnv2c.precision import Precision
 from mnv2c.reference.onnx_export import INPUT
@@ -30,9 +32,11 @@ from mnv2c.targets import kind_of_target
 if TYPE_CHECKING:
     import onnx
 
+RELAY = "relay"
 OTHERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert"}
 ON_GPUS = {"onnxruntime": "onnxruntime-gpu", "torch": "torch"}
-"""What a library can be compared with, and the package that brings it."""
+"""What a library can be compared with, and the package that brings it; ``relay``, TVM itself, beside these: in its own
+environment, as it schedules untuned."""
 
 
 Outputs = dict[str, Array]
@@ -40,11 +44,13 @@ Outputs = dict[str, Array]
 
 @dataclass(frozen=True)
 class Engine:
-    """``run`` computes the outputs, by name, of the images that the engine was made for; with them, its nanoseconds."""
+    """``run`` computes the outputs, by name, of the images that the engine was made for; with them, its nanoseconds.
+    To be closed: it may have a process of its own."""
 
     name: str
     version: str
     run: Callable[[], tuple[Outputs, int]]
+    close: Callable[[], None] = lambda: None
 
 
 def library_engine(net: RunnableNetwork, x: Array) -> Engine:
@@ -52,21 +58,32 @@ def library_engine(net: RunnableNetwork, x: Array) -> Engine:
     return Engine("mnv2c", __version__, lambda: net.time(x))
 
 
-def others(directory: Path) -> dict[str, str]:
-    """What the library in ``directory`` can be compared with, and the package that brings it."""
-    return ON_GPUS if kind_of_target(read_manifest(directory).target.name) == "cuda" else OTHERS
+def others(directory: Path) -> tuple[str, ...]:
+    """What the library in ``directory`` can be compared with."""
+    return tuple(ON_GPUS) if _is_for_gpus(directory) else (*OTHERS, RELAY)
 
 
 def other_engine(name: str, directory: Path, x: Array, *, threads: int) -> Engine:
     """One of ``others``. ToolError where it is not installed; LibraryError where the reference is damaged."""
-    manifest, model, known = read_manifest(directory), read_reference(directory), others(directory)
+    if name == RELAY:
+        network = RelayNetwork(directory, threads=threads)
+        return Engine(name, TVM, lambda: network.time(x), network.close)
+    manifest, model = read_manifest(directory), read_reference(directory)
     try:
-        if known is ON_GPUS:
+        if _is_for_gpus(directory):
             return _on_gpu(name, model, x, manifest.precision)
         return {"onnxruntime": _onnxruntime, "openvino": _openvino, "litert": _litert}[name](model, x, threads)
     except ImportError as error:
-        more = "" if known is ON_GPUS else ", or all that can be compared: pip install 'mnv2c[bench]'"
-        raise ToolError(f"{name} is not installed: pip install {known[name]}{more}") from error
+        if _is_for_gpus(directory):
+            raise ToolError(f"{name} is not installed: pip install {ON_GPUS[name]}") from error
+        raise ToolError(
+            f"{name} is not installed: pip install {OTHERS[name]}, or all that can be compared: "
+            "pip install 'mnv2c[bench]'"
+        ) from error
+
+
+def _is_for_gpus(directory: Path) -> bool:
+    return kind_of_target(read_manifest(directory).target.name) == "cuda"
 
 
 def _on_gpu(name: str, model: onnx.ModelProto, x: Array, precision: Precision) -> Engine:

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import SPECS, Finished, mnv2c, succeed
+from command_line import SPECS, Finished, mnv2c, succeed, succeed_json
 from hypothesis import HealthCheck, Phase, given, settings
 from no_skips import WITHOUT_RELAY
 from property.strategies import specs
-from small_library import SMALL
+from small_library import SMALL, copy_of
 
 from mnv2c.backends import relax, relay
 from mnv2c.backends.relay import environment
@@ -109,6 +109,50 @@ def test_the_text_of_the_module_is_relays(golden: Callable[[str, str], None], tm
     )
     python = environment.directory() / "bin" / "python"
     subprocess.run([python, "-c", program, path], check=True, env={**os.environ, "PYTHONPATH": ""})
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a map that stands in zeros, and without them too."""
+    directory = tmp_path_factory.mktemp("relay") / "library"
+    settings = ("--set", "resolution=32", "--set", "batch=2", "--set", ALONE[0])
+    succeed("build", "mnv2_0.35", *settings, "--target", "native", "--out", directory)
+    return directory
+
+
+def test_relays_own_executor_is_a_witness(library: Path) -> None:
+    for options in ((), ("--layers",)):
+        found = succeed_json("validate", library, "--backend", "relay", "--inputs", "2", *options)
+        assert found["relay"]["passed"]
+        assert found["relay"]["processor"].endswith("Relay of TVM 0.19.0")
+        assert 0 < found["relay"]["max_abs_error"] < 1e-4
+        layers = [[layer["name"] for layer in one.get("layers", ())] for one in (found, found["relay"])]
+        assert layers[0] == layers[1]
+        assert bool(layers[0]) == bool(options)
+    assert found["relay"]["first_diverging_layer"] is None
+
+
+def test_a_witness_that_disagrees_fails(library: Path, tmp_path: Path) -> None:
+    """The same weights, but a graph that is another network's."""
+    wrong = copy_of(library, tmp_path)
+    path = wrong / "ir" / "graph.json"
+    graph = path.read_text(encoding="utf-8")
+    for content, words in (
+        (graph.replace('"epsilon": 0.001', '"epsilon": 0.5'), "FAILED"),
+        (graph[:1000], "damaged; build the library again"),
+        (graph.replace('"fc.weight"', '"fc.weights"'), "damaged; build the library again"),
+    ):
+        path.write_text(content, encoding="utf-8")
+        done = mnv2c("validate", wrong, "--backend", "relay", "--inputs", "2")
+        assert done.returncode == 1
+        assert words in done.stdout + done.stderr
+
+
+def test_bench_times_relay_beside_the_library(library: Path) -> None:
+    result = succeed_json("bench", library, "--rounds", "2", "--against", "relay")
+    assert list(result["engines"]) == ["mnv2c", "relay"]
+    assert result["engines"]["relay"]["version"] == "0.19.0"
+    assert 0 < result["engines"]["relay"]["min_ms"] <= result["engines"]["relay"]["median_ms"]
 
 
 def test_kernels_are_shown() -> None:
