@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def _compile(kernels: Sequence[CudaKernel], library: Path, *further: str) -> Pat
     source = library.with_name("kernels.cpp")
     text = [*(f'#include "{name}"' for name in includes), *map(_entry, kernels)]
     source.write_text("\n".join(text), encoding="utf-8")
-    flags = ("-std=c++17", "-O2", "-shared", "-fPIC", "-fno-sanitize=all", "-nostdlib++", "-I", str(_HERE), *options)
+    flags = ("-std=c++17", "-O2", "-shared", "-fPIC", "-fno-sanitize=all", "-fno-strict-aliasing", "-nostdlib++")
+    flags = (*flags, "-I", str(_HERE), "-I", str(resources.files("mnv2c.kernels.cuda")), *options)
     subprocess.run([sys.executable, "-m", "ziglang", "c++", *flags, str(source), "-o", str(library)], check=True)
     return library
 

@@ -1,12 +1,14 @@
 """A graph as JSON and back, without the values of its constants: for programs that share our code, but not our Python.
 
-What comes in: a ``Graph``. What goes out: its ops with all their fields, its outputs, and the shapes of its constants.
+What comes in: a ``Graph``. What goes out: its ops with all their fields, its outputs, and the shapes of its constants;
+the same wherever the spec lies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,7 @@ def to_json(graph: Graph) -> dict[str, Any]:
     """What ``json.dumps`` takes."""
     return {
         "name": graph.name,
-        "ops": [{"op": type(op).__name__, **asdict(op)} for op in graph.ops],
+        "ops": [_described(op) for op in graph.ops],
         "constants": {name: list(value.shape) for name, value in graph.constants.items()},
         "outputs": dict(graph.outputs),
     }
@@ -53,6 +55,12 @@ def from_json(value: dict[str, Any], constants: Mapping[str, Array] | None = Non
         for name, shape in value["constants"].items()
     }
     return Graph(value["name"], tuple(map(_op, value["ops"])), held, value["outputs"])
+
+
+def _described(op: Op) -> dict[str, Any]:
+    """The file of its source without the folders, which say where somebody's files lie."""
+    source = replace(op.source, file=PurePath(op.source.file).name)
+    return {"op": type(op).__name__, **asdict(replace(op, source=source))}
 
 
 def _op(value: dict[str, Any]) -> Op:

@@ -100,43 +100,36 @@ static void meet()
     for (unsigned i = first; i < first + WARP; i++) fibers[i].where = RUNS;
 }
 
-/* What each lane brings to the product of its warp: see PTX's mma.m16n8k8. */
-static const void *brought[MOST_THREADS][3];
+/* What each lane brings to the product of its warp: registers, as PTX's tables for mma.m16n8k8 number them. */
+static unsigned brought[MOST_THREADS][6];
 
-static float as_tf32(float x)
+static void multiply(float *sums, unsigned first, float (*rows)(unsigned, unsigned, unsigned),
+                     float (*columns)(unsigned, unsigned, unsigned))
 {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    bits = (bits + (1u << 12)) & ~((1u << 13) - 1);
+    unsigned lane = current % WARP;
+    float added[4] = {};
+    meet();
+    for (unsigned sum = 0; sum < 4; sum++)
+        for (unsigned k = 0; k < 8; k++)
+            added[sum] += rows(first, lane / 4 + sum / 2 * 8, k) * columns(first, lane % 4 * 2 + sum % 2, k);
+    meet(); /* before what others read changes */
+    for (unsigned sum = 0; sum < 4; sum++) sums[sum] += added[sum];
+}
+
+static float of_tf32(unsigned bits)
+{
+    float x;
+    bits &= ~((1u << 13) - 1); /* the hardware does not read them */
     memcpy(&x, &bits, 4);
     return x;
 }
 
-static float multiplied(float a, float b)
+static float of_fp16(unsigned bits, unsigned which)
 {
-    uint32_t bits;
-    memcpy(&bits, &b, 4);
-    return bits & ((1u << 13) - 1) ? NAN : as_tf32(a) * b; /* the weight is to be rounded already */
-}
-static float multiplied(half a, half b) { return static_cast<float>(a) * static_cast<float>(b); }
-
-/* Lane l has rows l / 4 and l / 4 + 8, columns 2 * (l % 4) and the next. */
-template <class element> static void mma(float *sums, const element *low, const element *high, const element *weight)
-{
-    unsigned lane = current % WARP, first = current - lane;
-    const void *mine[] = {low, high, weight};
-    memcpy(brought[current], mine, sizeof mine);
-    meet();
-    float added[4] = {};
-    for (unsigned sum = 0; sum < 4; sum++)
-        for (unsigned four = 0; four < 4; four++)
-            for (unsigned k = 0; k < 2; k++) {
-                unsigned row = first + lane / 4 * 4 + four, column = first + (lane % 4 * 2 + sum % 2) * 4 + four;
-                added[sum] += multiplied(static_cast<const element *>(brought[row][sum / 2])[k],
-                                         static_cast<const element *>(brought[column][2])[k]);
-            }
-    meet(); /* before what others read changes */
-    for (unsigned sum = 0; sum < 4; sum++) sums[sum] += added[sum];
+    half x;
+    uint16_t word = static_cast<uint16_t>(bits >> 16 * which);
+    memcpy(&x, &word, 2);
+    return static_cast<float>(x);
 }
 
 /* Where there is a `guard`, it is given 1 while a thread runs that has not waited for the kernel before its own; in the first
@@ -216,4 +209,43 @@ static int launch(void (*kernel)(void **), void **arguments, extent grid, extent
 
 } /* namespace emulated */
 
-using emulated::mma;
+static inline unsigned __float_as_uint(float x)
+{
+    unsigned bits;
+    memcpy(&bits, &x, 4);
+    return bits;
+}
+
+static inline unsigned tf32(float x) { return (__float_as_uint(x) + (1u << 12)) & ~((1u << 13) - 1); }
+
+static void mma_tf32(float *sums, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
+{
+    using namespace emulated;
+    unsigned mine[] = {a0, a1, a2, a3, b0, b1}, first = current / WARP * WARP;
+    memcpy(brought[current], mine, sizeof mine);
+    auto rows = [](unsigned warp, unsigned row, unsigned k) {
+        return of_tf32(brought[warp + row % 8 * 4 + k % 4][row / 8 + k / 4 * 2]);
+    };
+    auto columns = [](unsigned warp, unsigned column, unsigned k) {
+        return of_tf32(brought[warp + column * 4 + k % 4][4 + k / 4]);
+    };
+    multiply(sums, first, rows, columns);
+}
+
+static void mma_fp16(float *sums, unsigned a0, unsigned a1, unsigned b0)
+{
+    using namespace emulated;
+    unsigned mine[] = {a0, a1, b0}, first = current / WARP * WARP;
+    memcpy(brought[current], mine, sizeof mine);
+    auto rows = [](unsigned warp, unsigned row, unsigned k) {
+        return of_fp16(brought[warp + row % 8 * 4 + k / 2][row / 8], k % 2);
+    };
+    auto columns = [](unsigned warp, unsigned column, unsigned k) {
+        return of_fp16(brought[warp + column * 4 + k / 2][2], k % 2);
+    };
+    multiply(sums, first, rows, columns);
+}
+
+#define __device__
+#define __forceinline__ static inline
+#include "products.h"

@@ -30,7 +30,10 @@ from mnv2c.kernels.families import workload_of
 
 _AXES = "xyz"
 _KERNEL = 'extern "C" __global__'
-_PRELUDE = resources.files("mnv2c.kernels.cuda").joinpath("prelude.h").read_text(encoding="utf-8")
+_PRELUDE = "".join(
+    resources.files("mnv2c.kernels.cuda").joinpath(name).read_text(encoding="utf-8")
+    for name in ("prelude.h", "products.h")
+)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 /*
- * What every kernel may use: types that TVM writes and that CUDA has in its headers alone; products on tensor cores; and
+ * What every kernel may use: types that TVM writes and that CUDA has in its headers alone; instructions of tensor cores; and
  * dependent launch. What a program does not use is not in its code.
  */
 typedef unsigned char uchar;
@@ -19,10 +19,7 @@ struct __align__(4) half2 { half x, y; };
 struct __align__(8) half4 { half x, y, z, w; };
 #define __float2half_rn(x) half(x)
 
-/*
- * Adds 16 x 8 products of 8 values of k to the sums of a warp: kernels/cuda/mma.py says which of them a lane holds. `low` and
- * `high` are its two rows, two values of k each; `weight` those of its column, rounded already.
- */
+/* The nearest value of 11 bits; and the products of a warp by its lanes' registers, as PTX numbers them: see products.h. */
 __device__ __forceinline__ unsigned tf32(float x)
 {
     unsigned rounded;
@@ -30,21 +27,20 @@ __device__ __forceinline__ unsigned tf32(float x)
     return rounded;
 }
 
-__device__ __forceinline__ void mma(float *sums, const float *low, const float *high, const float *weight)
+__device__ __forceinline__ void mma_tf32(float *sums, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1)
 {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-                 : "r"(tf32(low[0])), "r"(tf32(high[0])), "r"(tf32(low[1])), "r"(tf32(high[1])),
-                   "r"(__float_as_uint(weight[0])), "r"(__float_as_uint(weight[1])));
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-__device__ __forceinline__ void mma(float *sums, const half *low, const half *high, const half *weight)
+__device__ __forceinline__ void mma_fp16(float *sums, unsigned a0, unsigned a1, unsigned b0)
 {
     asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                  : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-                 : "r"(*(const unsigned *)low), "r"(*(const unsigned *)high), "r"(*(const unsigned *)weight));
+                 : "r"(a0), "r"(a1), "r"(b0));
 }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
