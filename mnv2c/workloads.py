@@ -1,4 +1,4 @@
-"""Workloads: what a kernel computes. Frozen, without TVM and without a device; JSON both ways.
+"""Workloads: what a kernel computes. Frozen, without TVM and without a device.
 
 What comes in: a backend makes one for each kernel call, a tuning record carries one. What goes out: the types of its
 operands, a name that no other workload has, and a line that describes it. Activations are NHWC; constants have the
@@ -9,15 +9,13 @@ The operands of a kernel are its ``inputs``, its ``constants`` and its ``outputs
 
 from __future__ import annotations
 
-import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from mnv2c.ir.graph import Activation, Padding, TensorType
-from mnv2c.precision import PRECISIONS, Precision
+from mnv2c.precision import Precision
 
 NO_BORDER = Padding()
 
@@ -425,57 +423,6 @@ class PointwisePool(_Spatial):
 _KINDS = (Stem, Pointwise, Depthwise, Pad, Pool, Dense, ExpandDepthwise, PointwisePool)
 FAMILIES: dict[str, type[Workload]] = {kind.family: kind for kind in _KINDS}
 """The kinds of workload by the names of their families."""
-
-
-def to_json(workload: Workload) -> dict[str, Any]:
-    """The family and every field that is not at its default; borders as lists: top, left, bottom, right."""
-    values = {f.name: getattr(workload, f.name) for f in fields(workload)}
-    changed = {f.name: values[f.name] for f in fields(workload) if values[f.name] != f.default}
-    plain = {name: list(asdict(v).values()) if isinstance(v, Padding) else v for name, v in changed.items()}
-    return {"family": workload.family, **json.loads(json.dumps(plain))}
-
-
-def from_json(value: Any) -> Workload:
-    """The workload that ``to_json`` wrote; ValueError for anything else."""
-    kind = FAMILIES.get(str(value.get("family"))) if isinstance(value, dict) else None
-    if kind is None:
-        raise ValueError(f"no family of kernels: {value!r:.80}")
-    known = {f.name: str(f.type) for f in fields(kind)}
-    given = {name: item for name, item in value.items() if name != "family"}
-    unknown = given.keys() - known.keys()
-    if unknown:
-        raise ValueError(f"{kind.family}: unknown field {min(unknown)}")
-    try:
-        return kind(**{name: _field(known[name], name, item) for name, item in given.items()})
-    except TypeError as error:
-        raise ValueError(f"{kind.family}: {error}") from error
-
-
-def _field(type_: str, name: str, value: Any) -> Any:
-    """``value`` as a field of the type; ValueError where it is of another."""
-    if type_ == "int" and isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return value
-    if type_ == "bool" and isinstance(value, bool):
-        return value
-    if type_ == "str" and value in ("float32", "uint8"):
-        return value
-    if type_ == "Precision" and value in PRECISIONS:
-        return value
-    if type_ == "Activation" and value in ("relu6", None):
-        return value
-    if type_ == "Padding" and isinstance(value, list) and len(value) == 4 and all(map(_is_side, value)):
-        return Padding(*value)
-    if type_.startswith("tuple[float") and isinstance(value, list) and all(map(_is_number, value)):
-        return tuple(map(float, value))
-    raise ValueError(f"{name}: {value!r:.40} is no {type_}")
-
-
-def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _floats(*extents: int) -> TensorType:

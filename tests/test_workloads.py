@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from kernel_examples import TRIED
 
 from mnv2c.ir.graph import Padding
-from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload, from_json, to_json
+from mnv2c.workload_json import from_json, to_json
+from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
 
 SMALL = st.integers(1, 12)
 SIDES = st.builds(Padding, *[st.integers(0, 11)] * 4)
@@ -128,5 +129,5 @@ def test_anything_else_is_a_value_error(value: Any) -> None:
 
 
 def test_workloads_and_kernel_calls_need_no_tvm() -> None:
-    code = "import sys, mnv2c.workloads, mnv2c.backends.calls; sys.exit('tvm' in sys.modules)"
+    code = "import sys, mnv2c.workloads, mnv2c.workload_json, mnv2c.backends.calls; sys.exit('tvm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.deploy.manifest import input_shape
 from mnv2c.measure.images import Rgb, find_images, read_rgb, seeded_image
-from mnv2c.measure.validate import RELAY, validate
+from mnv2c.measure.validate import validate
 from mnv2c.measure.validation import Validation, format_text, to_json
 
 _SEEDED = 8
@@ -17,19 +17,19 @@ _SEEDED = 8
 
 def command(options: argparse.Namespace) -> int:
     """Exit status 1 where the library is off, or what Relay makes of its network where that was asked for too."""
-    if options.backend == RELAY and (options.runner or options.instruction_set):
+    with_relay = options.backend == "relay"
+    if with_relay and (options.runner or options.instruction_set):
         raise UsageError("--backend relay runs here, by TVM itself: without --runner and --instruction-set")
-    runners = [options.runner, *([RELAY] if options.backend == RELAY else [])]
-    validations = [_validate(options, runner) for runner in runners]
+    validations = [_validate(options, by_relay=by_relay) for by_relay in ((False, True) if with_relay else (False,))]
     if options.json:
         library, *witness = map(to_json, validations)
-        say_json(library | ({RELAY: witness[0]} if witness else {}))
+        say_json(library | ({"relay": witness[0]} if witness else {}))
     else:
         say("\n\n".join(map(format_text, validations)))
     return 0 if all(validation.passed for validation in validations) else 1
 
 
-def _validate(options: argparse.Namespace, runner: str | None) -> Validation:
+def _validate(options: argparse.Namespace, *, by_relay: bool) -> Validation:
     shape = input_shape(options.build)
     paths = find_images(options.images)
     seeded = options.inputs if options.inputs is not None else 0 if paths else _SEEDED
@@ -38,7 +38,8 @@ def _validate(options: argparse.Namespace, runner: str | None) -> Validation:
         return validate(
             options.build,
             images,
-            runner=runner,
+            runner=options.runner,
+            by_relay=by_relay,
             threads=options.threads,
             instruction_set=options.instruction_set,
             tolerance=options.tolerance,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from tvm import tirx
 
@@ -32,3 +34,8 @@ def stored_weight(weight: Array, dtype: str) -> Array:
     if largest > float(np.finfo(dtype).max):
         raise WeightsError(f"a weight is {largest:.3g} when BatchNorm is folded: beyond {dtype}")
     return np.ascontiguousarray(weight, dtype)
+
+
+def plus(x: tirx.Expr, residual: Any, *index: Any) -> tirx.Expr:
+    """``x`` and the ``residual`` there, a buffer as it is stored; ``x`` alone where there is none."""
+    return x if residual is None else x + single(residual[index])

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import tvm
 from tvm import s_tir, tirx
 
-import mnv2c.workloads as workloads
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.abi import Schedule
+from mnv2c.workload_json import from_json, to_json
 from mnv2c.workloads import Workload
 
 
@@ -46,7 +46,7 @@ class Families:
     @functools.cache  # noqa: B019 - there is one object, for ever
     def computation(self, workload: Workload) -> tirx.PrimFunc:
         """The workload's PrimFunc, not scheduled, named after it, with its description as an attribute."""
-        described = json.dumps(workloads.to_json(workload), separators=(",", ":"))
+        described = json.dumps(to_json(workload), separators=(",", ":"))
         computed = self.family(workload).module.compute(workload)
         return computed.with_attr({"global_symbol": workload.name, "mnv2c.workload": described})
 
@@ -68,4 +68,4 @@ class Families:
 
 def workload_of(function: tirx.PrimFunc) -> Workload:
     """What a PrimFunc of ours computes, scheduled or not."""
-    return workloads.from_json(json.loads(str(function.attrs["mnv2c.workload"])))
+    return from_json(json.loads(str(function.attrs["mnv2c.workload"])))

@@ -27,9 +27,6 @@ from mnv2c.precision import Precision
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import LOGITS
 
-RELAY = "relay"
-"""As a ``runner``: not the library, but the module that the Relay backend makes of its network, run by TVM itself."""
-
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "tf32": 0.1, "fp16": 0.2}
 """The largest error of a right library, in units of the output, in networks that their weights' last bits determine so
 far. Over 18 photographs the trained 1.0 at 224 is off by 0.033 in tf32 and by 0.11 in fp16 (in an emulator of CUDA's
@@ -41,6 +38,7 @@ def validate(
     images: Iterable[tuple[str, Rgb]],
     *,
     runner: str | None = None,
+    by_relay: bool = False,
     threads: int = 1,
     instruction_set: str | None = None,
     tolerance: float | None = None,
@@ -49,12 +47,20 @@ def validate(
 ) -> Validation:
     """Runs every image through both, holding no more of them than one batch.
 
+    With ``by_relay`` not the library is compared, but what TVM itself makes of its network (``relay_network``).
     ``images`` are names and uint8 RGB (height, width, 3) of the network's size. ``tolerance`` is the largest error
     allowed; without one it is that of the library's precision, or what ``measure.noise`` finds that its last bits
     leave open where that is more. ``report`` is told of what takes long. LibraryError where the library does not run.
     """
-    model, precision = read_reference(directory), read_manifest(directory).precision
-    with _open(directory, runner, threads, instruction_set, layers, report) as net:
+    model = read_reference(directory)
+    precision: Precision = "fp32" if by_relay else read_manifest(directory).precision
+    opened: RunnableNetwork
+    if by_relay:
+        report("compile the network by Relay's own way")
+        opened = RelayNetwork(directory, threads=threads, layers=layers)
+    else:
+        opened = open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report)
+    with opened as net:
         exact = tolerance is not None
         tolerance = TOLERANCES[precision] if tolerance is None else tolerance
         reference, noise = Reference(model), Noise(model, precision)
@@ -82,21 +88,6 @@ def validate(
             noise=noise.largest,
             layers=comparer.compared if comparer is not None else (),
         )
-
-
-def _open(
-    directory: Path,
-    runner: str | None,
-    threads: int,
-    instruction_set: str | None,
-    layers: bool,
-    report: Callable[[str], None],
-) -> RunnableNetwork:
-    """The library, or Relay's module in its place."""
-    if runner == RELAY:
-        report("compile the network by Relay's own way")
-        return RelayNetwork(directory, threads=threads, layers=layers)
-    return open_network(directory, runner, threads=threads, instruction_set=instruction_set, report=report)
 
 
 def compare(

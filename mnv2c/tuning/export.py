@@ -22,7 +22,8 @@ from mnv2c.kernels import device
 from mnv2c.targets import InstructionSet, Kind, Target
 from mnv2c.tuning.records import Loaded, Record, parse_schedule
 from mnv2c.tuning.space import module, sampled_values, traced
-from mnv2c.workloads import Workload, from_json
+from mnv2c.workload_json import from_json
+from mnv2c.workloads import Workload
 
 WORKLOAD_FILE = "database_workload.json"
 RECORD_FILE = "database_tuning_record.json"

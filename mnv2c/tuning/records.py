@@ -25,7 +25,8 @@ from mnv2c.errors import RecordError
 from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
 from mnv2c.targets import Kind, kind_of
-from mnv2c.workloads import FAMILIES, Workload, from_json, to_json
+from mnv2c.workload_json import from_json, to_json
+from mnv2c.workloads import FAMILIES, Workload
 
 MEASURED = "measured"
 STATIC_COST = "static cost"

@@ -21,7 +21,8 @@ from mnv2c.kernels.cpu.device import CPU
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.toolchain import compile_c, find_toolchain, link_shared
 from mnv2c.tuning.candidates import Compiled
-from mnv2c.workloads import Workload, to_json
+from mnv2c.workload_json import to_json
+from mnv2c.workloads import Workload
 
 _RUNTIME = ("threads.c", "runtime.h", "mnv2c.h", HEADER)
 _CACHES = 8  # times the core's L2 that displace a kernel's weights

@@ -10,7 +10,7 @@ from mnv2c.backends.relay.environment import ask
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Graph
 from mnv2c.ir.graph_json import to_json
-from mnv2c.workloads import from_json
+from mnv2c.workload_json import from_json
 
 FILE = "relay.txt"
 

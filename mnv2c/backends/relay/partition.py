@@ -4,6 +4,8 @@ Imported by ``program`` alone, in the environment that has Relay. What comes in:
 returns a tuple of the edges to be computed. What goes out: a ``KernelCall`` for each. The name of a pattern is that of
 the kernel family; a workload is read from the attributes and shapes of the ops that matched. What matches no pattern,
 or has an attribute that the kernel does not implement, is refused with the layer's name.
+
+Written anew beside ``relax.partition``, on purpose: a mistake in one shows against the other.
 """
 
 from __future__ import annotations

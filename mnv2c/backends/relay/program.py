@@ -27,7 +27,7 @@ from mnv2c.backends.relay.partition import partition
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Graph
 from mnv2c.ir.graph_json import from_json
-from mnv2c.workloads import to_json
+from mnv2c.workload_json import to_json
 
 
 def _calls(graph: Graph) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from mnv2c.kernels.cuda import (
     depthwise,
     expand_depthwise,
     expand_depthwise_mma,
+    mma,
     pad,
     pointwise,
     pointwise_mma,
@@ -36,9 +37,9 @@ _lowering = threading.Lock()  # TVM's passes want one thread
 
 
 _ON_TENSOR_CORES = {
-    workloads.ExpandDepthwise: Family(expand_depthwise_mma, expand_depthwise_mma.ExpandDepthwiseMmaSchedule),
+    workloads.ExpandDepthwise: Family(expand_depthwise_mma, mma.TilesSchedule),
     workloads.Pointwise: Family(pointwise_mma, pointwise_mma.PointwiseMmaSchedule),
-    workloads.PointwisePool: Family(pointwise_pool_mma, pointwise_pool_mma.PointwisePoolMmaSchedule),
+    workloads.PointwisePool: Family(pointwise_pool_mma, mma.TilesSchedule),
 }
 
 

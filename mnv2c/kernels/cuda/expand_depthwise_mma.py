@@ -8,19 +8,18 @@ the computation: the tiles begin where it does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cuda.blocks import SHARED_BYTES, bind_grid, unroll
+from mnv2c.kernels.cuda.blocks import bind_grid, unroll
 from mnv2c.kernels.cuda.mma import (
     COLUMNS,
     LANES,
-    ROWS,
     SUMS,
+    TilesSchedule,
     column,
     depth,
     held,
@@ -31,20 +30,12 @@ from mnv2c.kernels.cuda.mma import (
     row,
     share_tiles,
     steps,
+    tilings,
     vector,
     whole_tiles,
 )
 from mnv2c.kernels.elements import activate, single, stored, stored_weight
 from mnv2c.workloads import ExpandDepthwise
-
-
-@dataclass(frozen=True)
-class ExpandDepthwiseMmaSchedule:
-    """A block owns ``columns`` tiles of channels; it has ``warps``, each with every so many of the tiles of rows."""
-
-    columns: int
-    warps: int
-
 
 _BLOCKS = 2 * 132  # that keep an H100 busy
 
@@ -59,7 +50,7 @@ def _band(workload: ExpandDepthwise) -> int:
     fitting = [
         rows
         for rows in range(1, workload.height + 1)
-        if workload.height % rows == 0 and _shared_bytes(workload, rows, 1) <= SHARED_BYTES
+        if workload.height % rows == 0 and tilings(whole_tiles(_pixels(workload, rows)), 1)
     ]
     return min(fitting, key=cost)
 
@@ -74,13 +65,9 @@ def _pixels(workload: ExpandDepthwise, rows: int) -> int:
     return ((rows - 1) * workload.stride + 3) * _width(workload)
 
 
-def _shared_bytes(workload: ExpandDepthwise, rows: int, columns: int) -> int:
-    return 4 * whole_tiles(_pixels(workload, rows)) * ROWS * columns * COLUMNS
-
-
 def takes(workload: ExpandDepthwise) -> bool:
     """Whether tensor cores can compute it: whole tiles, and room in shared memory for a row of outputs."""
-    return in_whole_tiles(workload) and _shared_bytes(workload, 1, 1) <= SHARED_BYTES
+    return in_whole_tiles(workload) and bool(tilings(whole_tiles(_pixels(workload, 1)), 1))
 
 
 def pack(workload: ExpandDepthwise, constants: Sequence[Array]) -> tuple[Array, ...]:
@@ -168,7 +155,7 @@ def compute(workload: ExpandDepthwise) -> tirx.PrimFunc:
     return expand_depthwise
 
 
-def apply(s: s_tir.Schedule, workload: ExpandDepthwise, schedule: ExpandDepthwiseMmaSchedule) -> None:
+def apply(s: s_tir.Schedule, workload: ExpandDepthwise, schedule: TilesSchedule) -> None:
     """Grid of channels, bands and images; in a block the expansion, a barrier, then the taps."""
     expanded, total, epilogue = (s.get_sblock(name) for name in ("expanded", "total", "epilogue"))
     (product,) = s.get_producers(expanded)
@@ -189,19 +176,12 @@ def apply(s: s_tir.Schedule, workload: ExpandDepthwise, schedule: ExpandDepthwis
     share_tiles(s, expanded, product, rows, warps=schedule.warps)
 
 
-def space(workload: ExpandDepthwise) -> list[ExpandDepthwiseMmaSchedule]:
+def space(workload: ExpandDepthwise) -> list[TilesSchedule]:
     """Few channels first, while there are fewer blocks than ``_BLOCKS``; then many, which read the input less often."""
     band, groups = _band(workload), workload.channels // COLUMNS
-    tiles = whole_tiles(_pixels(workload, band))
-    found = [
-        ExpandDepthwiseMmaSchedule(columns, warps)
-        for columns in (1, 2, 3, 4)
-        for warps in (4, 2, 1, 8)
-        if groups % columns == 0 and tiles % warps == 0 and _shared_bytes(workload, band, columns) <= SHARED_BYTES
-    ]
 
-    def rank(schedule: ExpandDepthwiseMmaSchedule) -> tuple[float, bool]:
+    def rank(schedule: TilesSchedule) -> tuple[float, bool]:
         blocks = workload.batch * (workload.height // band) * (groups // schedule.columns)
         return max(_BLOCKS / blocks, 1.0) * (1 + 1 / schedule.columns), schedule.warps != 4
 
-    return sorted(found, key=rank)
+    return sorted(tilings(whole_tiles(_pixels(workload, band)), groups), key=rank)

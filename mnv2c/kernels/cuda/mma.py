@@ -9,6 +9,7 @@ want it. Sums are fp32; operands have 11 bits, whether they are stored as fp16 o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cuda.blocks import Block, Loop, unroll
+from mnv2c.kernels.cuda.blocks import SHARED_BYTES, Block, Loop, unroll
 from mnv2c.kernels.elements import stored_weight
 from mnv2c.workloads import ExpandDepthwise, Pointwise, PointwisePool
 
@@ -26,15 +27,36 @@ _DEPTH = 8  # values of k that one mma takes, two in each lane
 _VECTORS = {"tf32": (4, 2), "fp16": (8, 4, 2)}  # of at most 16 bytes
 _TF32_DROPPED = 13  # bits of an fp32's 23
 
+
+@dataclass(frozen=True)
+class TilesSchedule:
+    """A block owns ``columns`` tiles of channels, whose product stays in shared memory; it has ``warps``, each with
+    every so many of the tiles of rows."""
+
+    columns: int
+    warps: int
+
+
+def tilings(rows: int, columns: int) -> list[TilesSchedule]:
+    """Every one that divides so many tiles and has room in shared memory: few columns first, four warps before others;
+    none where there is no room for one column."""
+    return [
+        TilesSchedule(wide, warps)
+        for wide in range(1, 6)
+        for warps in (4, 2, 1, 8)
+        if columns % wide == 0 and rows % warps == 0 and 4 * rows * ROWS * wide * COLUMNS <= SHARED_BYTES
+    ]
+
+
 Product = Pointwise | ExpandDepthwise | PointwisePool
 
 
 def in_whole_tiles(workload: Product) -> bool:
     """Whether its product comes in tiles of columns, and in steps along ``k``, without a rest."""
-    return workload.k % _DEPTH == 0 and columns_of(workload) % COLUMNS == 0
+    return workload.k % _DEPTH == 0 and _columns(workload) % COLUMNS == 0
 
 
-def columns_of(workload: Product) -> int:
+def _columns(workload: Product) -> int:
     """Channels that the product has."""
     return workload.channels if isinstance(workload, ExpandDepthwise) else workload.n
 
@@ -72,7 +94,7 @@ def depth(step: Any, lane: Any, item: Any, width: int) -> Any:
 def pack_weight(workload: Product, weight: Array, parts: int) -> Array:
     """``weight``, n x k, as ``parts x steps x tiles x lanes x vector``, rounded as the workload says."""
     width = vector(workload)
-    tiles = weight.reshape(columns_of(workload) // COLUMNS, COLUMNS, steps(workload), 4, width)
+    tiles = weight.reshape(_columns(workload) // COLUMNS, COLUMNS, steps(workload), 4, width)
     lanes = tiles.transpose(2, 0, 1, 3, 4).reshape(parts, steps(workload) // parts, -1, LANES, width)
     return _rounded(workload, lanes)
 

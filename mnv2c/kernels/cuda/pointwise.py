@@ -23,7 +23,7 @@ from mnv2c.kernels.cuda.blocks import (
     unroll,
     vector,
 )
-from mnv2c.kernels.elements import activate, single, stored, stored_weight
+from mnv2c.kernels.elements import activate, plus, single, stored, stored_weight
 from mnv2c.workloads import Dense, Pointwise
 
 
@@ -51,13 +51,70 @@ def pack(workload: Pointwise | Dense, constants: Sequence[Array]) -> tuple[Array
 
 
 def compute(workload: Pointwise | Dense) -> tirx.PrimFunc:
-    """The PrimFunc before scheduling: ``(input[, residual], weight, bias, output)``."""
+    """The PrimFunc before scheduling: ``(input[, residual], weight, bias, output)``.
+
+    With a border every pixel of the output is computed, those of the border from some pixel, and then not taken.
+    """
     pointwise = _as_pointwise(workload)
-    if pointwise.bordered:
-        return _bordered(pointwise)
-    if pointwise.residual:
-        return _with_residual(pointwise)
-    return _plain(pointwise, workload.outputs[0].dtype)
+    H, W, K, N, act = pointwise.height, pointwise.width, pointwise.k, pointwise.n, pointwise.activation
+    border, element, result = pointwise.border, pointwise.dtype, workload.outputs[0].dtype
+    rows, columns = border.top + H + border.bottom, border.left + W + border.right
+    P, Q = pointwise.pixels, pointwise.batch * rows * columns
+
+    def row(p: Any) -> Any:
+        return p // columns % rows - border.top
+
+    def column(p: Any) -> Any:
+        return p % columns - border.left
+
+    def source(p: Any) -> Any:
+        if not pointwise.bordered:
+            return p
+        near = tirx.max(tirx.min(row(p), H - 1), 0) * W + tirx.max(tirx.min(column(p), W - 1), 0)
+        return p // (rows * columns) * (H * W) + near
+
+    def inside(p: Any, value: Any) -> Any:
+        if not pointwise.bordered:
+            return value
+        taken = tirx.all(row(p) >= 0, row(p) < H, column(p) >= 0, column(p) < W)
+        return tirx.if_then_else(taken, value, tirx.const(0, result))
+
+    @T.inline
+    def body(input, residual, weight, bias, output):
+        product = T.sblock_alloc_buffer((Q, N), "float32")
+        for p, n, k in T.grid(Q, N, K):
+            with T.sblock("product"):
+                vp, vn, vk = T.axis.remap("SSR", [p, n, k])
+                with T.init():
+                    product[vp, vn] = T.float32(0)
+                product[vp, vn] = product[vp, vn] + single(input[source(vp), vk]) * single(weight[vk, vn])
+        for p, n in T.grid(Q, N):
+            with T.sblock("epilogue"):
+                vp, vn = T.axis.remap("SS", [p, n])
+                output[vp, vn] = inside(
+                    vp, stored(plus(activate(product[vp, vn] + bias[vn], act), residual, vp, vn), result)
+                )
+
+    @T.prim_func(s_tir=True)
+    def plain(
+        input: T.Buffer((P, K), element),
+        weight: T.Buffer((K, N), element),
+        bias: T.Buffer((N,), "float32"),
+        output: T.Buffer((Q, N), result),
+    ):
+        body(input, None, weight, bias, output)
+
+    @T.prim_func(s_tir=True)
+    def with_residual(
+        input: T.Buffer((P, K), element),
+        residual: T.Buffer((P, N), element),
+        weight: T.Buffer((K, N), element),
+        bias: T.Buffer((N,), "float32"),
+        output: T.Buffer((Q, N), result),
+    ):
+        body(input, residual, weight, bias, output)
+
+    return with_residual if pointwise.residual else plain
 
 
 def _as_pointwise(workload: Pointwise | Dense) -> Pointwise:
@@ -67,114 +124,10 @@ def _as_pointwise(workload: Pointwise | Dense) -> Pointwise:
     return Pointwise(batch=workload.batch, height=1, width=1, k=workload.k, n=workload.n, precision=workload.precision)
 
 
-@T.inline
-def _multiply(product, input, weight, P, N, K):  # buffers and extents, as T.inline wants them
-    for p, n, k in T.grid(P, N, K):
-        with T.sblock("product"):
-            vp, vn, vk = T.axis.remap("SSR", [p, n, k])
-            with T.init():
-                product[vp, vn] = T.float32(0)
-            product[vp, vn] = product[vp, vn] + single(input[vp, vk]) * single(weight[vk, vn])
-
-
-def _bordered(workload: Pointwise) -> tirx.PrimFunc:
-    """Every pixel of the output is computed, those of the border from some pixel, and then not taken."""
-    B, H, W, K, N, act = (
-        workload.batch,
-        workload.height,
-        workload.width,
-        workload.k,
-        workload.n,
-        workload.activation,
-    )
-    border, element = workload.border, workload.dtype
-    rows, columns = border.top + H + border.bottom, border.left + W + border.right
-    P = B * rows * columns
-
-    def row(p: Any) -> Any:
-        return p // columns % rows - border.top
-
-    def column(p: Any) -> Any:
-        return p % columns - border.left
-
-    def inside(p: Any) -> Any:
-        return tirx.all(row(p) >= 0, row(p) < H, column(p) >= 0, column(p) < W)
-
-    def source(p: Any) -> Any:
-        near = tirx.max(tirx.min(row(p), H - 1), 0) * W + tirx.max(tirx.min(column(p), W - 1), 0)
-        return p // (rows * columns) * (H * W) + near
-
-    @T.prim_func(s_tir=True)
-    def pointwise(
-        input: T.Buffer((B * H * W, K), element),
-        weight: T.Buffer((K, N), element),
-        bias: T.Buffer((N,), "float32"),
-        output: T.Buffer((P, N), element),
-    ):
-        product = T.sblock_alloc_buffer((P, N), "float32")
-        for p, n, k in T.grid(P, N, K):
-            with T.sblock("product"):
-                vp, vn, vk = T.axis.remap("SSR", [p, n, k])
-                with T.init():
-                    product[vp, vn] = T.float32(0)
-                product[vp, vn] = product[vp, vn] + single(input[source(vp), vk]) * single(weight[vk, vn])
-        for p, n in T.grid(P, N):
-            with T.sblock("epilogue"):
-                vp, vn = T.axis.remap("SS", [p, n])
-                output[vp, vn] = T.if_then_else(
-                    inside(vp), stored(activate(product[vp, vn] + bias[vn], act), element), tirx.const(0, element)
-                )
-
-    return pointwise
-
-
-def _plain(workload: Pointwise, result: str) -> tirx.PrimFunc:
-    P, K, N, act = workload.pixels, workload.k, workload.n, workload.activation
-    element = workload.dtype
-
-    @T.prim_func(s_tir=True)
-    def pointwise(
-        input: T.Buffer((P, K), element),
-        weight: T.Buffer((K, N), element),
-        bias: T.Buffer((N,), "float32"),
-        output: T.Buffer((P, N), result),
-    ):
-        product = T.sblock_alloc_buffer((P, N), "float32")
-        _multiply(product, input, weight, P, N, K)
-        for p, n in T.grid(P, N):
-            with T.sblock("epilogue"):
-                vp, vn = T.axis.remap("SS", [p, n])
-                output[vp, vn] = stored(activate(product[vp, vn] + bias[vn], act), result)
-
-    return pointwise
-
-
-def _with_residual(workload: Pointwise) -> tirx.PrimFunc:
-    P, K, N, act = workload.pixels, workload.k, workload.n, workload.activation
-    element = workload.dtype
-
-    @T.prim_func(s_tir=True)
-    def pointwise(
-        input: T.Buffer((P, K), element),
-        residual: T.Buffer((P, N), element),
-        weight: T.Buffer((K, N), element),
-        bias: T.Buffer((N,), "float32"),
-        output: T.Buffer((P, N), element),
-    ):
-        product = T.sblock_alloc_buffer((P, N), "float32")
-        _multiply(product, input, weight, P, N, K)
-        for p, n in T.grid(P, N):
-            with T.sblock("epilogue"):
-                vp, vn = T.axis.remap("SS", [p, n])
-                output[vp, vn] = stored(activate(product[vp, vn] + bias[vn], act) + single(residual[vp, vn]), element)
-
-    return pointwise
-
-
 def apply(s: s_tir.Schedule, workload: Pointwise | Dense, schedule: PointwiseSchedule) -> None:
     """Grid of tiles; in a block the sums of all groups, a barrier, then their sum and the rest."""
-    epilogue = s.get_sblock("epilogue")
-    (product,) = s.get_producers(epilogue)  # T.inline numbers the name of a block that it brings
+    *_, epilogue = s.get_child_blocks(s.get_sblock("root"))  # T.inline numbers the names of blocks that it brings
+    (product,) = s.get_producers(epilogue)
     *_, k = s.get_loops(product)
     group, _ = s.split(k, [schedule.groups, None])
     partial = s.rfactor(group, 0)

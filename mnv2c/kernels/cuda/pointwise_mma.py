@@ -31,7 +31,7 @@ from mnv2c.kernels.cuda.mma import (
     sum_up,
     vector,
 )
-from mnv2c.kernels.elements import activate, single, stored
+from mnv2c.kernels.elements import activate, plus, stored
 from mnv2c.workloads import Pointwise
 
 
@@ -73,83 +73,68 @@ def pack(workload: Pointwise, constants: Sequence[Array]) -> tuple[Array, ...]:
 
 def compute(workload: Pointwise) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input[, residual], weight, bias, output)``."""
-    return _with_residual(workload) if workload.residual else _plain(workload)
-
-
-@T.inline
-def _sum_up(input, weight, total, P, tiles, columns, parts, depths, width, element):
-    rows = T.sblock_alloc_buffer((parts, tiles, depths, LANES, 2, width), element)
-    sums = T.sblock_alloc_buffer((parts, tiles, columns, LANES * SUMS), "float32")
-    for part, m, k, lane, half, item in T.grid(parts, tiles, depths, LANES, 2, width):
-        with T.sblock("rows"):
-            vp, vm, vk, vl, vh, vi = T.axis.remap("SSSSSS", [part, m, k, lane, half, item])
-            rows[vp, vm, vk, vl, vh, vi] = input[nearest(row(vm, vl, vh), P), depth(vp * depths + vk, vl, vi, width)]
-    multiply(sums, rows, weight, parts, tiles, columns, depths, width, 1)
-    for m, n, lane, half, pair, part in T.grid(tiles, columns, LANES, 2, 2, parts):
-        with T.sblock("total"):
-            vm, vn, vl, vh, vi, vp = T.axis.remap("SSSSSR", [m, n, lane, half, pair, part])
-            with T.init():
-                total[vm, vn, vl, vh, vi] = T.float32(0)
-            total[vm, vn, vl, vh, vi] = total[vm, vn, vl, vh, vi] + sums[vp, vm, vn, held(vl, vh, vi)]
-
-
-def _plain(workload: Pointwise) -> tirx.PrimFunc:
     P, K, N, act, element = workload.pixels, workload.k, workload.n, workload.activation, workload.dtype
     tiles, columns, parts, width = _row_tiles(workload), N // COLUMNS, _parts(workload), vector(workload)
     depths = steps(workload) // parts
 
-    @T.prim_func(s_tir=True)
-    def pointwise(
-        input: T.Buffer((P, K), element),
-        weight: T.Buffer((parts, depths, columns, LANES, width), element),
-        bias: T.Buffer((N,), "float32"),
-        output: T.Buffer((P, N), element),
-    ):
+    @T.inline
+    def body(input, residual, weight, bias, output):
+        rows = T.sblock_alloc_buffer((parts, tiles, depths, LANES, 2, width), element)
+        sums = T.sblock_alloc_buffer((parts, tiles, columns, LANES * SUMS), "float32")
         total = T.sblock_alloc_buffer((tiles, columns, LANES, 2, 2), "float32")
-        _sum_up(input, weight, total, P, tiles, columns, parts, depths, width, element)
+        for part, m, k, lane, half, item in T.grid(parts, tiles, depths, LANES, 2, width):
+            with T.sblock("rows"):
+                vp, vm, vk, vl, vh, vi = T.axis.remap("SSSSSS", [part, m, k, lane, half, item])
+                rows[vp, vm, vk, vl, vh, vi] = input[
+                    nearest(row(vm, vl, vh), P), depth(vp * depths + vk, vl, vi, width)
+                ]
+        multiply(sums, rows, weight, parts, tiles, columns, depths, width, 1)
+        for m, n, lane, half, pair, part in T.grid(tiles, columns, LANES, 2, 2, parts):
+            with T.sblock("total"):
+                vm, vn, vl, vh, vi, vp = T.axis.remap("SSSSSR", [m, n, lane, half, pair, part])
+                with T.init():
+                    total[vm, vn, vl, vh, vi] = T.float32(0)
+                total[vm, vn, vl, vh, vi] = total[vm, vn, vl, vh, vi] + sums[vp, vm, vn, held(vl, vh, vi)]
         for m, n, lane, half, pair in T.grid(tiles, columns, LANES, 2, 2):
             with T.sblock("epilogue"):
                 vm, vn, vl, vh, vp = T.axis.remap("SSSSS", [m, n, lane, half, pair])
                 if row(vm, vl, vh) < P:
                     output[row(vm, vl, vh), column(vn, vl, vp)] = stored(
-                        activate(total[vm, vn, vl, vh, vp] + bias[column(vn, vl, vp)], act), element
+                        plus(
+                            activate(total[vm, vn, vl, vh, vp] + bias[column(vn, vl, vp)], act),
+                            residual,
+                            row(vm, vl, vh),
+                            column(vn, vl, vp),
+                        ),
+                        element,
                     )
 
-    return pointwise
-
-
-def _with_residual(workload: Pointwise) -> tirx.PrimFunc:
-    P, K, N, act, element = workload.pixels, workload.k, workload.n, workload.activation, workload.dtype
-    tiles, columns, parts, width = _row_tiles(workload), N // COLUMNS, _parts(workload), vector(workload)
-    depths = steps(workload) // parts
+    @T.prim_func(s_tir=True)
+    def plain(
+        input: T.Buffer((P, K), element),
+        weight: T.Buffer((parts, depths, columns, LANES, width), element),
+        bias: T.Buffer((N,), "float32"),
+        output: T.Buffer((P, N), element),
+    ):
+        body(input, None, weight, bias, output)
 
     @T.prim_func(s_tir=True)
-    def pointwise(
+    def with_residual(
         input: T.Buffer((P, K), element),
         residual: T.Buffer((P, N), element),
         weight: T.Buffer((parts, depths, columns, LANES, width), element),
         bias: T.Buffer((N,), "float32"),
         output: T.Buffer((P, N), element),
     ):
-        total = T.sblock_alloc_buffer((tiles, columns, LANES, 2, 2), "float32")
-        _sum_up(input, weight, total, P, tiles, columns, parts, depths, width, element)
-        for m, n, lane, half, pair in T.grid(tiles, columns, LANES, 2, 2):
-            with T.sblock("epilogue"):
-                vm, vn, vl, vh, vp = T.axis.remap("SSSSS", [m, n, lane, half, pair])
-                if row(vm, vl, vh) < P:
-                    output[row(vm, vl, vh), column(vn, vl, vp)] = stored(
-                        activate(total[vm, vn, vl, vh, vp] + bias[column(vn, vl, vp)], act)
-                        + single(residual[row(vm, vl, vh), column(vn, vl, vp)]),
-                        element,
-                    )
+        body(input, residual, weight, bias, output)
 
-    return pointwise
+    return with_residual if workload.residual else plain
 
 
 def apply(s: s_tir.Schedule, workload: Pointwise, schedule: PointwiseMmaSchedule) -> None:
     """Grid of tiles; a warp's sums, and with parts of ``k`` a barrier, their sum, and the rest."""
-    epilogue = s.get_sblock("epilogue")
-    (total,) = s.get_producers(epilogue)  # T.inline numbers the names of blocks that it brings
+    *_, epilogue = s.get_child_blocks(s.get_sblock("root"))  # T.inline numbers the names of blocks that it brings
+    (total,) = s.get_producers(epilogue)
     (product,) = s.get_producers(total)
     (rows,) = s.get_producers(product)
     parts = _parts(workload)
@@ -182,13 +167,13 @@ def _through_shared_memory(s: s_tir.Schedule, product: Block, x: Loop) -> tuple[
     s.set_scope(product, 0, "shared")
     stored = s.cache_write(product, 0, "local")
     s.compute_at(stored, x, preserve_unit_loops=True)
-    part, m, n, held = s.get_loops(stored)[-4:]
-    lane, held = s.split(held, [LANES, None])
-    s.reorder(part, lane, m, n, held)
+    part, m, n, sums = s.get_loops(stored)[-4:]
+    lane, sums = s.split(sums, [LANES, None])
+    s.reorder(part, lane, m, n, sums)
     s.bind(part, "threadIdx.y")
     s.bind(lane, "threadIdx.x")
     unroll(s, m, n)
-    s.vectorize(held)
+    s.vectorize(sums)
     return lane, product
 
 

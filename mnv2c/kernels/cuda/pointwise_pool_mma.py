@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cuda.blocks import SHARED_BYTES, bind_threads
+from mnv2c.kernels.cuda.blocks import bind_threads
 from mnv2c.kernels.cuda.mma import (
     COLUMNS,
     LANES,
-    ROWS,
     SUMS,
+    TilesSchedule,
     column,
     depth,
     held,
@@ -26,6 +25,7 @@ from mnv2c.kernels.cuda.mma import (
     row,
     share_tiles,
     steps,
+    tilings,
     vector,
     whole_tiles,
 )
@@ -33,26 +33,13 @@ from mnv2c.kernels.elements import activate, stored
 from mnv2c.workloads import PointwisePool
 
 
-@dataclass(frozen=True)
-class PointwisePoolMmaSchedule:
-    """A block owns ``columns`` tiles of channels over the whole map of an image; it has ``warps``, each with every so
-    many of the tiles of rows."""
-
-    columns: int
-    warps: int
-
-
 def _tiles(workload: PointwisePool) -> int:
     return whole_tiles(workload.height * workload.width)
 
 
-def _shared_bytes(workload: PointwisePool, columns: int) -> int:
-    return 4 * _tiles(workload) * ROWS * columns * COLUMNS
-
-
 def takes(workload: PointwisePool) -> bool:
     """Whether tensor cores can compute it: whole tiles, and room in shared memory for the map of one."""
-    return in_whole_tiles(workload) and _shared_bytes(workload, 1) <= SHARED_BYTES
+    return in_whole_tiles(workload) and bool(tilings(_tiles(workload), 1))
 
 
 def pack(workload: PointwisePool, constants: Sequence[Array]) -> tuple[Array, ...]:
@@ -103,7 +90,7 @@ def compute(workload: PointwisePool) -> tirx.PrimFunc:
     return pointwise_pool
 
 
-def apply(s: s_tir.Schedule, workload: PointwisePool, schedule: PointwisePoolMmaSchedule) -> None:
+def apply(s: s_tir.Schedule, workload: PointwisePool, schedule: TilesSchedule) -> None:
     """Grid of channels and images; in a block the product, a barrier, then the mean, by all warps alike."""
     activated, total, epilogue = (s.get_sblock(name) for name in ("activated", "total", "epilogue"))
     (product,) = s.get_producers(activated)
@@ -121,12 +108,6 @@ def apply(s: s_tir.Schedule, workload: PointwisePool, schedule: PointwisePoolMma
     share_tiles(s, activated, product, rows, warps=schedule.warps)
 
 
-def space(workload: PointwisePool) -> list[PointwisePoolMmaSchedule]:
+def space(workload: PointwisePool) -> list[TilesSchedule]:
     """As many blocks as there can be first, of four warps."""
-    groups, tiles = workload.n // COLUMNS, _tiles(workload)
-    return [
-        PointwisePoolMmaSchedule(columns, warps)
-        for columns in (1, 2, 4, 5)
-        for warps in (4, 2, 1, 8)
-        if groups % columns == 0 and tiles % warps == 0 and _shared_bytes(workload, columns) <= SHARED_BYTES
-    ]
+    return tilings(_tiles(workload), workload.n // COLUMNS)

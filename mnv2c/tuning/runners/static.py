@@ -20,7 +20,7 @@ from mnv2c.targets import InstructionSet, Target
 from mnv2c.tuning.records import STATIC_COST, Origin
 from mnv2c.tuning.runners import BatchRunner, Conditions, Timing
 from mnv2c.tuning.timing import operand_bytes
-from mnv2c.workloads import from_json
+from mnv2c.workload_json import from_json
 
 _HERTZ = 1e9
 _MACS = 1_000_000  # of a kernel that are emulated; the others are like them
