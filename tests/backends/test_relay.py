@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -24,6 +25,8 @@ from mnv2c.backends.relay import environment
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Convolution, Graph, Padding
 from mnv2c.ir.graph_json import from_json, to_json
+from mnv2c.measure.images import seeded_image
+from mnv2c.measure.validate import validate
 from mnv2c.passes import run_pipeline
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec, load_spec
@@ -150,6 +153,17 @@ def test_a_witness_that_disagrees_fails(library: Path, tmp_path: Path) -> None:
         assert words in done.stdout + done.stderr
 
 
+def test_the_witness_of_a_coarser_library_is_held_to_fp32(library: Path, tmp_path: Path) -> None:
+    coarse = copy_of(library, tmp_path)
+    path = coarse / "manifest.json"
+    manifest = path.read_text(encoding="utf-8").replace('"precision": "fp32"', '"precision": "fp16"')
+    path.write_text(manifest, encoding="utf-8")
+    images = [(str(index), seeded_image(index, (32, 32, 3))) for index in range(2)]
+    found = validate(coarse, images, by_relay=True)
+    assert (found.precision, found.tolerance) == ("fp32", 1e-4)
+    assert found.passed
+
+
 def test_bench_times_relay_beside_the_library(library: Path) -> None:
     result = succeed_json("bench", library, "--rounds", "2", "--against", "relay")
     assert list(result["engines"]) == ["mnv2c", "relay"]
@@ -212,6 +226,17 @@ def test_an_environment_that_is_missing_broken_or_half_made(tmp_path: Path) -> N
     assert "made in" in done.stdout
     assert used().returncode == 0
     assert "works already" in mnv2c("doctor", "--install", "relay", environment=here).stdout
+
+
+def test_two_do_not_make_it_at_once(tmp_path: Path) -> None:
+    lock = tmp_path / "mnv2c" / f"{environment.directory().name}.lock"
+    lock.parent.mkdir()
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        done = mnv2c("doctor", "--install", "relay", environment={"XDG_CACHE_HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("is being made by another process; wait for its end")
+    assert [path.name for path in lock.parent.iterdir()] == [lock.name]
 
 
 def interrupted(here: dict[str, str], place: Path, how: signal.Signals) -> int:

@@ -88,6 +88,18 @@ def test_a_candidate_that_fails_or_hangs_costs_its_own_trial(
     assert all(timings[index].seconds for index in (0, 2))
 
 
+def test_tensor_cores_are_worth_more_trials(driver: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel could take at least is less by as much as they multiply faster: 2048 a cycle, not 128."""
+    for name, value in driver.items():
+        monkeypatch.setenv(name, value)
+    peaks = []
+    for precision in ("fp32", "fp16"):
+        runner = gpu.GpuRunner(TARGET, precision)
+        peaks.append(runner.conditions.macs_per_second)
+        runner.close()
+    assert peaks[1] == 16 * peaks[0]
+
+
 def test_candidates_are_timed_on_another_machine(elsewhere: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host.parse(elsewhere.runner.removeprefix("ssh:"))
     timings = time(elsewhere.environment, monkeypatch, host)

@@ -11,6 +11,11 @@ from command_line import mnv2c, succeed, succeed_json
 from onnx import numpy_helper
 from small_library import copy_of
 
+from mnv2c.deploy.manifest import read_reference
+from mnv2c.measure.noise import Noise
+from mnv2c.precision import PRECISIONS
+from mnv2c.reference.evaluator import Reference
+
 ROWS = 60
 DEEP = f"""\
 name: deep
@@ -68,3 +73,17 @@ def test_one_wrong_weight_fails(deep_library: Path, tmp_path: Path, layer: str) 
 def test_what_is_allowed_of_a_network_of_the_usual_depth(small_library: Path) -> None:
     result = succeed_json("validate", small_library)
     assert result["allowed"] == {"logits": 1e-4}
+
+
+def test_the_last_bit_of_a_coarser_precision_is_worth_more(small_library: Path) -> None:
+    """Of ten bits behind the first in place of 23: what it changes grows about as much."""
+    model = read_reference(small_library)
+    x = np.random.default_rng(3).standard_normal((1, 96, 96, 3)).astype(np.float32)
+    wanted = Reference(model).run(x)
+    found = {}
+    for precision in PRECISIONS:
+        noise = Noise(model, precision)
+        noise.add(x, wanted)
+        found[precision] = noise.of("logits")
+    assert found["tf32"] == found["fp16"]
+    assert 2**11 < found["fp16"] / found["fp32"] < 2**15
