@@ -83,8 +83,8 @@ def apply(s: s_tir.Schedule, workload: Depthwise, schedule: DepthwiseSchedule) -
 
 
 def space(workload: Depthwise, isa: InstructionSet) -> list[DepthwiseSchedule]:
-    """All tiles that take half of the registers, then those that fill more of them; fewest estimated cycles first."""
-    half, most = isa.registers // 2 + 1, 3 * isa.registers // 4
+    """All tiles of as many sums as the core wants, then those of more; fewest estimated cycles first."""
+    most = 3 * isa.registers // 4
     widest = isa.lanes if workload.channels % 8 else vector_lanes(workload.channels, isa.lanes)
     tiles = [
         DepthwiseSchedule(height, width, lanes)
@@ -96,7 +96,7 @@ def space(workload: Depthwise, isa: InstructionSet) -> list[DepthwiseSchedule]:
     return sorted(
         tiles,
         key=lambda schedule: (
-            schedule.height * schedule.width > half or _live(workload, schedule) > most,
+            schedule.height * schedule.width > isa.sums + 1 or _live(workload, schedule) > 3 * isa.sums // 2,
             schedule.lanes != widest,
             workload.stride == 2 and schedule.height == 1,  # reads one row in three once more
             _cycles(workload, isa, schedule),

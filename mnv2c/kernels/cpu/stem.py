@@ -134,14 +134,16 @@ def apply(s: s_tir.Schedule, workload: Stem, schedule: StemSchedule) -> None:
 
 
 def space(workload: Stem, isa: InstructionSet) -> list[StemSchedule]:
-    """One to four vectors wide, up to three quarters of the registers, bands that divide the rows; the rule's first."""
+    """One to four vectors wide, up to three quarters of the registers, bands that divide the rows; the rule's first, with
+    as many sums as the core wants."""
     bands = [band for band in (4, 3, 2, 1) if workload.height % band == 0]
     found = []
     summed = summed_columns(workload.n)
     for columns in (width for width in (2 * isa.lanes, isa.lanes, 8, 4 * isa.lanes) if summed % width == 0):
         lanes = vector_lanes(columns, isa.lanes)
-        registers = isa.registers * lanes // columns  # for each row of the tile
-        first, most = max(min(registers // 2, workload.width), 1), min(registers * 3 // 4, workload.width)
+        vectors = columns // lanes
+        first = max(min(isa.sums // vectors, workload.width), 1)
+        most = min(3 * isa.registers // 4 // vectors, workload.width)
         rows = [*range(first, 0, -1), *range(first + 1, most + 1)]
         found += [StemSchedule(band, row, columns, lanes) for row in rows for band in bands]
     return list(dict.fromkeys(found))
