@@ -235,7 +235,13 @@ def _declare_run(parser: _Parser) -> None:
 def _declare_bench(parser: _Parser) -> None:
     _library(parser)
     parser.add_argument(
-        "--against", default="", metavar="NAMES", help="onnxruntime,openvino,litert,relay; on a GPU onnxruntime,torch"
+        "--against",
+        default="",
+        metavar="NAMES",
+        help="onnxruntime,openvino,litert,relay,relay-metaschedule; on a GPU onnxruntime,torch",
+    )
+    parser.add_argument(
+        "--minutes", type=_whole(1, 100_000), metavar="M", help="how long relay-metaschedule is tuned first (10)"
     )
     parser.add_argument("--rounds", type=_whole(1, 100_000), metavar="N", help="turns of each engine (50)")
     parser.add_argument("--layers", action="store_true", help="time each layer, and measure the FMA peak")

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.cost.estimate import count_instructions
 from mnv2c.measure.bench import ROUNDS, bench, format_text, to_json
-from mnv2c.measure.engines import others
+from mnv2c.measure.engines import MINUTES, RELAY_TUNED, others
 from mnv2c.spelling import did_you_mean
 
 
@@ -17,14 +17,18 @@ def command(options: argparse.Namespace) -> int:
     if options.count:
         return _count(options)
     _check_runner(options)
+    against = _names(options.against, others(options.build)) if options.against else []
+    if options.minutes is not None and RELAY_TUNED not in against:
+        raise UsageError(f"--minutes is how long {RELAY_TUNED} is tuned: it goes with --against {RELAY_TUNED}")
     result = bench(
         options.build,
         runner=options.runner,
-        against=_names(options.against, others(options.build)) if options.against else (),
+        against=against,
         threads=options.threads,
         rounds=options.rounds or ROUNDS,
         instruction_set=options.instruction_set,
         layers=options.layers,
+        minutes=options.minutes or MINUTES,
         report=progress(),
     )
     if options.json:
@@ -36,7 +40,14 @@ def command(options: argparse.Namespace) -> int:
 
 def _count(options: argparse.Namespace) -> int:
     """Instructions in place of times: the same on every machine."""
-    if options.runner != "qemu" or options.against or options.layers or options.rounds or options.threads > 1:
+    if (
+        options.runner != "qemu"
+        or options.against
+        or options.layers
+        or options.rounds
+        or options.minutes
+        or options.threads > 1
+    ):
         raise UsageError(
             "--count takes --runner qemu and no other option but --instruction-set; see `mnv2c cost` for the layers"
         )

@@ -22,7 +22,7 @@ from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
 from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
-from mnv2c.measure.engines import Engine, library_engine, other_engine
+from mnv2c.measure.engines import MINUTES, RELAY_TUNED, Engine, library_engine, other_engine
 from mnv2c.measure.images import seeded_image
 from mnv2c.measure.layers import largest
 from mnv2c.measure.peak import PeakMeter
@@ -80,9 +80,11 @@ def bench(
     rounds: int = ROUNDS,
     instruction_set: str | None = None,
     layers: bool = False,
+    minutes: float = MINUTES,
     report: Callable[[str], None] = lambda line: None,
 ) -> Bench:
-    """Times all of them; on another machine (``runner``) the library alone, without ``layers``.
+    """Times all of them; on another machine (``runner``) the library alone, without ``layers``. ``minutes`` is how long
+    Relay's MetaSchedule tunes first.
 
     LibraryError where an engine computes something else; ToolError where one is missing.
     """
@@ -94,8 +96,8 @@ def bench(
         x = normalise(directory, np.stack([seeded_image(index, tuple(shape)) for index in range(batch)]))
         engines = [library_engine(net, x)]
         for name in against:
-            report(f"prepare {name}")
-            engines.append(other_engine(name, directory, x, threads=threads))
+            report(f"tune {name} for {minutes:g} min" if name == RELAY_TUNED else f"prepare {name}")
+            engines.append(other_engine(name, directory, x, threads=threads, minutes=minutes))
             opened.callback(engines[-1].close)
         meter = _meter(net) if layers else None
         same = SAME[read_manifest(directory).precision]
@@ -213,13 +215,13 @@ def format_text(result: Bench) -> str:
         f"{result.directory} on {result.cpu}: instruction set {result.instruction_set}, threads {result.threads}, "
         f"{result.rounds} rounds of {RUNS} runs, interleaved",
         "",
-        f"{'engine':12}  {'version':12}  {'min ms':>8}  {'median ms':>9}  {'mnv2c faster by':>15}  {'difference':>10}",
+        f"{'engine':18}  {'version':12}  {'min ms':>8}  {'median ms':>9}  {'mnv2c faster by':>15}  {'difference':>10}",
     ]
     for engine in result.engines:
         times = f"{engine.min_ms:8.3f}  {engine.median_ms:9.3f}"
         ratios = f"{engine.min_ms / library.min_ms:.2f} / {engine.median_ms / library.median_ms:.2f}"
         ratio = "" if engine is library else ratios
-        lines.append(f"{engine.name:12}  {engine.version:12}  {times}  {ratio:>15}  {engine.max_abs_difference:10.1e}")
+        lines.append(f"{engine.name:18}  {engine.version:12}  {times}  {ratio:>15}  {engine.max_abs_difference:10.1e}")
     if result.layers:
         lines += ["", *_layer_lines(result)]
     return "\n".join(lines)

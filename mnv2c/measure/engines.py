@@ -32,11 +32,12 @@ from mnv2c.targets import kind_of_target
 if TYPE_CHECKING:
     import onnx
 
-RELAY = "relay"
+RELAY, RELAY_TUNED = "relay", "relay-metaschedule"
+MINUTES = 10  # of tuning
 OTHERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert"}
 ON_GPUS = {"onnxruntime": "onnxruntime-gpu", "torch": "torch"}
-"""What a library can be compared with, and the package that brings it; ``relay``, TVM itself, beside these: in its own
-environment, as it schedules untuned."""
+"""What a library can be compared with, and the package that brings it; beside these TVM itself in its own environment,
+as Relay schedules untuned, and as Relay's MetaSchedule does."""
 
 
 Outputs = dict[str, Array]
@@ -60,13 +61,16 @@ def library_engine(net: RunnableNetwork, x: Array) -> Engine:
 
 def others(directory: Path) -> tuple[str, ...]:
     """What the library in ``directory`` can be compared with."""
-    return tuple(ON_GPUS) if _is_for_gpus(directory) else (*OTHERS, RELAY)
+    return tuple(ON_GPUS) if _is_for_gpus(directory) else (*OTHERS, RELAY, RELAY_TUNED)
 
 
-def other_engine(name: str, directory: Path, x: Array, *, threads: int) -> Engine:
-    """One of ``others``. ToolError where it is not installed; LibraryError where the reference is damaged."""
-    if name == RELAY:
-        network = RelayNetwork(directory, threads=threads)
+def other_engine(name: str, directory: Path, x: Array, *, threads: int, minutes: float = MINUTES) -> Engine:
+    """One of ``others``; ``minutes`` are those that ``relay-metaschedule`` takes to tune.
+
+    ToolError where it is not installed; LibraryError where the reference is damaged.
+    """
+    if name in (RELAY, RELAY_TUNED):
+        network = RelayNetwork(directory, threads=threads, minutes=minutes if name == RELAY_TUNED else 0)
         return Engine(name, TVM, lambda: network.time(x), network.close)
     manifest, model = read_manifest(directory), read_reference(directory)
     try:

@@ -25,9 +25,10 @@ from mnv2c.passes import run_pipeline
 
 
 class RelayNetwork(RunnableNetwork):
-    """``layers`` says whether what every layer computes will be asked for: then Relay fuses less."""
+    """``layers`` says whether what every layer computes will be asked for: then Relay fuses less. ``minutes`` are those
+    of tuning by Relay's MetaSchedule, with 0 it is untuned."""
 
-    def __init__(self, directory: Path, *, threads: int = 1, layers: bool = False) -> None:
+    def __init__(self, directory: Path, *, threads: int = 1, layers: bool = False, minutes: float = 0) -> None:
         """LibraryError where ``directory`` is not what this version builds; ToolError as ``Executor``."""
         super().__init__(read_build(directory))
         self._threads = threads
@@ -35,7 +36,8 @@ class RelayNetwork(RunnableNetwork):
         outputs = list(self._graph.outputs.values())
         self._edges = [op.name for op in self._graph.ops[1:]] if layers else outputs
         self._places = [self._edges.index(edge) for edge in outputs]
-        self._executor = Executor(to_json(self._graph), self._graph.constants, self._edges, threads)
+        graph, constants = to_json(self._graph), self._graph.constants
+        self._executor = Executor(graph, constants, self._edges, threads=threads, minutes=minutes)
 
     @property
     def processor(self) -> str:

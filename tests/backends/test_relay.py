@@ -25,6 +25,7 @@ from mnv2c.backends.relay import environment
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Convolution, Graph, Padding
 from mnv2c.ir.graph_json import from_json, to_json
+from mnv2c.measure.bench import bench
 from mnv2c.measure.images import seeded_image
 from mnv2c.measure.validate import validate
 from mnv2c.passes import run_pipeline
@@ -169,6 +170,21 @@ def test_bench_times_relay_beside_the_library(library: Path) -> None:
     assert list(result["engines"]) == ["mnv2c", "relay"]
     assert result["engines"]["relay"]["version"] == "0.19.0"
     assert 0 < result["engines"]["relay"]["min_ms"] <= result["engines"]["relay"]["median_ms"]
+
+
+def test_bench_times_relays_metaschedule_beside_the_library(library: Path) -> None:
+    """Tuned for a few seconds: less than its tasks take, so that some are as untuned ones are."""
+    result = bench(library, against=["relay", "relay-metaschedule"], minutes=0.2, rounds=2)
+    assert [engine.name for engine in result.engines] == ["mnv2c", "relay", "relay-metaschedule"]
+    assert [engine.version for engine in result.engines[1:]] == ["0.19.0", "0.19.0"]
+    for engine in result.engines[1:]:
+        assert 0 < engine.max_abs_difference < 1e-4, "the same network by other arithmetic"
+
+
+def test_minutes_belong_to_relays_metaschedule(library: Path) -> None:
+    done = mnv2c("bench", library, "--against", "relay", "--minutes", "1")
+    assert done.returncode == 2
+    assert "it goes with --against relay-metaschedule" in done.stderr
 
 
 def test_kernels_are_shown() -> None:

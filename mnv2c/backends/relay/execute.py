@@ -1,4 +1,4 @@
-"""Relay's own way: ``relay.build`` for this processor, nothing of ours in it.
+"""Relay's own way: ``relay.build`` for this processor, or its MetaSchedule integration, nothing of ours in it.
 
 Imported by ``program`` alone, in the environment that has Relay.
 """
@@ -11,19 +11,27 @@ import tvm
 from tvm import relay
 from tvm.contrib import graph_executor
 
+from mnv2c.backends.relay.metaschedule import tuned_library
 from mnv2c.ir.graph import Graph
 
 
-def executor(module: tvm.IRModule, graph: Graph) -> Any:
-    """TVM's graph executor of ``module``, as ``emit`` made it, the constants of ``graph`` in it.
+def executor(module: tvm.IRModule, graph: Graph, *, threads: int, minutes: float) -> Any:
+    """TVM's graph executor of ``module``, as ``emit`` made it, the constants of ``graph`` in it: tuned by MetaSchedule
+    for ``minutes`` and so many ``threads``, with 0 as TOPI schedules it.
 
-    Relay's x86 has convolutions of NHWC maps with HWIO weights alone, and few of those are fast: so the layout becomes
-    NCHW first, by Relay's own pass, as its users do it.
+    Relay's x86 has convolutions of NHWC maps with HWIO weights alone, and few of those are fast as they are: so the
+    layout becomes NCHW first, by Relay's own pass, as its users do it. MetaSchedule is given NHWC, as by TVM's own
+    scripts: the same network is 42 tasks in that layout, and 75 in the other.
     """
-    target = tvm.target.Target(f"llvm -mcpu={tvm.target.codegen.llvm_get_system_cpu()}")
+    processor = tvm.target.codegen.llvm_get_system_cpu()
+    target = tvm.target.Target(f"llvm -mcpu={processor} -num-cores {threads}")
     weights = dict(zip(module["main"].params[1:], graph.constants.values(), strict=True))
     named = {parameter.name_hint: tvm.nd.array(value) for parameter, value in weights.items()}
-    layouts = relay.transform.ConvertLayout({"nn.conv2d": ["NCHW", "OIHW"]})
-    with tvm.transform.PassContext(opt_level=3):
-        library = relay.build(layouts(module), target=target, params=named)
+    layouts = ["NHWC", "default"] if minutes else ["NCHW", "OIHW"]
+    module = relay.transform.ConvertLayout({"nn.conv2d": layouts})(module)
+    if minutes:
+        library = tuned_library(module, target, named, minutes=minutes)
+    else:
+        with tvm.transform.PassContext(opt_level=3):
+            library = relay.build(module, target=target, params=named)
     return graph_executor.GraphModule(library["default"](tvm.cpu()))

@@ -4,9 +4,10 @@ With ``answer REQUEST REPLY``: the request, JSON, has ``graphs`` (``ir.graph_jso
 ``calls``, ``text``. The reply has for each an object with that, or with an ``error`` in one line where no kernels
 compute the graph.
 
-With ``serve DIRECTORY``: there are a request with a ``graph`` and the ``edges`` wanted of it, and its constants.
-Relay's own executor computes them, with its own schedules: ``ready`` on stdout says when; then for each line on stdin,
-the path of an image (.npy), it writes the edges to DIRECTORY, and the nanoseconds that they took to stdout.
+With ``serve DIRECTORY``: there are a request with a ``graph``, the ``edges`` wanted of it, ``threads`` and ``minutes``
+of tuning, and its constants. Relay's own executor computes them, with its own schedules: ``ready`` on stdout says when;
+then for each line on stdin, the path of an image (.npy), it writes the edges to DIRECTORY, and the nanoseconds that
+they took to stdout.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def serve(directory: Path) -> None:
     """See the module."""
     asked = json.loads((directory / REQUEST).read_text(encoding="utf-8"))
     graph = from_json(asked["graph"], dict(np.load(directory / CONSTANTS)))
-    module = executor(emit(graph, returned=asked["edges"]), graph)
+    relay = emit(graph, returned=asked["edges"])
+    module = executor(relay, graph, threads=asked["threads"], minutes=asked["minutes"])
     print("ready", flush=True)
     for line in sys.stdin:
         module.set_input("input", np.load(line.strip()))
