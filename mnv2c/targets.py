@@ -31,8 +31,8 @@ class InstructionSet:
     The rest drives the schedules: ``lanes`` is fp32 values per vector register; ``registers`` the architectural vector
     registers; ``fused_multiply_add`` whether one instruction multiplies and adds, so that no register is needed for the
     product; ``l2_bytes`` per core, or what all share; ``fmas_per_cycle`` counts vectors; ``fma_latency`` in cycles, to
-    the next use as accumulator; ``sums`` how many of those, vectors, a kernel with few multiply-adds for each keeps: with
-    more the code grows, and on a Zen 4 with 32 registers sixteen are 1.04 to 1.2 times slower than eight;
+    the next use as accumulator; ``sums`` how many of those, vectors, a kernel with few multiply-adds for each keeps:
+    with more the code grows, and on a Zen 4 with 32 registers sixteen are 1.04 to 1.2 times slower than eight;
     ``loads_ahead`` registers that a core which executes in order needs free for what it loads before its use;
     ``load_cycles`` what a load costs beside multiply-adds.
     """
@@ -169,15 +169,18 @@ A76 = InstructionSet(
     sums=16,
 )
 NEOVERSE_N1 = replace(A76, mcpu="neoverse-n1", l2_bytes=1024 * 1024)
+# LLVM takes a multiplication and an addition for vfma on a Cortex-A7, and orders by its oldest scheduler, which spills.
+_FUSED = ("-slowfpvfmx", "-slowfpvmlx", "-vmlx-hazards")
 A7 = InstructionSet(
     name="armv7",
     mcpu="cortex-a7",
     lanes=4,
     registers=16,
     features=("neon", "vfpv4"),
-    attributes=("+neon", "+vfp4"),
+    attributes=("+neon", "+vfp4", *_FUSED, "+use-misched"),
     fmas_per_cycle=0.25,
     fma_latency=8,
+    loads_ahead=5,
 )
 
 

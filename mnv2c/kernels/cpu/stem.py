@@ -134,8 +134,8 @@ def apply(s: s_tir.Schedule, workload: Stem, schedule: StemSchedule) -> None:
 
 
 def space(workload: Stem, isa: InstructionSet) -> list[StemSchedule]:
-    """One to four vectors wide, up to three quarters of the registers, bands that divide the rows; the rule's first, with
-    as many sums as the core wants."""
+    """One to four vectors wide, up to three quarters of the registers, bands that divide the rows; the rule's first,
+    with as many sums as the core wants."""
     bands = [band for band in (4, 3, 2, 1) if workload.height % band == 0]
     found = []
     summed = summed_columns(workload.n)
