@@ -34,8 +34,8 @@ _PATTERNS = tuple((kind, re.compile(rf"(?P<name>{names})(?P<flags>s)?{_CONDITION
 
 _REGISTER = re.compile(r"\b(?:(?P<size>[qds])(?P<number>\d+)|(?P<other>r\d+|sp|lr|sb|sl|fp|ip))\b")
 _ADDRESS = re.compile(r"\[(?=[a-z]).*")  # not the index of a lane
-_LIST_AT = re.compile(r"(?P<base>\w+)!?, (?=\{)")
-_MOVES_ON = re.compile(r"!|\], ")
+_LIST_AT = re.compile(r"\w+!?, (?=\{)")
+_MOVES_ON = re.compile(r"!|\], ")  # of an address: before or after its use
 
 _WRITES_NOTHING = re.compile(r"cmp|cmn|tst|teq|vcmpe?|pldw?|v?st\w+|v?push|b|bx|cbn?z|tb[bh]|nop|it\w*|hint|dmb|yield")
 _WRITES_ALL = re.compile(r"v?ld\w+|v?pop|vtrn|vzip|vuzp|vswp")
@@ -60,15 +60,15 @@ def decode(text: str) -> Operation:
     registers = _registers(listed)
     keeps = bool(condition) or of_a_lane or _READS_WRITTEN.fullmatch(name) is not None
     read = registers if keeps else registers[len(written) :]
-    pointers = address[:1] if _MOVES_ON.search(operands) or name.endswith(("push", "pop")) else []
+    bases = _registers(address)
     uses_flags = bool(condition) or _READS_FLAGS.fullmatch(name) is not None
     return Operation(
         kind,
         _bits(kind, listed, types),
         (*written, *(["flags"] if sets_flags or _SETS_FLAGS.fullmatch(name) else [])),
-        tuple(dict.fromkeys((*read, *address, *(["flags"] if uses_flags else [])))),
+        tuple(dict.fromkeys((*read, *bases, *(["flags"] if uses_flags else [])))),
         tuple(written) if kind == "multiply-add" else (),
-        tuple(pointers),
+        tuple(bases[:1]) if _MOVES_ON.search(address) else (),
     )
 
 
@@ -81,14 +81,14 @@ def _parse(stem: str) -> tuple[Kind, str, bool, str]:
     return "unknown", stem, False, ""
 
 
-def _split(name: str, operands: str) -> tuple[str, list[str]]:
-    """The operands that are registers, and those that make the address, the base first."""
+def _split(name: str, operands: str) -> tuple[str, str]:
+    """The operands that are registers, and the address."""
     if name.endswith(("push", "pop")):
-        return operands, ["sp"]
+        return operands, "sp!"
     if base := _LIST_AT.match(operands):
-        return operands[base.end() :], _registers(base["base"])
+        return operands[base.end() :], base[0]
     address = _ADDRESS.search(operands)
-    return (operands[: address.start()], _registers(address[0])) if address else (operands, [])
+    return (operands[: address.start()], address[0]) if address else (operands, "")
 
 
 def _registers(text: str) -> list[str]:

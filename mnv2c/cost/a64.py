@@ -23,7 +23,11 @@ _NAMES: tuple[tuple[Kind, str], ...] = (
     ("multiply-add", r"fml[as]|fn?m(add|sub)"),
     ("divide", r"f(div|sqrt)|[su]div"),
     ("move", r"fmov|mov|movi|mvni?|dup|ins|[us]mov|ext|zip[12]|uzp[12]|trn[12]|rev(16|32|64)?|tb[lx]"),
-    ("arithmetic", r"f[a-z]+\d*|[su]cvtf"),
+    (
+        "arithmetic",
+        r"f(add|sub|n?mul|mulx|(max|min)(nm)?)(p|v)?|f(abs|neg|abd|csel|c?cmpe?|cvt\w+|cm(eq|ge|gt|le|lt)|ac(ge|gt)"
+        r"|rint\w|recp[esx]|rsqrt[es])|[su]cvtf",
+    ),
     ("multiply", r"mul|mneg|m(add|sub)|[su](mull|mulh|maddl|msubl|mnegl)|ml[as]"),
     (
         "integer",

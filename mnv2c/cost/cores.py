@@ -77,8 +77,8 @@ BOARDS = {
 """Clocks and caches: Raspberry Pi's documentation, "Processors" (of the 3B+; a 3B runs at 1.2 GHz, newer 4B at 1.8).
 
 Bandwidths: of the Pi 4 STREAM's triad, 4.84 GB/s (sci-pi.org.uk/bench/stream.html); of the Pi 5 tinymembench's C copy,
-4.87 GB/s read and as many written (github.com/geerlingguy/sbc-reviews, issue 21); of the Pi 3 and Zero 2 W assumed, 55 %
-of what LPDDR2 at 450 MHz on 32 bits could do.
+4.87 GB/s read and as many written (github.com/geerlingguy/sbc-reviews, issue 21); of the Pi 3 and the Zero 2 W 55 % of
+what LPDDR2 at 450 MHz on 32 bits could do, assumed.
 """
 
 

@@ -93,7 +93,7 @@ _A53 = Pipeline(
         "arithmetic": 4,
         "move": 3,
         "insert": 3,
-        "vector load": 5,
+        "vector load": 4,
         "load": 3,
         "multiply": 3,
         "divide": 18,
