@@ -185,6 +185,15 @@ COMMANDS: dict[str, Case] = {
         "--against measures this machine",
     ),
     "the peak of a board": lambda p: (mnv2c("bench", p.library, "--runner", "ssh:board", "--layers"), "--layers"),
+    "memory of a core": lambda p: (mnv2c("cost", p.library, "--memory", "--core", "cortex-a53"), "give --board"),
+    "a board's cycles": lambda p: (
+        mnv2c("cost", p.library, "--board", "pi4"),
+        "--board and --threads are for --memory",
+    ),
+    "five threads of a board": lambda p: (
+        mnv2c("cost", p.library, "--memory", "--threads", "5"),
+        "--threads: must be a whole number from 1 to 4",
+    ),
     "more classes than there are": lambda p: (mnv2c("run", p.library, p.image(), "--top", "1002"), "1001 classes"),
 }
 """Mistakes in the arguments: status 2."""
@@ -284,6 +293,18 @@ FILES: dict[str, Case] = {
     "cost on an unknown core": lambda p: (
         mnv2c("cost", _foreign(p), "--core", "cortx-a53"),
         "did you mean cortex-a53?",
+    ),
+    "cost of 64-bit code on a 32-bit core": lambda p: (
+        mnv2c("cost", _foreign(p), "--core", "cortex-a7"),
+        "core cortex-a7 does not run code for aarch64; there are cortex-a53,",
+    ),
+    "memory of an unknown board": lambda p: (
+        mnv2c("cost", p.library, "--memory", "--board", "p5"),
+        "did you mean pi5?",
+    ),
+    "memory of a library for x86": lambda p: (
+        mnv2c("cost", p.library, "--memory", "--board", "pi4"),
+        "core cortex-a72 does not run code for x86_64",
     ),
     "unknown runner": lambda p: (mnv2c("validate", p.library, "--runner", "qmeu"), "did you mean qemu?"),
     "a runner of no kind": lambda p: (
