@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import succeed, succeed_json
+from mini_spec import MINI
 from small_library import SMALL
 from tried import try_schedules
 
@@ -140,6 +141,22 @@ def test_the_core_can_be_named(small_arm_library: Path) -> None:
     assert slow["model"].startswith("mnv2c in order")
     assert "neoverse-n1" in fast["model"], "whose model it is, where LLVM has none of its own"
     assert "no cache is modelled" in succeed("cost", small_arm_library)
+
+
+@needs_llvm
+@needs_counting
+def test_what_is_estimated_is_told_in_cycles(tmp_path: Path) -> None:
+    (tmp_path / "mini.yaml").write_text(MINI, encoding="utf-8")
+    records = ("--schedules", tmp_path / "schedules")
+    summary = succeed(
+        "tune", tmp_path / "mini.yaml", "--target", "pi3", "--measure", "static", "--trials", "1", *records
+    )
+    listed, shown = succeed("records", "list", *records), succeed("records", "show", "dense", *records)
+    for text in (summary, listed, shown):
+        assert " kcycles" in text
+        assert " us " not in text
+    assert "mnv2c in order" in listed
+    assert "7 cycles an L1 miss" in listed
 
 
 @needs_counting
