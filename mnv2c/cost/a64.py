@@ -92,7 +92,8 @@ def _name(register: str) -> str:
 
 
 def _kind(mnemonic: str, listed: str, registers: list[str]) -> Kind:
-    kind = next((kind for kind, pattern in _PATTERNS if pattern.fullmatch(mnemonic)), "unknown")
+    kinds = (kind for kind, pattern in _PATTERNS if pattern.fullmatch(mnemonic))
+    kind: Kind = next(kinds, "unknown")
     of_vectors = any(register.startswith("v") for register in registers)
     if kind == "move" and re.match(r"v\d+\.[dshb]\[", listed):
         return "insert"

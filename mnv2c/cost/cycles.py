@@ -99,4 +99,4 @@ def _modelled_as(core: str, triple: str) -> str:
 
 
 def _decode(text: str, triple: str) -> Operation:
-    return (a64 if triple.startswith("aarch64") else a32).decode(text)
+    return a64.decode(text) if triple.startswith("aarch64") else a32.decode(text)

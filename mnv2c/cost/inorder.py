@@ -58,12 +58,11 @@ class Pipeline:
         """For which it holds its parts."""
         if operation.kind == "divide":
             return self.latencies["divide"]
-        bits = {
-            **dict.fromkeys(_COMPUTES, self.compute_bits),
-            **dict.fromkeys(("load", "vector load"), self.load_bits),
-            **dict.fromkeys(("store", "vector store"), self.store_bits),
-        }
-        return -(-operation.bits // bits.get(operation.kind, operation.bits))
+        if operation.kind in ("load", "vector load"):
+            return -(-operation.bits // self.load_bits)
+        if operation.kind in ("store", "vector store"):
+            return -(-operation.bits // self.store_bits)
+        return -(-operation.bits // self.compute_bits) if operation.kind in _COMPUTES else 1
 
     def parts_of(self, operation: Operation) -> tuple[str, ...]:
         """Those that it holds."""
