@@ -5,6 +5,7 @@ What comes in: compiled kernels of one workload for one instruction set. What go
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from collections import Counter
@@ -25,11 +26,12 @@ from mnv2c.toolchain import find_qemu, find_toolchain, link_program
 
 _MARKER = "mnv2c_next_part"
 _PROGRAM = """\
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <stddef.h>
+#include <sys/mman.h>
 #include "{header}"
-{memory}
 static volatile char other[{other}];
-static void *operands[] = {{{operands}}};
+static void *const operands[] = {{{operands}}};
 {declarations}
 __attribute__((noinline)) void {marker}(void)
 {{
@@ -46,13 +48,16 @@ static void begin(void)
 
 int main(void)
 {{
+    void *place = (void *){place};
+    if (mmap(place, {size}, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != place) return 1;
 {calls}
     return 0;
 }}
 """
 _MANY_L1S = 8
-_FIXED = ("-Wl,-Tbss=0x40000000",)
-"""Operands lie there, however large the code is, so that a kernel always misses the same lines."""
+_PLACE = 0x60000000
+"""The operands' address, which is free in every process: always the same, so that a kernel misses the same lines
+whatever is linked with it."""
 
 
 @dataclass(frozen=True)
@@ -105,28 +110,31 @@ def _link(directory: Path, object_file: bytes, source: str, target: Target) -> P
     (directory / "kernels.o").write_bytes(object_file)
     (directory / HEADER).write_text(runtime.source(HEADER), encoding="utf-8")
     (directory / "main.c").write_text(source, encoding="utf-8")
-    link_program(
-        find_toolchain(target), directory, ["main.c", "kernels.o"], output="kernels", static=True, flags=_FIXED
-    )
+    link_program(find_toolchain(target), directory, ["main.c", "kernels.o"], output="kernels", static=True)
     return directory / "kernels"
 
 
 def _source(kernels: Sequence[KernelCode], operand_bytes: Sequence[int], ran: dict[str, int], other: int) -> str:
     """A program that runs each kernel once, on operands and scratch of zeros; before that it reads ``other`` bytes."""
-    scratch = len(operand_bytes)
-    sizes = [*operand_bytes, max(kernel.scratch_bytes for kernel in kernels)]
-    memory = [f"static _Alignas(64) char memory{i}[{max(size, 1)}];" for i, size in enumerate(sizes)]
+    scratch_bytes = max(kernel.scratch_bytes for kernel in kernels)
+    *places, end = itertools.accumulate((_round_up(size) for size in (*operand_bytes, scratch_bytes)), initial=_PLACE)
+    *operands, scratch = (f"(void *){place:#x}" for place in places)
     calls = [
-        f"    begin();\n    if ({k.symbol}(operands, memory{scratch}, {k.tasks - ran[k.symbol]}, {k.tasks})) return 1;"
+        f"    begin();\n    if ({k.symbol}(operands, {scratch}, {k.tasks - ran[k.symbol]}, {k.tasks})) return 1;"
         for k in kernels
     ]
     return _PROGRAM.format(
         header=HEADER,
-        memory="\n".join(memory),
-        operands=", ".join(f"memory{i}" for i in range(len(operand_bytes))),
+        operands=", ".join(operands),
         declarations="\n".join(f"mnv2c_kernel {kernel.symbol};" for kernel in kernels),
         calls="\n".join(calls),
         marker=_MARKER,
         other=other,
         line=LINE_BYTES,
+        place=f"{_PLACE:#x}",
+        size=end - _PLACE,
     )
+
+
+def _round_up(size: int) -> int:
+    return -(-max(size, 1) // LINE_BYTES) * LINE_BYTES
