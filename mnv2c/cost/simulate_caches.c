@@ -61,11 +61,19 @@ static size_t part; /* the one that runs */
 static uint64_t marker;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* around all but the L1s, each of which belongs to one thread */
 
-/* Where the line is in a cache, or the place whose use lies longest ago. Its set is by where its page may lie in memory. */
-static struct line *find(const struct level *level, const struct cache *cache, uint64_t number)
+/* Pages lie anywhere in memory. The few bits of a page's address that choose a set of an L1 are taken as they are: an L1 would
+ * otherwise miss more or less by luck. */
+static uint64_t in_memory(int depth, uint64_t number)
 {
     uint64_t page = (number / LINES_OF_A_PAGE) * 0x9E3779B97F4A7C15u >> 20;
-    struct line *set = cache->lines + (page * LINES_OF_A_PAGE + number % LINES_OF_A_PAGE) % level->sets * level->ways;
+    return depth == 0 ? number : page * LINES_OF_A_PAGE + number % LINES_OF_A_PAGE;
+}
+
+/* Where the line is in a cache, or the place whose use lies longest ago. */
+static struct line *find(int depth, const struct cache *cache, uint64_t number)
+{
+    const struct level *level = &levels[depth];
+    struct line *set = cache->lines + in_memory(depth, number) % level->sets * level->ways;
     struct line *oldest = set;
     for (struct line *line = set; line < set + level->ways; line++) {
         if (line->used > 0 && line->number == number) return line;
@@ -83,7 +91,7 @@ static void reach(int depth, unsigned core, uint64_t number, enum purpose purpos
     }
     struct level *level = &levels[depth];
     struct cache *cache = &level->caches[level->shared ? 0 : core];
-    struct line *line = find(level, cache, number);
+    struct line *line = find(depth, cache, number);
     if (line->used == 0 || line->number != number) {
         if (depth == 0) pthread_mutex_lock(&lock);
         if (line->dirty) reach(depth + 1, core, line->number, WRITE_BACK);
