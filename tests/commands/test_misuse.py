@@ -304,7 +304,7 @@ FILES: dict[str, Case] = {
     ),
     "memory of a library for x86": lambda p: (
         mnv2c("cost", p.library, "--memory", "--board", "pi4"),
-        "core cortex-a72 does not run code for x86_64",
+        "built for x86_64; there are models of cortex-",
     ),
     "unknown runner": lambda p: (mnv2c("validate", p.library, "--runner", "qmeu"), "did you mean qemu?"),
     "a runner of no kind": lambda p: (
