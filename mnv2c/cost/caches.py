@@ -4,9 +4,9 @@ What comes in: an executable, caches, and the function whose calls begin what is
 values. Every failure is a ToolError.
 
 The line whose use lies longest ago is replaced, and written back where it has changed; stores allocate lines as loads
-do. Pages lie anywhere in memory, as Linux gives them, but for the L1s. Not modelled: instructions, prefetching, coherence (a core's copy
-of a line that another one writes stays), and the streaming of stores, which keeps lines that are written whole from
-being read first.
+do. Pages lie anywhere in memory, as Linux gives them, but for the L1s. Not modelled: instructions, prefetching,
+coherence (a core's copy of a line that another one writes stays), and the streaming of stores, which keeps lines that
+are written whole from being read first.
 """
 
 from __future__ import annotations

@@ -82,9 +82,17 @@ what LPDDR2 at 450 MHz on 32 bits could do, assumed.
 """
 
 
+def cores_of(architecture: str) -> list[str]:
+    """LLVM's names of those that run programs for an architecture. TargetError where there is none."""
+    able = [name for name, core in CORES.items() if architecture in core.runs]
+    if not able:
+        raise TargetError(f"no core that runs code for {architecture} has a model here; there are {', '.join(CORES)}")
+    return able
+
+
 def core_for(name: str, architecture: str) -> Core:
     """By LLVM's name. TargetError where it is unknown, or does not run programs for ``architecture``."""
-    able = [known for known, core in CORES.items() if architecture in core.runs]
+    able = cores_of(architecture)
     if name in able:
         return CORES[name]
     if name in CORES:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mnv2c.cost.blocks import Block, count_blocks
 from mnv2c.cost.code import disassemble, runs
-from mnv2c.cost.cores import CORES, core_for
+from mnv2c.cost.cores import CORES, core_for, cores_of
 from mnv2c.cost.cycles import function_costs, model_name
 from mnv2c.deploy.network import Build, read_build
 from mnv2c.deploy.peer import LINKING, arguments, link_runner, one_request
@@ -142,9 +142,7 @@ def _instructions(blocks: list[Block]) -> int:
 def choose_core(build: Build, core: str | None, instruction_set: str | None) -> CoreChoice:
     """The core asked for, else the one that the kernels are scheduled for; LibraryError or TargetError where there is
     none such."""
-    known = [name for name, one in CORES.items() if build.architecture in one.runs]
-    if not known:
-        raise TargetError(f"{build.directory}: built for {build.architecture}; there are models of {', '.join(CORES)}")
+    known = cores_of(build.architecture)
     available, target = build.interface.instruction_sets, build.manifest.target
     if instruction_set is not None and instruction_set not in available:
         raise LibraryError(

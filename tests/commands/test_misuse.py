@@ -288,7 +288,10 @@ FILES: dict[str, Case] = {
         mnv2c("bench", p.library, "--count", "--runner", "qemu", environment={"PATH": str(p.folder)}),
         "no qemu-x86_64, which counts instructions: apt install qemu-user",
     ),
-    "cost of a library for x86": lambda p: (mnv2c("cost", p.library), "built for x86_64; there are models of cortex-"),
+    "cost of a library for x86": lambda p: (
+        mnv2c("cost", p.library),
+        "runs code for x86_64 has a model here; there are cortex-",
+    ),
     "cost of nothing": lambda p: (mnv2c("cost", p.folder), "no manifest.json"),
     "cost on an unknown core": lambda p: (
         mnv2c("cost", _foreign(p), "--core", "cortx-a53"),
@@ -304,7 +307,11 @@ FILES: dict[str, Case] = {
     ),
     "memory of a library for x86": lambda p: (
         mnv2c("cost", p.library, "--memory", "--board", "pi4"),
-        "built for x86_64; there are models of cortex-",
+        "no core that runs code for x86_64 has a model here",
+    ),
+    "estimates for x86": lambda p: (
+        mnv2c("tune", p.spec(), "--target", "x86-v3", "--measure", "static", "--schedules", p.folder / "s"),
+        "no core that runs code for x86_64 has a model here",
     ),
     "unknown runner": lambda p: (mnv2c("validate", p.library, "--runner", "qmeu"), "did you mean qemu?"),
     "a runner of no kind": lambda p: (
