@@ -84,7 +84,7 @@ class Progress:
             f"{self._conditions.isa.mcpu}, {self._conditions.origin}: {self.new_trials} new trials in "
             f"{time.monotonic() - self._begin:.0f} s",
             "",
-            f"{'kernel':56} {'layers':>6} {'rule':>14} {'best':>14} {'gain':>6} {'of peak':>7} {'trials':>6}",
+            f"{'kernel':56} {'layers':>6} {'rule':>15} {'best':>15} {'gain':>6} {'of peak':>7} {'trials':>6}",
         ]
         for task in self._tasks:
             lines.append(f"{task.workload.name:56} {' '.join(_row(task))}")
@@ -146,8 +146,8 @@ def _row(task: Task) -> list[str]:
     share = f"{task.floor / task.best:7.1%}" if task.best and task.floor else "      -"
     return [
         f"{len(task.layers):6}",
-        f"{_time(task.default, task.conditions):>14}",
-        f"{_time(task.best, task.conditions):>14}",
+        f"{_time(task.default, task.conditions):>15}",
+        f"{_time(task.best, task.conditions):>15}",
         gain,
         share,
         f"{len(task.tried):6}",
