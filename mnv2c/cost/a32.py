@@ -22,7 +22,7 @@ _NAMES: tuple[tuple[Kind, str], ...] = (
     ("multiply-add", r"vfn?m[as]|vn?ml[as]"),
     ("divide", r"vdiv|vsqrt|[su]div"),
     ("arithmetic", r"v(add|sub|n?mul|(max|min)(nm)?|p(add|max|min)|abs|neg|cvt\w?|cmpe?|c(eq|ge|gt|le|lt)|rint\w)"),
-    ("move", r"v(mov|dup|mvn|ext|trn|zip|uzp|rev\d*|swp|tb[lx]|mrs|and|orr|eor|bic|bi[tf]|bsl|sh[lr]l?)"),
+    ("move", r"v(mov[ln]?|dup|mvn|ext|trn|zip|uzp|rev\d*|swp|tb[lx]|mrs|and|orr|eor|bic|bi[tf]|bsl|sh[lr]l?)"),
     ("multiply", r"mul|mla|mls|[su]mull|[su]mlal|smm(ul|l[as])|sm(ul|la)\w\w"),
     (
         "integer",

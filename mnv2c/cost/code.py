@@ -77,7 +77,7 @@ def disassemble(executable: Path) -> Code:
             functions[symbol[2]] = int(symbol[1], 16)
         elif instruction := _INSTRUCTION.match(line):
             address, text = int(instruction[1], 16), " ".join(_COMMENT.sub("", instruction[2]).split())
-            instructions[address] = _for_assembler(text)
+            instructions[address] = _for_assembler(text or instruction[2])
             if (branch := _BRANCH.match(text)) and int(branch[4], 16) <= address:
                 loop_ends.add(address)
     return Code(instructions, functions, frozenset(loop_ends))
