@@ -4,9 +4,10 @@ What comes in: an executable, caches, and the function whose calls begin what is
 values. Every failure is a ToolError.
 
 The line whose use lies longest ago is replaced, and written back where it has changed; stores allocate lines as loads
-do. Pages lie anywhere in memory, as Linux gives them, but for the L1s. Not modelled: instructions, prefetching,
-coherence (a core's copy of a line that another one writes stays), and the streaming of stores, which keeps lines that
-are written whole from being read first.
+do. Pages lie anywhere in memory, as Linux gives them, but for the L1s: so what an L2 misses differs by a percent or two
+from run to run, as it does with several threads. Not modelled: instructions, prefetching, coherence (a core's copy of a
+line that another one writes stays), and the streaming of stores, which keeps lines that are written whole from being
+read first.
 """
 
 from __future__ import annotations

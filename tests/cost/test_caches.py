@@ -16,7 +16,8 @@ from mnv2c.targets import ARM
 from mnv2c.toolchain import find_qemu, find_toolchain, link_program
 
 needs_tools = pytest.mark.skipif(
-    not shutil.which("qemu-aarch64") or not any(shutil.which(f"llvm-objdump{n}") for n in ("", "-19", "-20", "-18")),
+    not shutil.which("qemu-aarch64")
+    or not any(shutil.which(name) for name in ("llvm-objdump", *(f"llvm-objdump-{n}" for n in range(15, 31)))),
     reason="qemu-aarch64 or llvm-objdump is not here: apt install qemu-user llvm-19",
 )
 
