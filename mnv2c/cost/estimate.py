@@ -131,7 +131,7 @@ def count_instructions(
         program = link_runner(build, Path(scratch), static=True)
         command = [str(program), *arguments(1, instruction_set)]
         report("count the instructions of one inference")
-        once, twice = (count_blocks(qemu, command, feed=one_request(build.interface) * runs) for runs in (1, 2))
+        once, twice = (count_blocks(qemu, command, feed=one_request(build.interface) * n) for n in (1, 2))
     return _instructions(twice) - _instructions(once)
 
 

@@ -12,8 +12,10 @@ from mini_spec import MINI
 from small_library import SMALL
 from tried import try_schedules
 
+from mnv2c.cost.code import Run
 from mnv2c.cost.cores import CORES
-from mnv2c.cost.cycles import cycles
+from mnv2c.cost.cycles import cycles, function_costs
+from mnv2c.cost.estimate import Cost, LayerCost, format_text
 from mnv2c.cost.kernels import KernelCost, kernel_costs
 from mnv2c.errors import ToolError
 from mnv2c.kernels.cpu.device import CPU
@@ -44,6 +46,15 @@ def test_cycles_are_those_of_the_cores_units() -> None:
     assert n1 == pytest.approx(8, rel=0.1), "two of them"
     assert a72[1] > 1.5 * a72[0], "a chain waits for itself"
     assert a72_in_32_bits == pytest.approx([14], rel=0.05)
+
+
+def test_what_a_model_does_not_know_is_counted_and_told() -> None:
+    run = Run("kernel", ("frobnicate x0, x1", "nop"), 7)
+    (cost,) = function_costs([run], "cortex-a53", ARM.triple).values()
+    assert cost.unknown == {"frobnicate": 7}
+    assert cost.cycles > 7 * 1
+    layers = (LayerCost("stem", 4, 2, 2.0, 0.5),)
+    assert "frobnicate 7" in format_text(Cost("build", "cortex-a53", "a model", "armv8", 4, layers, cost.unknown))
 
 
 @needs_llvm
