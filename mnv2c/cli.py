@@ -249,10 +249,15 @@ def _declare_bench(parser: _Parser) -> None:
 
 
 def _declare_cost(parser: _Parser) -> None:
-    parser.add_argument("build", type=Path, metavar="BUILD", help="of `mnv2c build --target arm`, or cuda")
+    parser.add_argument("build", type=Path, metavar="BUILD", help="of `mnv2c build` for Arm or cuda")
     parser.add_argument("--core", metavar="NAME", help="such as cortex-a53 (default: what it is scheduled for), h100")
     parser.add_argument(
         "--instruction-set", metavar="NAME", help="such as armv82 (default: the best in the library), sm_75"
+    )
+    parser.add_argument("--memory", action="store_true", help="what a board's caches miss, and its memory moves")
+    parser.add_argument("--board", metavar="NAME", help="with --memory: pi3, pizero2, pi4, pi5 (default: the target)")
+    parser.add_argument(
+        "--threads", type=_whole(1, 4), metavar="N", help="with --memory: threads that share the work (1)"
     )
     _json(parser)
 
@@ -327,7 +332,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
     "validate": ("compare a library with its ONNX reference", _declare_validate),
     "run": ("classify images with a library", _declare_run),
     "bench": ("time a library, beside other engines", _declare_bench),
-    "cost": ("estimate a library on an Arm core or a GPU that is not here", _declare_cost),
+    "cost": ("estimate a library on an Arm core or board, or a GPU, that is not here", _declare_cost),
     "tune": ("find each kernel's best schedule, and keep it for later builds", _declare_tune),
     "records": ("list, check, prune, merge, export and import tuning records", _declare_records),
     "targets": ("list what a library can be built for", _json),

@@ -18,7 +18,7 @@ from mnv2c.targets import InstructionSet, core_named
 from mnv2c.tuning import export
 from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.lookup import best_record, noise
-from mnv2c.tuning.records import Database, Record, by_workload
+from mnv2c.tuning.records import Database, Record, by_workload, in_unit
 
 
 def command(options: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def _list(database: Database, options: argparse.Namespace) -> int:
         say_json(rows)
         return 0
     for row in rows:
-        best = f"{row['best_us']:9.1f} us  {row['gain']:5.2f}x the rule" if row["best_us"] else "all failed"
+        best = f"{row['best']:9.1f} {row['unit']:7}  {row['gain']:5.2f}x the rule" if row["best"] else "all failed"
         taken = "*" if row["taken"] else " "
         where = f"{row['core']:10} {row['processor']:10}"
         say(f"{where} {row['kernel']:56} {row['trials']:4} trials {taken} {best}  {row['origin']}")
@@ -86,12 +86,13 @@ def _summary(core: str, records: Sequence[Record], taken: Record | None) -> dict
     row["failed"] = sum(record.failed for record in records)
     best = best_record(records, isa, lambda complaint: None)
     if best is None:
-        nothing = {"best_us": None, "gain": None, "schedule": None, "taken": False}
+        nothing = {"best": None, "unit": None, "gain": None, "schedule": None, "taken": False}
         return row | nothing | {"origin": str(records[-1].origin)}
     rule = device(isa.kind).space(workload, isa)[0]
     rules = [record.objective for record in records if record.origin == best.origin and record.schedule == rule]
     gain = min(rules, default=best.objective) / best.objective
-    found = {"best_us": best.objective * 1e6, "gain": gain, "schedule": str(best.schedule), "origin": str(best.origin)}
+    value, unit = in_unit(best.objective, best.kind)
+    found = {"best": value, "unit": unit, "gain": gain, "schedule": str(best.schedule), "origin": str(best.origin)}
     return row | found | {"taken": taken is not None and taken.schedule == best.schedule}
 
 
@@ -108,7 +109,8 @@ def _show(database: Database, options: argparse.Namespace) -> int:
         return 0
     for row in rows:
         times = (
-            f"{us:.1f} us{'' if threads == '1' else f' on {threads} threads'}" for threads, us in row["us"].items()
+            f"{value:.1f} {row['unit']}{'' if threads == '1' else f' on {threads} threads'}"
+            for threads, value in row["times"].items()
         )
         time = ", ".join(times) or "failed"
         say(f"{row['core']}  {row['kernel']}  {row['schedule']}  {time}  {row['origin']}")
@@ -120,7 +122,8 @@ def _trial(core: str, record: Record) -> dict[str, Any]:
         "core": core,
         "kernel": record.workload.name,
         "schedule": str(record.schedule),
-        "us": {str(threads): seconds * 1e6 for threads, seconds in record.seconds.items()},
+        "times": {str(threads): in_unit(seconds, record.kind)[0] for threads, seconds in record.seconds.items()},
+        "unit": in_unit(0.0, record.kind)[1],
         "origin": str(record.origin),
         "date": record.date,
     }

@@ -1,6 +1,8 @@
-"""What a library costs on a core that is not here: instructions counted, cycles by a model of the core.
+"""What a library costs on a core or a board that is not here.
 
-``estimate.cost`` gives the layers of a built library, ``kernels.kernel_cycles`` single kernels. Under both: how often
-each block of instructions runs, from qemu (``blocks``), times the cycles that llvm-mca gives for it (``cycles``).
+``estimate.cost`` gives the layers of a built library in cycles, ``memory.memory_cost`` what they move through a board's
+caches, ``kernels.kernel_costs`` single kernels. Under them: what runs and what it misses, from qemu (``blocks``,
+``caches``, both by ``emulate``), the code that ran (``code``), and cycles for it (``cycles``): by a model of ours for
+cores in order (``inorder``), by llvm-mca for the others. ``cores`` has the data of cores and boards.
 ``gpu.gpu_cost`` sets what a library for GPUs takes of one beside its limits.
 """

@@ -1,6 +1,6 @@
 /*
  * A plugin for qemu-user: how often each translated block ran. At the end it writes a line per block, "address
- * instructions count" (the address in hexadecimal), to the file named by MNV2C_BLOCKS.
+ * instructions count" (the address in hexadecimal), to the file named by MNV2C_OUTPUT.
  *
  * The declarations are those of QEMU's qemu-plugin.h that have stayed the same from version 4.2 on; Debian ships no header.
  * PLUGIN_VERSION is the interface's number, which QEMU compares with its own.
@@ -48,7 +48,7 @@ static void ended(plugin_id id, void *unused)
 {
     (void)id;
     (void)unused;
-    const char *path = getenv("MNV2C_BLOCKS");
+    const char *path = getenv("MNV2C_OUTPUT");
     FILE *file = path == NULL ? NULL : fopen(path, "w");
     if (file == NULL) abort();
     for (const struct block *b = blocks; b != NULL; b = b->next)

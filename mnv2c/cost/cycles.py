@@ -1,140 +1,111 @@
-"""Cycles that a core needs for straight-line code, by LLVM's model of it (llvm-mca).
+"""Cycles that a core needs for straight-line code: by a model of ours in order, by LLVM's (llvm-mca) out of order.
 
-What comes in: an executable, blocks of it, a core. What goes out: cycles per run of each block. Every block is taken as
-the body of a loop, as inner loops are; caches, branch prediction and what lies before a block are not modelled.
+What comes in: runs of instructions, a core. What goes out: cycles, once for each run or together for each function.
+Every run is taken as the body of a loop, as inner loops are; caches, branch prediction and what lies before a run are
+not modelled.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from mnv2c.cost.blocks import Block
+from mnv2c.cost import a32, a64, inorder
+from mnv2c.cost.code import Run
+from mnv2c.cost.cores import CORES
+from mnv2c.cost.llvm import find_tool, run_tool
+from mnv2c.cost.operations import Operation
 from mnv2c.errors import ToolError
 
 _ITERATIONS = 50
-_NEWEST, _OLDEST = 30, 15  # versions of LLVM in Debian's program names
-MODELLED_AS = {"cortex-a76": "neoverse-n1"}
-"""LLVM 19 schedules for the A76 as for the A57; the Neoverse N1 is the same core with a model of its own."""
-
-_SYMBOL = re.compile(r"^([0-9a-f]+) <(.+)>:$")
-_INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S.*)$")
-_COMMENT = re.compile(r"\s*(//|<|@).*")
-_BRANCH = re.compile(r"^(b(\.\w+)?|bl|cbn?z|tbn?z|adrp?)\s")
+MODELLED_AS = {("cortex-a76", "aarch64"): "neoverse-n1", ("cortex-a76", "armv7l"): "cortex-a57"}
+"""LLVM 19 schedules for the A76 as for the A57; the Neoverse N1 is the same core with a model of its own, of 64-bit
+code alone. By core and architecture, where they differ."""
 
 
 @dataclass(frozen=True)
-class Code:
-    """A program, disassembled: each instruction's text by address, each function's first address by name."""
+class FunctionCost:
+    """All runs of one function together. ``unknown`` counts those instructions, by mnemonic, which the model does not
+    know and takes for slow ones."""
 
-    instructions: dict[int, str]
-    functions: dict[str, int]
-
-    def function_at(self) -> dict[int, str]:
-        """The function of every instruction."""
-        starts = {address: name for name, address in self.functions.items()}
-        found, current = {}, ""
-        for address in sorted(self.instructions):
-            current = starts.get(address, current)
-            found[address] = current
-        return found
-
-    def text(self, block: Block) -> list[str]:
-        """The block's instructions; all of an AArch64 program's are four bytes long."""
-        return [self.instructions[block.address + 4 * index] for index in range(block.instructions)]
+    instructions: int
+    cycles: float
+    unknown: Counter[str]
 
 
-def disassemble(executable: Path) -> Code:
-    """All of it, with LLVM's objdump."""
-    command = (_find("llvm-objdump"), "--disassemble", "--no-show-raw-insn", str(executable))
-    instructions: dict[int, str] = {}
-    functions: dict[str, int] = {}
-    for line in _run(command).splitlines():
-        if symbol := _SYMBOL.match(line):
-            functions[symbol[2]] = int(symbol[1], 16)
-        elif instruction := _INSTRUCTION.match(line):
-            instructions[int(instruction[1], 16)] = _for_mca(instruction[2])
-    return Code(instructions, functions)
+def cycles(bodies: Sequence[Sequence[str]], core: str, triple: str) -> list[float]:
+    """Cycles for one run of each of ``bodies``, instructions as ``code.disassemble`` gives them, on ``core``."""
+    distinct = list(dict.fromkeys(map(tuple, bodies)))
+    found = _in_order(distinct, core, triple) if core in inorder.PIPELINES else _by_mca(distinct, core, triple)
+    at_peak = [_at_peak(body, core, triple) for body in distinct]
+    by_body = dict(zip(distinct, map(max, found, at_peak), strict=True))
+    return [by_body[tuple(body)] for body in bodies]
 
 
-def cycles(blocks: Sequence[list[str]], core: str, triple: str) -> list[float]:
-    """Cycles for one run of each block of instructions on ``core``."""
-    distinct = list(dict.fromkeys("\n".join(block) for block in blocks))
-    regions = [f"# LLVM-MCA-BEGIN\n{text}\n# LLVM-MCA-END" for text in distinct]
+def _in_order(bodies: Sequence[Sequence[str]], core: str, triple: str) -> list[float]:
+    return [inorder.cycles([_decode(text, triple) for text in body], inorder.PIPELINES[core]) for body in bodies]
+
+
+def _by_mca(bodies: Sequence[Sequence[str]], core: str, triple: str) -> list[float]:
+    regions = ["# LLVM-MCA-BEGIN\n{}\n# LLVM-MCA-END".format("\n".join(body)) for body in bodies]
     command = (
-        _find("llvm-mca"),
+        find_tool("llvm-mca"),
         f"-mtriple={triple}",
-        f"-mcpu={MODELLED_AS.get(core, core)}",
+        f"-mcpu={_modelled_as(core, triple)}",
         f"-iterations={_ITERATIONS}",
         "--all-views=0",
         "--summary-view",
         "--json",
     )
-    answer = json.loads(_run(command, feed="\n".join(regions) + "\n"))
+    answer = json.loads(run_tool(command, feed="\n".join(regions) + "\n"))
     totals = [region["SummaryView"]["TotalCycles"] / _ITERATIONS for region in answer["CodeRegions"]]
-    if len(totals) != len(distinct):
-        raise ToolError(f"llvm-mca answered for {len(totals)} of {len(distinct)} blocks")
-    by_text = dict(zip(distinct, totals, strict=True))
-    return [by_text["\n".join(block)] for block in blocks]
+    if len(totals) != len(bodies):
+        raise ToolError(f"llvm-mca answered for {len(totals)} of {len(bodies)} runs of instructions")
+    return totals
 
 
-@dataclass(frozen=True)
-class FunctionCost:
-    """All runs of one function together."""
+def _at_peak(body: Sequence[str], core: str, triple: str) -> float:
+    """What the body's arithmetic takes at least: LLVM lets an A72 compute twice its width in 32-bit code."""
+    operations = (_decode(text, triple) for text in body)
+    bits = sum(one.bits for one in operations if one.kind in ("multiply-add", "arithmetic"))
+    return bits / 32 / CORES[core].macs_per_cycle if core in CORES else 0.0
 
-    instructions: int
-    cycles: float
 
-
-def function_costs(
-    executable: Path, blocks: Sequence[Block], functions: Collection[str], core: str, triple: str
-) -> dict[str, FunctionCost]:
-    """What ``functions`` of ``executable`` cost, whose ``blocks`` were counted; those that never ran are left out."""
-    code = disassemble(executable)
-    function_at = code.function_at()
-    counted = [block for block in blocks if function_at.get(block.address) in functions]
+def function_costs(runs: Sequence[Run], core: str, triple: str) -> dict[str, FunctionCost]:
+    """What each function's ``runs`` cost together."""
     costs: dict[str, FunctionCost] = {}
-    for block, once in zip(counted, cycles([code.text(block) for block in counted], core, triple), strict=True):
-        name = function_at[block.address]
-        before = costs.get(name, FunctionCost(0, 0.0))
-        instructions = before.instructions + block.count * block.instructions
-        costs[name] = FunctionCost(instructions, before.cycles + block.count * once)
+    for run, once in zip(runs, cycles([run.instructions for run in runs], core, triple), strict=True):
+        before = costs.get(run.function, FunctionCost(0, 0.0, Counter()))
+        costs[run.function] = FunctionCost(
+            before.instructions + run.count * len(run.instructions),
+            before.cycles + run.count * once,
+            before.unknown + _unknown(run, core, triple),
+        )
     return costs
 
 
-def model_name(core: str) -> str:
+def model_name(core: str, triple: str) -> str:
     """Whose model of ``core`` it is, e.g. ``llvm-mca 19.1.7, cortex-a72``."""
-    found = re.search(r"version (\S+)", _run((_find("llvm-mca"), "--version")))
-    return f"llvm-mca {found[1] if found else '?'}, {MODELLED_AS.get(core, core)}"
+    if core in inorder.PIPELINES:
+        return f"mnv2c in order {inorder.VERSION}, {core}"
+    found = re.search(r"version (\S+)", run_tool((find_tool("llvm-mca"), "--version")))
+    return f"llvm-mca {found[1] if found else '?'}, {_modelled_as(core, triple)}"
 
 
-def _for_mca(text: str) -> str:
-    """Without comments; a branch's target becomes a number that llvm-mca reads."""
-    text = " ".join(_COMMENT.sub("", text).split())
-    return re.sub(r"0x[0-9a-f]+$", "#0", text) if _BRANCH.match(text) else text
+def _unknown(run: Run, core: str, triple: str) -> Counter[str]:
+    """llvm-mca refuses what it does not know."""
+    if core not in inorder.PIPELINES:
+        return Counter()
+    unknown = Counter(text.split()[0] for text in run.instructions if _decode(text, triple).kind == "unknown")
+    return Counter({mnemonic: run.count * number for mnemonic, number in unknown.items()})
 
 
-def _find(tool: str) -> str:
-    """The newest there is: Debian names them llvm-mca-19, distributions with one LLVM llvm-mca."""
-    for name in [*(f"{tool}-{number}" for number in range(_NEWEST, _OLDEST - 1, -1)), tool]:
-        if path := shutil.which(name):
-            return path
-    raise ToolError(f"{tool} is missing, which knows the cores: apt install llvm-19")
+def _modelled_as(core: str, triple: str) -> str:
+    return MODELLED_AS.get((core, triple.split("-")[0]), core)
 
 
-def _run(command: Sequence[str], *, feed: str = "") -> str:
-    try:
-        done = subprocess.run(command, input=feed, capture_output=True, text=True, errors="replace", check=False)
-    except OSError as error:
-        raise ToolError(f"{command[0]} cannot be started: {error.strerror}") from error
-    if done.returncode != 0:
-        reason = next(
-            (line for line in done.stderr.splitlines() if line.startswith("error")), f"status {done.returncode}"
-        )
-        raise ToolError(f"{Path(command[0]).name} failed: {reason}")
-    return done.stdout
+def _decode(text: str, triple: str) -> Operation:
+    return a64.decode(text) if triple.startswith("aarch64") else a32.decode(text)

@@ -1,25 +1,26 @@
 """The static cost of a built library, layer by layer: ``mnv2c cost``, and its instructions: ``mnv2c bench --count``.
 
 What comes in: a build directory and a core. What goes out: a ``Cost``. One inference runs under qemu, on zeros: which
-instructions a kernel runs does not depend on its data. Caches are not modelled.
+instructions a kernel runs does not depend on its data. Caches are not modelled here: see ``memory``.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mnv2c.cost.blocks import Block, count_blocks
-from mnv2c.cost.cycles import FunctionCost, function_costs, model_name
+from mnv2c.cost.code import disassemble, runs
+from mnv2c.cost.cores import CORES, core_for, cores_of
+from mnv2c.cost.cycles import function_costs, model_name
 from mnv2c.deploy.network import Build, read_build
 from mnv2c.deploy.peer import LINKING, arguments, link_runner, one_request
 from mnv2c.errors import LibraryError, TargetError
-from mnv2c.spelling import did_you_mean
-from mnv2c.targets import InstructionSet, cores, target_for
+from mnv2c.targets import target_for
 from mnv2c.toolchain import find_qemu
 
 CAVEAT = "no cache is modelled, and no call (memset): a lower bound to compare schedules by, not a time"
@@ -47,7 +48,8 @@ class LayerCost:
 class Cost:
     """``model`` names the program, and its model of the core, that gave the cycles.
 
-    ``peak`` is the core's fp32 multiply-adds per cycle.
+    ``peak`` is the core's fp32 multiply-adds per cycle. ``unknown`` counts the instructions that ran and that the model
+    does not know, by mnemonic.
     """
 
     directory: str
@@ -56,11 +58,21 @@ class Cost:
     instruction_set: str
     peak: float
     layers: tuple[LayerCost, ...]
+    unknown: Mapping[str, int]
 
     @property
     def total(self) -> LayerCost:
         """All layers together."""
-        return _layer("sum", sum(x.macs for x in self.layers), self.peak, _sum(self.layers))
+        macs, instructions = sum(x.macs for x in self.layers), sum(x.instructions for x in self.layers)
+        return _layer("sum", macs, self.peak, instructions, sum(x.cycles for x in self.layers))
+
+
+@dataclass(frozen=True)
+class CoreChoice:
+    """A core by LLVM's name, and which of the library's kernels run on it."""
+
+    core: str
+    instruction_set: str
 
 
 def cost(
@@ -72,32 +84,37 @@ def cost(
 ) -> Cost:
     """One inference on one thread.
 
-    ``core`` is LLVM's name of a 64-bit Arm core, by default the one that the kernels in use are scheduled for.
+    ``core`` is LLVM's name of an Arm core, by default the one that the kernels in use are scheduled for; those are of
+    ``instruction_set``, by default the one scheduled for ``core``, else the best in the library.
     LibraryError, TargetError or ToolError where the library, the core or a tool is not there.
     """
     build = read_build(directory)
-    name = instruction_set or build.interface.instruction_sets[0]
-    isa = _core(build, name, core)
-    layers, prefix = build.manifest.layers, f"{build.interface.identifier}_{name}"
-    qemu, model = find_qemu(build.architecture, plugins=True), model_name(isa.mcpu)
+    chosen = choose_core(build, core, instruction_set)
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
         report(LINKING)
-        program = link_runner(build, Path(scratch), static=True)
-        report("count the instructions of one inference")
-        blocks = count_blocks(qemu, [str(program), *arguments(1, name)], feed=one_request(build.interface))
-        report(f"estimate the cycles on {isa.mcpu}")
-        symbols = {f"{prefix}_{layer.kernel}" for layer in layers}
-        costs = function_costs(program, blocks, symbols, isa.mcpu, build.manifest.target.triple)
+        return cost_of_program(build, link_runner(build, Path(scratch), static=True), chosen, report)
+
+
+def cost_of_program(build: Build, program: Path, chosen: CoreChoice, report: Callable[[str], None]) -> Cost:
+    """The same, where ``link_runner`` has made ``program`` of the library."""
+    core, name, triple = chosen.core, chosen.instruction_set, build.manifest.target.triple
+    layers, prefix = build.manifest.layers, f"{build.interface.identifier}_{name}"
+    qemu, model = find_qemu(build.architecture, plugins=True), model_name(core, triple)
+    report("count the instructions of one inference")
+    blocks = count_blocks(qemu, [str(program), *arguments(1, name)], feed=one_request(build.interface))
+    report(f"estimate the cycles on {core}")
+    symbols = {f"{prefix}_{layer.kernel}" for layer in layers}
+    costs = function_costs(runs(disassemble(program), blocks, symbols), core, triple)
     calls = Counter(layer.kernel for layer in layers)
-    peak = isa.fmas_per_cycle * isa.lanes
+    peak = CORES[core].macs_per_cycle
     found = []
     for layer in layers:
         all_calls, times = costs.get(f"{prefix}_{layer.kernel}"), calls[layer.kernel]
         if all_calls is None:
-            raise LibraryError(f"{directory}: {layer.kernel} did not run: qemu's processor lacks {name}")
-        once = FunctionCost(all_calls.instructions // times, all_calls.cycles / times)
-        found.append(_layer(layer.name, layer.macs, peak, once))
-    return Cost(str(directory), isa.mcpu, model, name, peak, tuple(found))
+            raise LibraryError(f"{build.directory}: {layer.kernel} did not run: qemu's processor lacks {name}")
+        found.append(_layer(layer.name, layer.macs, peak, all_calls.instructions // times, all_calls.cycles / times))
+    unknown = sum((one.unknown for one in costs.values()), Counter[str]())
+    return Cost(str(build.directory), core, model, name, peak, tuple(found), unknown)
 
 
 def count_instructions(
@@ -114,7 +131,7 @@ def count_instructions(
         program = link_runner(build, Path(scratch), static=True)
         command = [str(program), *arguments(1, instruction_set)]
         report("count the instructions of one inference")
-        once, twice = (count_blocks(qemu, command, feed=one_request(build.interface) * runs) for runs in (1, 2))
+        once, twice = (count_blocks(qemu, command, feed=one_request(build.interface) * n) for n in (1, 2))
     return _instructions(twice) - _instructions(once)
 
 
@@ -122,36 +139,30 @@ def _instructions(blocks: list[Block]) -> int:
     return sum(block.count * block.instructions for block in blocks)
 
 
-def _core(build: Build, instruction_set: str, core: str | None) -> InstructionSet:
-    """The core asked for, or the one that the kernels were scheduled for."""
-    known, available = cores("aarch64"), build.interface.instruction_sets
-    if build.architecture != "aarch64":
-        raise TargetError(f"{build.directory}: built for {build.architecture}; there are models of {', '.join(known)}")
-    if instruction_set not in available:
+def choose_core(build: Build, core: str | None, instruction_set: str | None) -> CoreChoice:
+    """The core asked for, else the one that the kernels are scheduled for; LibraryError or TargetError where there is
+    none such."""
+    known = cores_of(build.architecture)
+    available, target = build.interface.instruction_sets, build.manifest.target
+    if instruction_set is not None and instruction_set not in available:
         raise LibraryError(
             f"{build.directory}: no instruction set {instruction_set!r} in the library; it has {', '.join(available)}"
         )
-    if core is None:
-        target = target_for(build.manifest.target.name, build.manifest.target.triple)
-        scheduled = {isa.name: isa for isa in target.instruction_sets}
-        if instruction_set not in scheduled:
-            raise TargetError(
-                f"{build.directory}: this mnv2c knows no {instruction_set} of {target.name}; build it again"
-            )
-        return scheduled[instruction_set]
-    if core not in known:
-        close = did_you_mean(core, known)
-        hint = f"did you mean {close}?" if close else f"there are {', '.join(known)}"
-        raise TargetError(f"unknown core {core!r}: {hint}")
-    return known[core]
+    if core is not None:
+        core_for(core, build.architecture)
+    scheduled = {isa.name: isa.mcpu for isa in target_for(target.name, target.triple).instruction_sets}
+    named_for = {mcpu: name for name, mcpu in scheduled.items() if name in available}
+    name = instruction_set or named_for.get(core or "", available[0])
+    if core is None and scheduled.get(name) not in known:
+        raise TargetError(
+            f"{build.directory}: no model of what {name} of {target.name} is scheduled for; name a --core of "
+            f"{', '.join(known)}"
+        )
+    return CoreChoice(core or scheduled[name], name)
 
 
-def _layer(name: str, macs: int, peak: float, cost: FunctionCost) -> LayerCost:
-    return LayerCost(name, macs, cost.instructions, cost.cycles, macs / peak / cost.cycles)
-
-
-def _sum(layers: tuple[LayerCost, ...]) -> FunctionCost:
-    return FunctionCost(sum(layer.instructions for layer in layers), sum(layer.cycles for layer in layers))
+def _layer(name: str, macs: int, peak: float, instructions: int, cycles: float) -> LayerCost:
+    return LayerCost(name, macs, instructions, cycles, macs / peak / cycles)
 
 
 def to_json(result: Cost) -> dict[str, Any]:
@@ -163,6 +174,7 @@ def to_json(result: Cost) -> dict[str, Any]:
         "caveat": CAVEAT,
         "instruction_set": result.instruction_set,
         "peak_macs_per_cycle": result.peak,
+        "unknown_instructions": dict(result.unknown),
         "total": vars(result.total),
         "layers": [vars(layer) for layer in result.layers],
     }
@@ -179,4 +191,7 @@ def format_text(result: Cost) -> str:
     for one in (*result.layers, result.total):
         counts = f"{one.macs:11,}  {one.instructions:12,}  {one.cycles:11,.0f}"
         lines.append(f"{one.name:16}  {counts}  {one.macs_per_cycle:10.2f}  {one.peak_share:7.1%}")
+    if result.unknown:
+        names = ", ".join(f"{name} {count:,}" for name, count in sorted(result.unknown.items()))
+        lines += ["", f"instructions that the model does not know, taken for slow ones: {names}"]
     return "\n".join(lines)

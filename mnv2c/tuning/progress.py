@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mnv2c.errors import RecordError
+from mnv2c.tuning.records import in_unit
 from mnv2c.tuning.runners import Conditions, Trial
 from mnv2c.tuning.tune import Task
 
@@ -60,13 +61,15 @@ class Progress:
     def batch(self, task: Task, trials: Sequence[Trial]) -> None:
         """Every trial goes to the log; the terminal shows the state."""
         for trial in trials:
-            times = ", ".join(f"{_time(seconds)} ({threads})" for threads, seconds in trial.seconds.items())
+            times = ", ".join(
+                f"{_time(seconds, task.conditions)} ({threads})" for threads, seconds in trial.seconds.items()
+            )
             result = trial.failure or f"{times} by threads"
             self._write(f"{task.workload.name}  {trial.schedule}  {result}")
         if self._live is not None:
             self._live.update(self._table(task), refresh=True)
         else:
-            best = f"best {_time(task.best)}" if task.best else "nothing worked yet"
+            best = f"best {_time(task.best, task.conditions)}" if task.best else "nothing worked yet"
             gain = f", {task.default / task.best:.2f}x the rule" if task.best and task.default else ""
             print(
                 f"[{time.monotonic() - self._begin:5.1f} s] {task.workload.name}: {len(task.tried)} trials, "
@@ -81,7 +84,7 @@ class Progress:
             f"{self._conditions.isa.mcpu}, {self._conditions.origin}: {self.new_trials} new trials in "
             f"{time.monotonic() - self._begin:.0f} s",
             "",
-            f"{'kernel':56} {'layers':>6} {'rule':>9} {'best':>9} {'gain':>6} {'of peak':>7} {'trials':>6}",
+            f"{'kernel':56} {'layers':>6} {'rule':>15} {'best':>15} {'gain':>6} {'of peak':>7} {'trials':>6}",
         ]
         for task in self._tasks:
             lines.append(f"{task.workload.name:56} {' '.join(_row(task))}")
@@ -143,13 +146,16 @@ def _row(task: Task) -> list[str]:
     share = f"{task.floor / task.best:7.1%}" if task.best and task.floor else "      -"
     return [
         f"{len(task.layers):6}",
-        f"{_time(task.default):>9}",
-        f"{_time(task.best):>9}",
+        f"{_time(task.default, task.conditions):>15}",
+        f"{_time(task.best, task.conditions):>15}",
         gain,
         share,
         f"{len(task.tried):6}",
     ]
 
 
-def _time(seconds: float | None) -> str:
-    return "-" if seconds is None or seconds == float("inf") else f"{seconds * 1e6:.1f} us"
+def _time(seconds: float | None, conditions: Conditions) -> str:
+    if seconds is None or seconds == float("inf"):
+        return "-"
+    value, unit = in_unit(seconds, conditions.origin.kind)
+    return f"{value:.1f} {unit}"

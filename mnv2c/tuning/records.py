@@ -30,6 +30,8 @@ from mnv2c.workloads import FAMILIES, Workload
 
 MEASURED = "measured"
 STATIC_COST = "static cost"
+STATIC_HERTZ = 1e9
+"""Cycles of ``STATIC_COST`` are kept as seconds at this clock."""
 SUFFIX = ".jsonl"
 _LOCK = ".lock"
 _TEXTS = ("machine", "kind", "date", "tvm")
@@ -188,6 +190,11 @@ class Database:
         with (self.directory / _LOCK).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def in_unit(seconds: float, kind: str) -> tuple[float, str]:
+    """A time for people, with its unit: what a model estimates are cycles of no particular clock."""
+    return (seconds * 1e6, "us") if kind == MEASURED else (seconds * STATIC_HERTZ / 1e3, "kcycles")
 
 
 def by_workload(records: Iterable[Record]) -> dict[Workload, list[Record]]:

@@ -185,6 +185,15 @@ COMMANDS: dict[str, Case] = {
         "--against measures this machine",
     ),
     "the peak of a board": lambda p: (mnv2c("bench", p.library, "--runner", "ssh:board", "--layers"), "--layers"),
+    "memory of a core": lambda p: (mnv2c("cost", p.library, "--memory", "--core", "cortex-a53"), "give --board"),
+    "a board's cycles": lambda p: (
+        mnv2c("cost", p.library, "--board", "pi4"),
+        "--board and --threads are for --memory",
+    ),
+    "five threads of a board": lambda p: (
+        mnv2c("cost", p.library, "--memory", "--threads", "5"),
+        "--threads: must be a whole number from 1 to 4",
+    ),
     "more classes than there are": lambda p: (mnv2c("run", p.library, p.image(), "--top", "1002"), "1001 classes"),
 }
 """Mistakes in the arguments: status 2."""
@@ -279,11 +288,30 @@ FILES: dict[str, Case] = {
         mnv2c("bench", p.library, "--count", "--runner", "qemu", environment={"PATH": str(p.folder)}),
         "no qemu-x86_64, which counts instructions: apt install qemu-user",
     ),
-    "cost of a library for x86": lambda p: (mnv2c("cost", p.library), "built for x86_64; there are models of cortex-"),
+    "cost of a library for x86": lambda p: (
+        mnv2c("cost", p.library),
+        "runs code for x86_64 has a model here; there are cortex-",
+    ),
     "cost of nothing": lambda p: (mnv2c("cost", p.folder), "no manifest.json"),
     "cost on an unknown core": lambda p: (
         mnv2c("cost", _foreign(p), "--core", "cortx-a53"),
         "did you mean cortex-a53?",
+    ),
+    "cost of 64-bit code on a 32-bit core": lambda p: (
+        mnv2c("cost", _foreign(p), "--core", "cortex-a7"),
+        "core cortex-a7 does not run code for aarch64; there are cortex-a53,",
+    ),
+    "memory of an unknown board": lambda p: (
+        mnv2c("cost", p.library, "--memory", "--board", "p5"),
+        "did you mean pi5?",
+    ),
+    "memory of a library for x86": lambda p: (
+        mnv2c("cost", p.library, "--memory", "--board", "pi4"),
+        "no core that runs code for x86_64 has a model here",
+    ),
+    "estimates for x86": lambda p: (
+        mnv2c("tune", p.spec(), "--target", "x86-v3", "--measure", "static", "--schedules", p.folder / "s"),
+        "no core that runs code for x86_64 has a model here",
     ),
     "unknown runner": lambda p: (mnv2c("validate", p.library, "--runner", "qmeu"), "did you mean qemu?"),
     "a runner of no kind": lambda p: (
