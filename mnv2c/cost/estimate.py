@@ -72,11 +72,12 @@ def cost(
 ) -> Cost:
     """One inference on one thread.
 
-    ``core`` is LLVM's name of a 64-bit Arm core, by default the one that the kernels in use are scheduled for.
+    ``core`` is LLVM's name of a 64-bit Arm core, by default the one that the kernels in use are scheduled for; the
+    kernels are by default those for the core.
     LibraryError, TargetError or ToolError where the library, the core or a tool is not there.
     """
     build = read_build(directory)
-    name = instruction_set or build.interface.instruction_sets[0]
+    name = instruction_set or _default_kernels(build, core)
     isa = _core(build, name, core)
     layers, prefix = build.manifest.layers, f"{build.interface.identifier}_{name}"
     qemu, model = find_qemu(build.architecture, plugins=True), model_name(isa.mcpu)
@@ -120,6 +121,12 @@ def count_instructions(
 
 def _instructions(blocks: list[Block]) -> int:
     return sum(block.count * block.instructions for block in blocks)
+
+
+def _default_kernels(build: Build, core: str | None) -> str:
+    """Those scheduled for the core, where the library has them, else its best."""
+    available, isa = build.interface.instruction_sets, cores("aarch64").get(core or "")
+    return isa.name if isa is not None and isa.name in available else available[0]
 
 
 def _core(build: Build, instruction_set: str, core: str | None) -> InstructionSet:

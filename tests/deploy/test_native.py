@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,37 @@ def test_wrong_input(built: Path, x: Any, words: str) -> None:
 def test_wrong_threads(built: Path, threads: Any) -> None:
     with pytest.raises(LibraryError, match="threads must be a whole number from 1 to 256"):
         mnv2c.load(built, threads=threads)
+
+
+def test_threads_stay_on_their_cpus(built: Path) -> None:
+    tasks, here = Path("/proc/self/task"), os.sched_getaffinity(0)
+    before = set(tasks.iterdir())
+    cpus = (sorted(here) * 2)[:2]
+    with mnv2c.load(built, threads=4, cpus=cpus) as net:
+        workers = [os.sched_getaffinity(int(task.name)) for task in set(tasks.iterdir()) - before]
+        assert sorted(workers, key=min) == sorted(({cpus[thread % 2]} for thread in (1, 2, 3)), key=min)
+        assert os.sched_getaffinity(0) == here, "the caller is left where it is"
+        np.testing.assert_allclose(net.run(image(0)), expected(image(0)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "words"),
+    [
+        ([], r"cpus must be the numbers of processors, such as \[0, 1\], got \[\]"),
+        ([-1], r"got \[-1\]"),
+        (["0"], r"got \['0'\]"),
+        ([0.5], r"got \[0\.5\]"),
+        ([0, 99_999], "a processor in cpus does not exist, or this program may not run on it"),
+    ],
+)
+def test_wrong_cpus(built: Path, cpus: Any, words: str) -> None:
+    with pytest.raises(LibraryError, match=words):
+        mnv2c.load(built, cpus=cpus)
+
+
+def test_who_shares_threads_cannot_move_them(built: Path) -> None:
+    with mnv2c.load(built) as owner, pytest.raises(LibraryError, match="invalid argument"):
+        mnv2c.Network(built, share_threads_with=owner, cpus=[0])
 
 
 def test_unknown_instruction_set(built: Path) -> None:
