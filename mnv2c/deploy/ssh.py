@@ -33,6 +33,7 @@ _PATIENCE = 25.0  # seconds without a sign of life, longer than ssh's own limits
 _SLOWEST = 20e6  # multiply-adds a second, fewer than any board does: a large network may take longer than that
 _RUNS = {"x86_64": ("x86_64",), "aarch64": ("aarch64",), "armv7l": ("armv7l", "armv8l", "aarch64")}
 """By the architecture of a library, what ``uname -m`` may say: a 32-bit system may have a 64-bit kernel."""
+_DISK_IS_FULL = ("No space left", "Wrote only")  # as tar says it, before a last line which tells only that it failed
 _TARGETS = {"x86_64": "x86", "aarch64": "arm", "armv7l": "armv7", "armv8l": "armv7"}
 """By what ``uname -m`` says, what to build for."""
 
@@ -156,7 +157,7 @@ def _explain(build: Build, host: Host, ending: Ending) -> str:
         if "Permission denied" in ending.last_line or "verification failed" in ending.last_line:
             advice = f"; `ssh {host.name}` must work without a question: try it once, then ssh-copy-id {host.name}"
         return f"ssh to {host.name}: {ending.last_line or 'the connection was lost'}{advice}"
-    if "No space left" in ending.errors:  # before tar's last line, which only says that it failed
+    if any(words in ending.errors for words in _DISK_IS_FULL):
         size = build.shared_library.stat().st_size / 1e6
         return f"{host.name}: No space left for the library ({size:.1f} MB) in its TMPDIR, by default /tmp: free some"
     if ending.status in (126, 127):
