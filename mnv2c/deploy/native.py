@@ -36,6 +36,9 @@ from mnv2c.errors import LibraryError
 from mnv2c.targets import kind_of_target
 
 
+_CPUINFO, _BOARD = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
+
+
 class _Options(ctypes.Structure):
     _fields_ = (
         ("size", ctypes.c_size_t),
@@ -203,13 +206,18 @@ def load(
 
 
 def cpu_name() -> str:
-    """This machine's processor as the system calls it, e.g. ``AMD EPYC 7763``."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "unknown processor"
+    """This machine's processor as the system calls it, e.g. ``AMD EPYC 7763``, or the board's name where it has none."""
+    lines = _text_of(_CPUINFO).splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"
+    return names[0] if names else _text_of(_BOARD).strip("\0") or "unknown processor"
+
+
+def _text_of(path: Path) -> str:
+    """Empty where this system has no such file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _open_library(build: Build) -> ctypes.CDLL:

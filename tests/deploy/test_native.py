@@ -18,6 +18,7 @@ from tiny_program import CLASSES, HEIGHT, WIDTH, baseline_target, image, referen
 
 import mnv2c
 from mnv2c.codegen.assemble import assemble
+from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import LibraryError
 from mnv2c.targets import V2, native_target
 
@@ -246,6 +247,18 @@ def test_a_library_for_another_machine_in_its_place(built: Path, small_armv7_lib
     library.write_bytes(big_endian)
     with pytest.raises(LibraryError, match="is for ELF machine 22, 64 bits, not for x86_64"):
         mnv2c.load(copy)
+
+
+def test_names_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo, board = tmp_path / "cpuinfo", tmp_path / "model"
+    monkeypatch.setattr("mnv2c.deploy.native._CPUINFO", cpuinfo)
+    monkeypatch.setattr("mnv2c.deploy.native._BOARD", board)
+    assert cpu_name() == "unknown processor"
+    cpuinfo.write_text("processor\t: 0\nCPU part\t: 0xd08\n")
+    board.write_bytes(b"Raspberry Pi 4 Model B Rev 1.1\0")
+    assert cpu_name() == "Raspberry Pi 4 Model B Rev 1.1"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD EPYC 7763\n")
+    assert cpu_name() == "AMD EPYC 7763"
 
 
 def test_imports_no_tvm(built: Path) -> None:
