@@ -35,7 +35,6 @@ from mnv2c.deploy.network import (
 from mnv2c.errors import LibraryError
 from mnv2c.targets import kind_of_target
 
-
 _CPUINFO, _BOARD = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
 
 
@@ -206,7 +205,7 @@ def load(
 
 
 def cpu_name() -> str:
-    """This machine's processor as the system calls it, e.g. ``AMD EPYC 7763``, or the board's name where it has none."""
+    """This machine's processor as the system calls it, e.g. ``AMD EPYC 7763``, or what the board is called."""
     lines = _text_of(_CPUINFO).splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else _text_of(_BOARD).strip("\0") or "unknown processor"
