@@ -7,6 +7,7 @@ library, or an ``InstructionSet``, for which the library holds kernels: it choos
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -321,8 +322,7 @@ def instruction_sets_here() -> tuple[InstructionSet, ...]:
     if everywhere is None:
         return ()
     cpuinfo = _cpuinfo()
-    features = frozenset(" ".join(_fields(cpuinfo, "flags", "Features")[:1]).split())
-    runs = [isa for isa in everywhere.instruction_sets if features.issuperset(isa.features)]
+    runs = [isa for isa in everywhere.instruction_sets if _features(cpuinfo).issuperset(isa.features)]
     # A core that none is meant for takes the best; of several kinds of cores the biggest counts.
     taken = {next((isa for isa in runs if part in isa.parts), runs[0]) for part in _parts(cpuinfo) if runs}
     first = [isa for isa in runs if isa in taken][:1]
@@ -390,15 +390,16 @@ def _cpuinfo() -> str:
     return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
 
 
-def _fields(cpuinfo: str, *names: str) -> list[str]:
-    """What it says under one of ``names``, for each processor."""
-    lines = (line.partition(":") for line in cpuinfo.splitlines())
-    return [value.strip() for name, _, value in lines if name.strip() in names]
+def _features(cpuinfo: str) -> frozenset[str]:
+    """Of its first processor; the others have the same."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    return frozenset(found[1].split() if found else ())
 
 
 def _parts(cpuinfo: str) -> list[int]:
     """Of Arm cores, as ``InstructionSet.parts``."""
     implementers, parts = (
-        [int(value, 16) for value in _fields(cpuinfo, name)] for name in ("CPU implementer", "CPU part")
+        [int(number, 16) for number in re.findall(rf"^CPU {name}\s*: (0x[0-9a-f]+)$", cpuinfo, re.MULTILINE)]
+        for name in ("implementer", "part")
     )
     return [implementer << 12 | part for implementer, part in zip(implementers, parts, strict=False)]

@@ -133,9 +133,9 @@ CORTEX_A53, CORTEX_A55, CORTEX_A72, CORTEX_A76, CORTEX_A78, NEOVERSE, UNKNOWN = 
         (cpuinfo(A76.features, NEOVERSE), [A76, A72, A53]),
         (cpuinfo(A53.features, UNKNOWN), [A72, A53]),
         (cpuinfo(A53.features, CORTEX_A76), [A72, A53]),
-        (f"Features : {' '.join(A76.features)}\n", [A76, A72, A53]),
+        (f"Features : {' '.join(A76.features)}\nCPU part : new\nCPU implementer :\n", [A76, A72, A53]),
     ],
-    ids=["a53", "a72", "a76", "a55", "a55 and a78", "a53 and a72", "n1", "unknown", "without features", "no parts"],
+    ids=["a53", "a72", "a76", "a55", "a55 and a78", "a53 and a72", "n1", "unknown", "without features", "odd"],
 )
 def test_what_an_arm_machine_runs(monkeypatch: pytest.MonkeyPatch, text: str, best: list[InstructionSet]) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")

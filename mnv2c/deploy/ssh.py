@@ -27,9 +27,9 @@ PACKAGE = "openssh-client"
 _GREETING = b"mnv2c-host "
 _OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "LogLevel=ERROR"),
-    *("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=4"),
+    *("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
 )
-_PATIENCE = 25.0  # seconds without a sign of life, longer than ssh's own limits
+_SILENCE = 25.0  # seconds without a sign of life, longer than ssh's own limits
 _SLOWEST = 20e6  # multiply-adds a second, fewer than any board does: a large network may take longer than that
 _RUNS = {"x86_64": ("x86_64",), "aarch64": ("aarch64",), "armv7l": ("armv7l", "armv8l", "aarch64")}
 """By the architecture of a library, what ``uname -m`` may say: a 32-bit system may have a 64-bit kernel."""
@@ -85,7 +85,7 @@ def open_ssh(
     script = f'{_SCRIPT}"$directory/{PROGRAM}" {shlex.join(told)}\n'
     command = _command(host, script)
     report(f"connect to {host.name}")
-    patience = max(_PATIENCE, sum(layer.macs for layer in build.manifest.layers) / _SLOWEST)
+    patience = max(_SILENCE, sum(layer.macs for layer in build.manifest.layers) / _SLOWEST)
     peer = Peer(command, lambda ending: _explain(build, host, ending), patience=patience)
     try:
         processor = _greet(build, host, peer)

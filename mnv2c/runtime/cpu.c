@@ -98,10 +98,10 @@ static int is_for(const struct mnv2c_instruction_set *set, uint32_t core)
 static int best_on(uint32_t core)
 {
     int first = mnv2c_instruction_set_count;
-    for (int i = mnv2c_instruction_set_count - 1; i >= 0; i--) {
+    for (int i = 0; i < mnv2c_instruction_set_count; i++) {
         if (!mnv2c_cpu_has(mnv2c_instruction_sets[i].name)) continue;
         if (is_for(&mnv2c_instruction_sets[i], core)) return i;
-        first = i;
+        if (i < first) first = i;
     }
     return first;
 }
@@ -114,7 +114,7 @@ static uint32_t core_here(void)
 {
     const unsigned long cpuid = 1 << 11;
     unsigned long midr = 0;
-    if (has(cpuid)) __asm__("mrs %0, midr_el1" : "=r"(midr));
+    if (has(cpuid)) __asm__ volatile("mrs %0, midr_el1" : "=r"(midr));
     return core_of(midr);
 }
 

@@ -159,11 +159,7 @@ def test_nothing_stays_there_when_the_connection_is_lost(
     with pytest.raises(LibraryError, match="the program was killed by SIGKILL"):
         net.run_rgb(pixels_for(net))
     net.close()
-    for _ in range(100):
-        if not list(server.temporary.iterdir()):
-            break
-        time.sleep(0.1)
-    assert list(server.temporary.iterdir()) == []
+    await_nothing_in(server.temporary)
 
 
 def test_a_program_that_is_stopped_there(
@@ -178,6 +174,15 @@ def test_a_program_that_is_stopped_there(
         with pytest.raises(LibraryError, match=r"ssh to .*: no answer for 0 s: the program, the machine or"):
             net.run_rgb(pixels_for(net))
         os.kill(program, signal.SIGCONT)
+    await_nothing_in(server.temporary)
+
+
+def await_nothing_in(folder: Path) -> None:
+    for _ in range(100):
+        if not list(folder.iterdir()):
+            break
+        time.sleep(0.1)
+    assert list(folder.iterdir()) == []
 
 
 def programs_in(folder: Path) -> list[int]:
@@ -193,7 +198,7 @@ def programs_in(folder: Path) -> list[int]:
 def test_a_host_that_says_nothing(small_library: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system takes the connection, and nobody speaks."""
     monkeypatch.setenv("PATH", server.environment["PATH"])
-    monkeypatch.setattr("mnv2c.deploy.ssh._PATIENCE", 1.0)
+    monkeypatch.setattr("mnv2c.deploy.ssh._SILENCE", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         runner = f"ssh:127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(LibraryError, match=r"ssh to 127\.0\.0\.1: no answer for 1 s: the program, the machine or"):
@@ -203,7 +208,7 @@ def test_a_host_that_says_nothing(small_library: Path, server: Loopback, monkeyp
 def test_nothing_waits_longer_than_half_a_minute() -> None:
     connecting = ssh_option("ConnectTimeout")
     alive = ssh_option("ServerAliveInterval") * (ssh_option("ServerAliveCountMax") + 1)
-    assert max(connecting, alive) <= ssh._PATIENCE <= 30
+    assert max(connecting, alive) <= ssh._SILENCE <= 30
 
 
 def ssh_option(name: str) -> int:
