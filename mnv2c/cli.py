@@ -151,7 +151,7 @@ def _library(parser: _Parser) -> None:
     parser.add_argument(
         "--threads", type=_whole(1, _MOST_THREADS), default=1, metavar="N", help="threads that share the work (1)"
     )
-    parser.add_argument("--instruction-set", metavar="NAME", help="such as v3 or armv8 (default: the best there is)")
+    parser.add_argument("--instruction-set", metavar="NAME", help="such as v3 or a72 (default: the best there is)")
     parser.add_argument("--runner", metavar="NAME", help="qemu, qemu:CPU or ssh:[USER@]HOST[:PORT] (default: here)")
     _json(parser)
 
@@ -252,7 +252,7 @@ def _declare_cost(parser: _Parser) -> None:
     parser.add_argument("build", type=Path, metavar="BUILD", help="of `mnv2c build` for Arm or cuda")
     parser.add_argument("--core", metavar="NAME", help="such as cortex-a53 (default: what it is scheduled for), h100")
     parser.add_argument(
-        "--instruction-set", metavar="NAME", help="such as armv82 (default: the best in the library), sm_75"
+        "--instruction-set", metavar="NAME", help="such as a76 (default: what is scheduled for the core), sm_75"
     )
     parser.add_argument("--memory", action="store_true", help="what a board's caches miss, and its memory moves")
     parser.add_argument("--board", metavar="NAME", help="with --memory: pi3, pizero2, pi4, pi5 (default: the target)")

@@ -7,6 +7,7 @@ library, or an ``InstructionSet``, for which the library holds kernels: it choos
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +25,11 @@ Kind: TypeAlias = Literal["cpu", "cuda"]
 class InstructionSet:
     """An instruction set that kernels are generated for, and the core that they are scheduled for.
 
-    ``name`` is part of kernel symbols (``v3``) and what ``--instruction-set`` takes; ``mcpu`` is LLVM's name for the
-    core, under which its records are kept, ``attributes`` what it may use besides (``+neon``) or not (``-crypto``).
-    ``features`` are what a processor must have, by their names in /proc/cpuinfo; ``runtime/cpu.c`` asks for the same.
+    ``name`` is part of kernel symbols (``v3``, ``a72``) and what ``--instruction-set`` takes; ``mcpu`` is LLVM's name
+    for the core, under which its records are kept, ``attributes`` what it may use besides (``+neon``) or not
+    (``-crypto``). ``features`` are what a processor must have, by their names in /proc/cpuinfo; ``runtime/cpu.c`` asks
+    for the same. ``parts`` are the cores that it is meant for, before all others that these run on: Arm's implementer
+    and part, as ``implementer << 12 | part``.
 
     The rest drives the schedules: ``lanes`` is fp32 values per vector register; ``registers`` the architectural vector
     registers; ``fused_multiply_add`` whether one instruction multiplies and adds, so that no register is needed for the
@@ -42,6 +45,7 @@ class InstructionSet:
     lanes: int
     registers: int
     features: tuple[str, ...]
+    parts: tuple[int, ...] = ()
     l2_bytes: int = 512 * 1024
     attributes: tuple[str, ...] = ()
     fused_multiply_add: bool = True
@@ -133,11 +137,12 @@ _ARMV82 = (*_ARMV8, "crc32", "atomics", "fphp", "asimdhp", "asimdrdm", "lrcpc", 
 _BASE_ONLY = ("+neon", "-crypto", "-aes", "-sha2", "-crc")  # the BCM2711 has no crypto extension, though its core may
 
 A53 = InstructionSet(
-    name="armv8",
+    name="a53",
     mcpu="cortex-a53",
     lanes=4,
     registers=32,
     features=_ARMV8,
+    parts=(0x41D03, 0x41D04, 0x41D05, 0x41D46, 0x41D80),  # A53, A35, A55, A510, A520: all execute in order
     attributes=_BASE_ONLY,
     fmas_per_cycle=1,
     fma_latency=10,
@@ -146,11 +151,12 @@ A53 = InstructionSet(
     load_cycles=1,
 )
 A72 = InstructionSet(
-    name="armv8",
+    name="a72",
     mcpu="cortex-a72",
     lanes=4,
     registers=32,
     features=_ARMV8,
+    parts=(0x41D08, 0x41D07, 0x41D09),  # A72, A57, A73
     l2_bytes=1024 * 1024,
     attributes=_BASE_ONLY,
     fmas_per_cycle=1,
@@ -158,17 +164,18 @@ A72 = InstructionSet(
     sums=16,
 )
 A76 = InstructionSet(
-    name="armv82",
+    name="a76",
     mcpu="cortex-a76",
     lanes=4,
     registers=32,
     features=_ARMV82,
+    parts=(0x41D0B,),
     attributes=("+neon", "+dotprod", "+fullfp16", "-crypto", "-aes", "-sha2"),
     fmas_per_cycle=2,
     fma_latency=4,
     sums=16,
 )
-NEOVERSE_N1 = replace(A76, mcpu="neoverse-n1", l2_bytes=1024 * 1024)
+NEOVERSE_N1 = replace(A76, name="n1", mcpu="neoverse-n1", parts=(0x41D0C,), l2_bytes=1024 * 1024)
 # LLVM takes a multiplication and an addition for vfma on a Cortex-A7, and orders by its oldest scheduler, which spills.
 _FUSED = ("-slowfpvfmx", "-slowfpvmlx", "-vmlx-hazards")
 A7 = InstructionSet(
@@ -194,10 +201,16 @@ def _arm64(name: str, description: str, *instruction_sets: InstructionSet) -> Ta
     )
 
 
-ARM = _arm64("arm", "every 64-bit Raspberry Pi and other ARMv8 boards, scheduled for the Pi 4 (Cortex-A72)", A72)
+ARM = _arm64(
+    "arm",
+    "every 64-bit Raspberry Pi and other Arm board: kernels for Cortex-A53, A72 and A76, chosen at create",
+    A76,
+    A72,
+    A53,
+)
 PI3 = _arm64("pi3", "Raspberry Pi 3, 64-bit (Cortex-A53); runs on every ARMv8", A53)
 PI_ZERO_2W = _arm64("pizero2", "Raspberry Pi Zero 2 W, 64-bit (Cortex-A53); runs on every ARMv8", A53)
-PI4 = _arm64("pi4", "Raspberry Pi 4, 64-bit (Cortex-A72); the same as arm", A72)
+PI4 = _arm64("pi4", "Raspberry Pi 4, 64-bit (Cortex-A72); runs on every ARMv8", A72)
 PI5 = _arm64("pi5", "Raspberry Pi 5 (Cortex-A76): ARMv8.2 and newer only", A76)
 AARCH64 = _arm64(
     "aarch64",
@@ -271,8 +284,11 @@ def _only(isa: InstructionSet) -> Target:
 TARGETS = (X86, *(_only(isa) for isa in (V2, V3, V4)), *_ARM_TARGETS, CUDA)
 """All but ``native``, which depends on the machine."""
 
+_EVERYWHERE = {target.architecture: target for target in (X86, ARM)}
+"""Which libraries run on every machine of an architecture."""
+
 NATIVE = "native"
-NATIVE_DESCRIPTION = "this machine only: the best x86-64 instruction set that it has"
+NATIVE_DESCRIPTION = "this machine only: of x86 or arm, the kernels that it would take"
 
 
 def target_named(name: str) -> Target:
@@ -291,24 +307,35 @@ def target_named(name: str) -> Target:
 
 
 def native_target() -> Target:
-    """The best x86-64 instruction set that this machine has; TargetError where it has none.
+    """What the library for every machine of this architecture would take here, alone; TargetError where there is none.
 
-    Kernels are scheduled as for every processor that has it, whatever this one's caches are: so its records fit.
+    Kernels are scheduled as for every processor that takes them, whatever this one's caches are: so their records fit.
     """
-    if not _is_x86_linux():
+    everywhere = _target_here()
+    if everywhere is None:
         raise TargetError(
-            f"target native: this machine is {platform.system()} on {platform.machine()}; native means x86-64 Linux"
+            f"target native: this machine is {platform.system()} on {platform.machine()}; native means Linux on "
+            f"{' or '.join(_EVERYWHERE)}"
         )
     here = instruction_sets_here()
     if not here:
-        raise TargetError(f"target native: this processor lacks what {V2.mcpu} needs ({', '.join(V2.features)})")
-    return replace(X86, name=NATIVE, description=NATIVE_DESCRIPTION, instruction_sets=here[:1])
+        least = everywhere.instruction_sets[-1]
+        raise TargetError(f"target native: this processor lacks what {least.mcpu} needs ({', '.join(least.features)})")
+    return replace(everywhere, name=NATIVE, description=NATIVE_DESCRIPTION, instruction_sets=here[:1])
 
 
 def instruction_sets_here() -> tuple[InstructionSet, ...]:
-    """Those whose kernels this machine runs, best first; none on anything but x86-64 Linux."""
-    flags = _cpu_flags() if _is_x86_linux() else frozenset()
-    return tuple(isa for isa in X86.instruction_sets if flags.issuperset(isa.features))
+    """Those whose kernels this machine runs, the one that ``runtime/cpu.c`` chooses first, then best first; none where
+    it is none that libraries are built for."""
+    everywhere = _target_here()
+    if everywhere is None:
+        return ()
+    cpuinfo = _cpuinfo()
+    runs = [isa for isa in everywhere.instruction_sets if _features(cpuinfo).issuperset(isa.features)]
+    # A core that none is meant for takes the best; of several kinds of cores the biggest counts.
+    taken = {next((isa for isa in runs if part in isa.parts), runs[0]) for part in _parts(cpuinfo) if runs}
+    first = [isa for isa in runs if isa in taken][:1]
+    return (*first, *(isa for isa in runs if isa not in first))
 
 
 def target_for(name: str, triple: str) -> Target:
@@ -317,8 +344,8 @@ def target_for(name: str, triple: str) -> Target:
     TargetError where this version has no such target.
     """
     same = {target.name: target for target in TARGETS if target.triple == triple}
-    if name == NATIVE and X86.triple == triple:
-        return X86
+    if name == NATIVE and (everywhere := _EVERYWHERE.get(triple.split("-")[0])) is not None:
+        return everywhere
     if CUDA.triple == triple and (gpu := _one_gpu(name)) is not None:
         return gpu
     if name not in same:
@@ -363,12 +390,25 @@ def _pairs() -> Iterator[tuple[Target, InstructionSet]]:
             yield target, isa
 
 
-def _is_x86_linux() -> bool:
-    return (platform.machine(), platform.system()) == (X86.architecture, "Linux")
+def _target_here() -> Target | None:
+    """The one for every machine like this."""
+    return _EVERYWHERE.get(platform.machine()) if platform.system() == "Linux" else None
 
 
-def _cpu_flags() -> frozenset[str]:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
+def _cpuinfo() -> str:
+    return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+
+
+def _features(cpuinfo: str) -> frozenset[str]:
+    """Of its first processor; the others have the same."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    return frozenset(found[1].split() if found else ())
+
+
+def _parts(cpuinfo: str) -> list[int]:
+    """Of Arm cores, as ``InstructionSet.parts``."""
+    implementers, parts = (
+        [int(number, 16) for number in re.findall(rf"^CPU {name}\s*: (0x[0-9a-f]+)$", cpuinfo, re.MULTILINE)]
+        for name in ("implementer", "part")
+    )
+    return [implementer << 12 | part for implementer, part in zip(implementers, parts, strict=False)]

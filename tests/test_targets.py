@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import pytest
 from command_line import succeed_json
@@ -17,7 +18,6 @@ from mnv2c.targets import (
     ARM,
     ARMV7,
     NEOVERSE_N1,
-    PI5,
     TARGETS,
     V2,
     V3,
@@ -51,10 +51,11 @@ def arm_features(name: str) -> set[str]:
     asked = re.search(rf'"{name}"\) == 0\)\s*return has\((.*?)\);', text, re.DOTALL)
     assert asked is not None
     names = set(re.findall(r"\w+", asked[1]))
-    if "armv8" in names:
-        base = re.search(r"armv8 = (.*?);", text)
-        assert base is not None
-        names = names - {"armv8"} | set(re.findall(r"\w+", base[1]))
+    for level in ("armv82", "armv8"):
+        if level in names:
+            features = re.search(rf"{level} = (.*?);", text)
+            assert features is not None
+            names = names - {level} | set(re.findall(r"\w+", features[1]))
     return names
 
 
@@ -92,7 +93,7 @@ def test_native_is_the_best_level_as_it_stands() -> None:
     ],
 )
 def test_what_this_machine_runs(monkeypatch: pytest.MonkeyPatch, flags: set[str], best: list[InstructionSet]) -> None:
-    monkeypatch.setattr("mnv2c.targets._cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr("mnv2c.targets._cpuinfo", lambda: f"processor\t: 0\nflags\t\t: {' '.join(sorted(flags))}\n" * 2)
     assert list(instruction_sets_here()) == best
     if not best:
         with pytest.raises(TargetError, match="this processor lacks what x86-64-v2 needs"):
@@ -100,9 +101,54 @@ def test_what_this_machine_runs(monkeypatch: pytest.MonkeyPatch, flags: set[str]
 
 
 def test_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert instruction_sets_here() == ()
-    with pytest.raises(TargetError, match="this machine is Linux on aarch64; native means x86-64 Linux"):
+    with pytest.raises(TargetError, match="this machine is Linux on riscv64; native means Linux on x86_64 or aarch64"):
+        native_target()
+
+
+def cpuinfo(features: Iterable[str], *cores: int) -> str:
+    """As Linux on Arm says it, for each processor."""
+    return "\n".join(
+        f"processor\t: {number}\nBogoMIPS\t: 108.00\nFeatures\t: {' '.join(features)}\n"
+        f"CPU implementer\t: {core >> 12:#x}\nCPU variant\t: 0x0\nCPU part\t: {core & 0xFFF:#05x}\n"
+        for number, core in enumerate(cores)
+    )
+
+
+CORTEX_A53, CORTEX_A55, CORTEX_A72, CORTEX_A76, CORTEX_A78, NEOVERSE, UNKNOWN = (
+    0x41D03, 0x41D05, 0x41D08, 0x41D0B, 0x41D41, 0x41D0C, 0x61022
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "best"),
+    [
+        (cpuinfo(A53.features, *[CORTEX_A53] * 4), [A53, A72]),
+        (cpuinfo((*A72.features, "crc32", "cpuid"), *[CORTEX_A72] * 4), [A72, A53]),
+        (cpuinfo(A76.features, *[CORTEX_A76] * 4), [A76, A72, A53]),
+        (cpuinfo(A76.features, CORTEX_A55), [A53, A76, A72]),
+        (cpuinfo(A76.features, CORTEX_A55, CORTEX_A78), [A76, A72, A53]),
+        (cpuinfo(A53.features, CORTEX_A53, CORTEX_A72), [A72, A53]),
+        (cpuinfo(A76.features, NEOVERSE), [A76, A72, A53]),
+        (cpuinfo(A53.features, UNKNOWN), [A72, A53]),
+        (cpuinfo(A53.features, CORTEX_A76), [A72, A53]),
+        (f"Features : {' '.join(A76.features)}\nCPU part : new\nCPU implementer :\n", [A76, A72, A53]),
+    ],
+    ids=["a53", "a72", "a76", "a55", "a55 and a78", "a53 and a72", "n1", "unknown", "without features", "odd"],
+)
+def test_what_an_arm_machine_runs(monkeypatch: pytest.MonkeyPatch, text: str, best: list[InstructionSet]) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("mnv2c.targets._cpuinfo", lambda: text)
+    assert list(instruction_sets_here()) == best
+    native = target_named("native")
+    assert (native.name, native.triple, native.instruction_sets) == ("native", ARM.triple, tuple(best[:1]))
+
+
+def test_an_arm_machine_without_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("mnv2c.targets._cpuinfo", lambda: cpuinfo(["fp"], CORTEX_A53))
+    with pytest.raises(TargetError, match=r"this processor lacks what cortex-a53 needs \(fp, asimd\)"):
         native_target()
 
 
@@ -126,14 +172,22 @@ def test_targets_of_built_libraries() -> None:
     for target in TARGETS:
         assert target_for(target.name, target.triple) is target
     assert target_for("native", X86.triple) is X86
-    for name, triple in (("native", ARM.triple), ("arm", ARMV7.triple), ("pi9", ARM.triple)):
+    assert target_for("native", ARM.triple) is ARM
+    for name, triple in (("native", ARMV7.triple), ("arm", ARMV7.triple), ("pi9", ARM.triple)):
         with pytest.raises(TargetError, match=f"this mnv2c knows no target {name} for {triple}; build"):
             target_for(name, triple)
 
 
+def test_no_core_is_meant_by_two() -> None:
+    for target in TARGETS:
+        parts = [part for isa in target.instruction_sets for part in isa.parts]
+        assert len(set(parts)) == len(parts)
+        assert all(len(isa.parts) <= 8 for isa in target.instruction_sets), "MNV2C_PARTS in runtime.h"
+
+
 def test_instruction_sets_and_cores() -> None:
-    assert instruction_set_named("armv8") == (ARM, A72)
-    assert core_named("cortex-a76") == (PI5, A76)
+    assert instruction_set_named("a72") == (ARM, A72)
+    assert core_named("cortex-a76") == (ARM, A76)
     assert cores("aarch64") == {isa.mcpu: isa for isa in (A72, A53, A76, NEOVERSE_N1)}
     with pytest.raises(TargetError, match="knows no instruction set v9"):
         instruction_set_named("v9")

@@ -99,16 +99,20 @@ def _compiled(kernel: CompiledKernel) -> str:
 
 def _instruction_sets(program: Program) -> str:
     rows = "".join(
-        f"    {{{string(kernels.isa.name)}, {kernels.isa.name}_kernels, {_scratch(kernels)}}},\n"
+        f"    {{{string(kernels.isa.name)}, {kernels.isa.name}_kernels, {_scratch(kernels)}, {_parts(kernels)}}},\n"
         for kernels in program.kernel_objects
     )
     return (
-        f"/* Best first, with the bytes of scratch that its kernels need per thread. */\n"
+        f"/* Best first; the bytes of scratch that its kernels need per thread; the cores that they are for. */\n"
         f"const struct mnv2c_instruction_set mnv2c_instruction_sets[] = {{\n{rows}}};\n"
         f"const int mnv2c_instruction_set_count = {len(program.kernel_objects)};\n"
         f"const size_t mnv2c_arena_bytes = {program.arena_bytes};\n"
         f"const int mnv2c_output_count = {len(program.outputs)};\n"
     )
+
+
+def _parts(kernels: KernelObject) -> str:
+    return f"{{{', '.join(map(hex, kernels.isa.parts)) or '0'}}}"
 
 
 def _scratch(kernels: KernelObject) -> int:

@@ -28,6 +28,11 @@ def command(options: argparse.Namespace) -> int:
         raise UsageError("--rpc and --key go together: --rpc HOST:PORT --key KEY")
     report = progress()
     target = in_precision(target_named(options.target), options.precision)
+    if options.rpc is not None and sum(bool(isa.parts) for isa in target.instruction_sets) > 1:
+        raise UsageError(
+            f"--rpc: boards of one key have one kind of core, and {target.name} is for several: give --target pi3, pi4 "
+            "or pi5"
+        )
     specs = [load_spec(path, options.set) for path in options.specs]
     layers = [
         (f"{spec.name} {name}", workload)

@@ -11,7 +11,7 @@ import ctypes
 import platform
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from mnv2c.deploy.network import (
     LayerRun,
     Pixel,
     RunnableNetwork,
+    check_cpus,
     check_threads,
     explain_create,
     fitting,
@@ -34,6 +35,8 @@ from mnv2c.deploy.network import (
 from mnv2c.errors import LibraryError
 from mnv2c.targets import kind_of_target
 
+_CPUINFO, _BOARD = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
+
 
 class _Options(ctypes.Structure):
     _fields_ = (
@@ -41,6 +44,8 @@ class _Options(ctypes.Structure):
         ("threads", ctypes.c_int),
         ("instruction_set", ctypes.c_char_p),
         ("share_threads_with", ctypes.c_void_p),
+        ("cpus", ctypes.POINTER(ctypes.c_int)),
+        ("cpu_count", ctypes.c_int),
     )
 
 
@@ -69,8 +74,9 @@ class Network(RunnableNetwork):
         threads: int = 1,
         instruction_set: str | None = None,
         share_threads_with: Network | None = None,
+        cpus: Sequence[int] | None = None,
     ) -> None:
-        """See ``load``. A network that shares another's threads takes its number of threads, and its turns."""
+        """See ``load``. One that shares another's threads takes its number of threads, its turns, and no ``cpus``."""
         super().__init__(read_build(Path(directory)))
         self._library = _open_library(self._build)
         self._context = ctypes.c_void_p()
@@ -80,7 +86,8 @@ class Network(RunnableNetwork):
             threads = share_threads_with.threads
         check_threads(threads)
         name = None if instruction_set is None else instruction_set.encode()
-        options = _Options(ctypes.sizeof(_Options), threads, name, share)
+        numbers = None if cpus is None else (ctypes.c_int * len(cpus))(*check_cpus(cpus))
+        options = _Options(ctypes.sizeof(_Options), threads, name, share, numbers, 0 if cpus is None else len(cpus))
         status = self._function("create")(ctypes.byref(options), ctypes.byref(self._context))
         if status != OK:
             message = self._message(status)
@@ -180,23 +187,36 @@ class Network(RunnableNetwork):
         return cast(bytes, self._function("message", ctypes.c_char_p)(status)).decode()
 
 
-def load(directory: str | Path, *, threads: int = 1, instruction_set: str | None = None) -> Network:
+def load(
+    directory: str | Path,
+    *,
+    threads: int = 1,
+    instruction_set: str | None = None,
+    cpus: Sequence[int] | None = None,
+) -> Network:
     """Loads the library that ``mnv2c build`` wrote to ``directory``.
 
     ``threads`` share the work, the caller included; ``instruction_set`` forces one of the library's (default: the best
-    this machine has). LibraryError where there is no library, where it is for another machine, or an option is wrong.
+    this machine has). Thread i stays on the processor ``cpus[i % len(cpus)]``; the caller, which is thread 0, is left
+    where it is (``os.sched_setaffinity`` moves it). LibraryError where there is no library, where it is for another
+    machine, or an option is wrong.
     """
-    return Network(directory, threads=threads, instruction_set=instruction_set)
+    return Network(directory, threads=threads, instruction_set=instruction_set, cpus=cpus)
 
 
 def cpu_name() -> str:
-    """This machine's processor as the system calls it, e.g. ``AMD EPYC 7763``."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "unknown processor"
+    """This machine's processor as the system calls it, e.g. ``AMD EPYC 7763``, or what the board is called."""
+    lines = _text_of(_CPUINFO).splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"
+    return names[0] if names else _text_of(_BOARD).strip("\0") or "unknown processor"
+
+
+def _text_of(path: Path) -> str:
+    """Empty where this system has no such file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _open_library(build: Build) -> ctypes.CDLL:

@@ -7,6 +7,7 @@ fit it, and LibraryErrors that say what does not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -185,6 +186,13 @@ def check_threads(threads: int) -> None:
     """LibraryError where no context can have as many."""
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= _MAX_THREADS:
         raise LibraryError(f"threads must be a whole number from 1 to {_MAX_THREADS}, got {threads!r}")
+
+
+def check_cpus(cpus: Sequence[int]) -> Sequence[int]:
+    """``cpus``; LibraryError where they are no list of processors' numbers."""
+    if not cpus or any(isinstance(cpu, bool) or not isinstance(cpu, int) or not 0 <= cpu < 2**31 for cpu in cpus):
+        raise LibraryError(f"cpus must be the numbers of processors, such as [0, 1], got {cpus!r}")
+    return cpus
 
 
 def fitting(build: Build, x: Any, pixel: Pixel) -> NDArray[Any]:

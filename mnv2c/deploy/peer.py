@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
+import select
 import signal
 import struct
 import subprocess
@@ -50,12 +52,20 @@ LINKING = "link a program that runs the library (the first one for an architectu
 
 @dataclass(frozen=True)
 class Ending:
-    """How a program ended: its status as Python has it, below 0 for a signal; the last line of its stderr."""
+    """How a program ended: its status as Python has it, below 0 for a signal, None where it only fell silent; all of
+    its stderr."""
 
-    status: int
-    last_line: str
+    status: int | None
+    errors: str
+
+    @property
+    def last_line(self) -> str:
+        """Of its stderr, empty where there is none."""
+        return (self.errors.strip().splitlines() or [""])[-1].strip()
 
     def __str__(self) -> str:
+        if self.status is None:
+            return self.last_line
         signal_number = -self.status if self.status < 0 else self.status - 128  # a shell adds 128
         try:
             end = f"was killed by {signal.Signals(signal_number).name}"
@@ -67,15 +77,19 @@ class Ending:
 class Peer:
     """A started program and its pipes. Where it has ended too early, every method raises a LibraryError.
 
-    ``explain`` makes its message. ToolError where the command cannot be started.
+    ``explain`` makes its message. With ``patience`` no method waits longer than so many seconds for a program that
+    neither writes nor reads: that is a LibraryError too. ToolError where the command cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], explain: Callable[[Ending], str]) -> None:
-        self._explain = explain
+    def __init__(
+        self, command: Sequence[str], explain: Callable[[Ending], str], *, patience: float | None = None
+    ) -> None:
+        self._explain, self._patience = explain, patience
+        self._received = bytearray()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would block the program
         try:
             self._program = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+                command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
             )
         except OSError as error:
             raise ToolError(f"{command[0]} cannot be started: {error.strerror}") from error
@@ -85,26 +99,46 @@ class Peer:
 
     def send(self, *parts: bytes | memoryview) -> None:
         """Writes all of ``parts`` to its stdin."""
-        try:
-            for part in parts:
-                self._input.write(part)
-            self._input.flush()
-        except OSError:
-            raise self._ended() from None
+        for part in parts:
+            left = memoryview(part)
+            while left:
+                self._await([], [self._input])
+                try:
+                    left = left[os.write(self._input.fileno(), left[: select.PIPE_BUF]) :]  # so much does not block
+                except OSError:
+                    raise self._ended() from None
 
     def receive(self, size: int) -> bytes:
         """Exactly ``size`` bytes of its stdout."""
-        data = self._output.read(size)
-        if len(data) < size:
-            raise self._ended()
-        return data
+        while len(self._received) < size:
+            self._read()
+        return self._take(size)
 
     def receive_line(self) -> bytes:
         """Its stdout up to the end of the line."""
-        line = self._output.readline()
-        if not line.endswith(b"\n"):
+        while b"\n" not in self._received:
+            self._read()
+        return self._take(self._received.index(b"\n") + 1)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._received[:size])
+        del self._received[:size]
+        return taken
+
+    def _read(self) -> None:
+        self._await([self._output], [])
+        data = os.read(self._output.fileno(), 1 << 20)
+        if not data:
             raise self._ended()
-        return line
+        self._received += data
+
+    def _await(self, readable: list[Any], writable: list[Any]) -> None:
+        """Until one of them is. Where that takes too long the program is killed, for it may never end."""
+        if any(select.select(readable, writable, [], self._patience)):
+            return
+        self._program.kill()
+        silence = f"no answer for {self._patience:.0f} s: the program, the machine or the network has stopped"
+        raise LibraryError(self._explain(Ending(None, silence)))
 
     def close(self) -> None:
         """Closes its pipes, so that it ends; kills it where it does not."""
@@ -126,8 +160,7 @@ class Peer:
             self._input.close()
         status = self._wait()
         self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return LibraryError(self._explain(Ending(status, lines[-1].strip() if lines else "")))
+        return LibraryError(self._explain(Ending(status, self._errors.read().decode(errors="replace"))))
 
 
 class RemoteNetwork(RunnableNetwork):

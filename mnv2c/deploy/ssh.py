@@ -27,10 +27,15 @@ PACKAGE = "openssh-client"
 _GREETING = b"mnv2c-host "
 _OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "LogLevel=ERROR"),
-    *("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"),
+    *("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
 )
+_SILENCE = 25.0  # seconds without a sign of life, longer than ssh's own limits
+_SLOWEST = 20e6  # multiply-adds a second, fewer than any board does: a large network may take longer than that
 _RUNS = {"x86_64": ("x86_64",), "aarch64": ("aarch64",), "armv7l": ("armv7l", "armv8l", "aarch64")}
 """By the architecture of a library, what ``uname -m`` may say: a 32-bit system may have a 64-bit kernel."""
+_DISK_IS_FULL = ("No space left", "Wrote only")  # as tar says it, before a last line which tells only that it failed
+_TARGETS = {"x86_64": "x86", "aarch64": "arm", "armv7l": "armv7", "armv8l": "armv7"}
+"""By what ``uname -m`` says, what to build for."""
 
 _SCRIPT = """\
 directory=$(mktemp -d) || exit
@@ -80,7 +85,8 @@ def open_ssh(
     script = f'{_SCRIPT}"$directory/{PROGRAM}" {shlex.join(told)}\n'
     command = _command(host, script)
     report(f"connect to {host.name}")
-    peer = Peer(command, lambda ending: _explain(build, host, ending))
+    patience = max(_SILENCE, sum(layer.macs for layer in build.manifest.layers) / _SLOWEST)
+    peer = Peer(command, lambda ending: _explain(build, host, ending), patience=patience)
     try:
         processor = _greet(build, host, peer)
         report(LINKING)
@@ -124,9 +130,10 @@ def _greet(build: Build, host: Host, peer: Peer) -> str:
         pass  # what the user's shell says at its start
     machine, _, name = line.removeprefix(_GREETING).decode(errors="replace").strip().partition(" ")
     if machine not in _RUNS.get(build.architecture, ()):
+        advice = f"; build with --target {_TARGETS[machine]}" if machine in _TARGETS else ""
         raise LibraryError(
             f"{build.directory}: built for {build.architecture} ({build.manifest.target.triple}), but {host.name} is "
-            f"{machine or 'unknown'}"
+            f"{machine or 'unknown'}{advice}"
         )
     return f"{host.name} ({name or machine})"
 
@@ -141,15 +148,22 @@ def _archive(build: Build) -> bytes:
 
 
 def _explain(build: Build, host: Host, ending: Ending) -> str:
-    """ssh itself ends with 255; a shell with 126 or 127 where it cannot start the program."""
+    """ssh itself ends with 255; a shell with 126 or 127 where it cannot start the program, by tar's status where the
+    library has no room."""
+    if ending.status is None:
+        return f"ssh to {host.name}: {ending}"
     if ending.status == 255:
         advice = ""
         if "Permission denied" in ending.last_line or "verification failed" in ending.last_line:
             advice = f"; `ssh {host.name}` must work without a question: try it once, then ssh-copy-id {host.name}"
         return f"ssh to {host.name}: {ending.last_line or 'the connection was lost'}{advice}"
+    if any(words in ending.errors for words in _DISK_IS_FULL):
+        size = build.shared_library.stat().st_size / 1e6
+        return f"{host.name}: No space left for the library ({size:.1f} MB) in its TMPDIR, by default /tmp: free some"
     if ending.status in (126, 127):
+        others = {"aarch64": "; for a 32-bit system build with --target armv7", "armv7l": "; build with --target arm"}
         return (
             f"{build.directory}: {host.name} cannot start programs for {build.manifest.target.triple} "
-            f"({ending.last_line}); for a 32-bit system build with --target armv7"
+            f"({ending.last_line}){others.get(build.architecture, '')}"
         )
     return f"{build.directory} on {host.name}: {ending}"

@@ -53,7 +53,7 @@ def _compile(zig_triple: str, isa: InstructionSet) -> Any:
     """``mnv2c_peak`` as a function; its file is gone once it is loaded."""
     toolchain = find_zig(zig_triple)
     text = (resources.files("mnv2c.measure") / "peak.c").read_text(encoding="utf-8")
-    flags = (f"-march={isa.mcpu.replace('-', '_')}", f"-DLANES={isa.lanes}", "-ffp-contract=fast")
+    flags = (f"-mcpu={isa.mcpu.replace('-', '_')}", f"-DLANES={isa.lanes}", "-ffp-contract=fast")
     try:
         with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
             directory = Path(name)

@@ -30,27 +30,42 @@ const char *mnv2c_message(int status)
     case MNV2C_CPU: return "this processor lacks the instruction set";
     case MNV2C_INSTRUCTION_SET: return "the library was not built for this instruction set";
     case MNV2C_KERNEL: return "a kernel refused to run: the library is damaged";
+    case MNV2C_CPUS: return "a processor in cpus does not exist, or this program may not run on it";
     default: return "unknown status";
     }
 }
 
-static int options_are_valid(const mnv2c_options *options)
+/* What `given` sets, and the defaults for what it does not: null, or that of a program from before there was `cpus`. */
+static int read_options(const mnv2c_options *given, mnv2c_options *options)
 {
-    if (options->size != sizeof *options || options->threads < 0 || options->threads > MNV2C_MAX_THREADS) return 0;
-    if (options->share_threads_with == NULL || options->threads == 0) return 1;
-    return options->threads == mnv2c_threads(options->share_threads_with);
+    *options = (mnv2c_options)MNV2C_OPTIONS_INIT;
+    if (given == NULL) return 1;
+    if (given->size != sizeof *given && given->size != offsetof(mnv2c_options, cpus)) return 0;
+    memcpy(options, given, given->size);
+    return 1;
 }
 
-static int choose_instruction_set(const char *name, const struct mnv2c_instruction_set **chosen)
+static int options_are_valid(const mnv2c_options *options)
 {
-    int known = 0;
-    for (int i = 0; i < mnv2c_instruction_set_count; i++) {
-        if (name != NULL && strcmp(name, mnv2c_instruction_sets[i].name) != 0) continue;
-        known = 1;
-        *chosen = &mnv2c_instruction_sets[i];
-        if (mnv2c_cpu_has((*chosen)->name)) return MNV2C_OK;
+    if (options->threads < 0 || options->threads > MNV2C_MAX_THREADS) return 0;
+    if (options->cpus == NULL ? options->cpu_count != 0 : options->cpu_count < 1) return 0;
+    if (options->share_threads_with == NULL) return 1;
+    if (options->cpus != NULL) return 0;
+    return options->threads == 0 || options->threads == mnv2c_threads(options->share_threads_with);
+}
+
+static int choose_instruction_set(const mnv2c_options *options, const struct mnv2c_instruction_set **chosen)
+{
+    if (options->instruction_set == NULL) {
+        *chosen = mnv2c_cpu_best(options->cpus, options->cpu_count);
+        return *chosen != NULL ? MNV2C_OK : MNV2C_CPU;
     }
-    return known ? MNV2C_CPU : MNV2C_INSTRUCTION_SET;
+    for (int i = 0; i < mnv2c_instruction_set_count; i++) {
+        *chosen = &mnv2c_instruction_sets[i];
+        if (strcmp(options->instruction_set, (*chosen)->name) != 0) continue;
+        return mnv2c_cpu_has((*chosen)->name) ? MNV2C_OK : MNV2C_CPU;
+    }
+    return MNV2C_INSTRUCTION_SET;
 }
 
 static int find_threads(const mnv2c_options *options, struct mnv2c_pool **pool)
@@ -60,7 +75,7 @@ static int find_threads(const mnv2c_options *options, struct mnv2c_pool **pool)
         mnv2c_pool_share(*pool);
         return MNV2C_OK;
     }
-    return mnv2c_pool_create(options->threads == 0 ? 1 : options->threads, pool);
+    return mnv2c_pool_create(options->threads == 0 ? 1 : options->threads, options->cpus, options->cpu_count, pool);
 }
 
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
@@ -78,21 +93,20 @@ static int find_memory(mnv2c_context *context)
     return MNV2C_OK;
 }
 
-int mnv2c_create(const mnv2c_options *options, mnv2c_context **context)
+int mnv2c_create(const mnv2c_options *given, mnv2c_context **context)
 {
-    static const mnv2c_options defaults = MNV2C_OPTIONS_INIT;
+    mnv2c_options options;
     if (context == NULL) return MNV2C_ARGUMENT;
     *context = NULL;
-    if (options == NULL) options = &defaults;
-    if (!options_are_valid(options)) return MNV2C_ARGUMENT;
+    if (!read_options(given, &options) || !options_are_valid(&options)) return MNV2C_ARGUMENT;
 
     const struct mnv2c_instruction_set *chosen;
-    int status = choose_instruction_set(options->instruction_set, &chosen);
+    int status = choose_instruction_set(&options, &chosen);
     if (status != MNV2C_OK) return status;
     mnv2c_context *made = calloc(1, sizeof *made);
     if (made == NULL) return MNV2C_MEMORY;
     made->instruction_set = chosen;
-    status = find_threads(options, &made->pool);
+    status = find_threads(&options, &made->pool);
     if (status == MNV2C_OK) status = find_memory(made);
     if (status == MNV2C_OK && pthread_mutex_init(&made->lock, NULL) != 0) status = MNV2C_MEMORY;
     if (status == MNV2C_OK) {

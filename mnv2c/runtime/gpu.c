@@ -270,7 +270,8 @@ int mnv2c_create(const mnv2c_options *options, mnv2c_context **context)
     if (context == NULL) return MNV2C_ARGUMENT;
     *context = NULL;
     if (options == NULL) options = &defaults;
-    if (options->size != sizeof *options || options->threads < 0 || options->threads > 1) return MNV2C_ARGUMENT;
+    if (options->size != sizeof *options && options->size != offsetof(mnv2c_options, cpus)) return MNV2C_ARGUMENT;
+    if (options->threads < 0 || options->threads > 1) return MNV2C_ARGUMENT;
     int status;
     const struct mnv2c_cuda *cuda = mnv2c_cuda_load(&status);
     if (cuda == NULL) return status;

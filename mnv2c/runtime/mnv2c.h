@@ -30,7 +30,8 @@ enum {
     MNV2C_THREADS = 3,         /* the system would not start the threads */
     MNV2C_CPU = 4,             /* this processor lacks the instruction set asked for, or all that the library has */
     MNV2C_INSTRUCTION_SET = 5, /* the library was not built for the instruction set asked for */
-    MNV2C_KERNEL = 6           /* a kernel refused to run: the library is damaged */
+    MNV2C_KERNEL = 6,          /* a kernel refused to run: the library is damaged */
+    MNV2C_CPUS = 14            /* a processor in `cpus` does not exist, or this program may not run on it */
     /* @statuses@ */
 };
 
@@ -47,15 +48,22 @@ typedef struct {
     /* Threads that share the work, the caller included: 1 to MNV2C_MAX_THREADS, or 0 for the default. The default is 1, or
      * the number of the other context where share_threads_with is set; then any other number is an error. */
     int threads;
-    /* The name of the instruction set to use; null for the best that the processor and the library both have. */
+    /* The name of the instruction set to use; null for the best that the processor and the library both have. Where the
+     * library has kernels for several cores, those for this one. */
     const char *instruction_set;
     /* Use the threads of this context in place of new ones; null for threads of its own. Contexts that share threads take
      * turns, one run at a time. They may be destroyed in any order. */
     mnv2c_context *share_threads_with;
+    /* Numbers of processors, as Linux counts them from 0, that the threads stay on: thread i on cpus[i % cpu_count]. Thread 0
+     * is the caller of run, which the library leaves as it is: pin it to cpus[0] yourself. Null: the system decides. The
+     * instruction set is chosen for these processors. Must be null where share_threads_with is set. Read by create alone, and
+     * not on a GPU. */
+    const int *cpus;
+    int cpu_count;
 } mnv2c_options;
 
 #define MNV2C_MAX_THREADS 256
-#define MNV2C_OPTIONS_INIT {sizeof(mnv2c_options), 0, NULL, NULL}
+#define MNV2C_OPTIONS_INIT {sizeof(mnv2c_options), 0, NULL, NULL, NULL, 0}
 
 /* Makes a context; null options are the defaults. On failure *context is null. */
 int mnv2c_create(const mnv2c_options *options, mnv2c_context **context);
@@ -74,7 +82,7 @@ int mnv2c_run(mnv2c_context *context, const float *input, /* @outputs@ */);
 int mnv2c_run_rgb(mnv2c_context *context, const uint8_t *rgb, /* @outputs@ */);
 
 /* @functions@ */
-/* The name of the instruction set in use, such as "v3"; null for a null context. Not to be freed. */
+/* The name of the instruction set in use, such as "v3", or "a72" for a core's; null for a null context. Not to be freed. */
 const char *mnv2c_instruction_set(const mnv2c_context *context);
 
 /* How many threads a run uses, the caller included; 0 for a null context. */

@@ -16,11 +16,15 @@ struct mnv2c_compiled {
     int32_t grain;
 };
 
-/* The kernels for one instruction set, in the order of the driver's enum; `scratch` is bytes per thread. */
+enum { MNV2C_PARTS = 8 };
+
+/* The kernels for one instruction set, in the order of the driver's enum; `scratch` is bytes per thread. `parts` are the cores
+ * that they are scheduled for, each implementer << 12 | part as in Arm's MIDR_EL1; zeros end them. */
 struct mnv2c_instruction_set {
     const char *name;
     const struct mnv2c_compiled *kernels;
     size_t scratch;
+    uint32_t parts[MNV2C_PARTS];
 };
 
 /* A layer as the observer is told of it, but for data and time; `output`: which operand it writes; `interior`: bytes from
@@ -49,6 +53,10 @@ int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_step *step, const
 /* cpu.c: whether this processor, with its system, runs the instruction set of that name. */
 int mnv2c_cpu_has(const char *instruction_set);
 
+/* cpu.c: which of the driver's to use on the processors `cpus`, on all that this thread may run on where those are null; null
+ * where this machine runs none. */
+const struct mnv2c_instruction_set *mnv2c_cpu_best(const int *cpus, int cpu_count);
+
 /* threads.c */
 struct mnv2c_pool;
 
@@ -59,7 +67,8 @@ struct mnv2c_job {
     size_t scratch_stride;
 };
 
-int mnv2c_pool_create(int threads, struct mnv2c_pool **pool);
+/* `cpus`: as in the options. */
+int mnv2c_pool_create(int threads, const int *cpus, int cpu_count, struct mnv2c_pool **pool);
 void mnv2c_pool_share(struct mnv2c_pool *pool);   /* one more context uses it */
 void mnv2c_pool_release(struct mnv2c_pool *pool); /* one less; the last one ends the threads; null is fine */
 int mnv2c_pool_threads(const struct mnv2c_pool *pool);

@@ -7,17 +7,25 @@
  * owns the piece. A thread that wakes late finds nothing and costs nothing: the caller waits for tasks, never for threads.
  * Thread sanitizer understands this; helgrind, which knows mutexes but not C11 atomics, does not.
  */
-#define _POSIX_C_SOURCE 200809L /* pthread_sigmask */
+#define _GNU_SOURCE /* pthread_setaffinity_np */
 #include "runtime.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-/* Looks at the generation before a thread sleeps: some 0.1 ms, longer than a serial layer takes, shorter than a wait for input. */
-enum { SPINS = 4000, LINE = 64 };
+/* Looks at the generation before a thread sleeps: some 0.1 ms, longer than a serial layer takes, shorter than a wait for input.
+ * Arm's yield takes a cycle or two, x86's pause 40 to 140. */
+#if defined(__x86_64__)
+enum { SPINS = 4000 };
+#else
+enum { SPINS = 16000 };
+#endif
+
+enum { LINE = 64 };
 
 /* The smallest piece that a thread takes is this part of a job's grain: some 0.5 us of work for each exchange. */
 enum { PIECES = 4 };
@@ -59,6 +67,8 @@ static void pause_briefly(void)
 {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#else
+    __asm__ volatile("yield");
 #endif
 }
 
@@ -199,18 +209,57 @@ int mnv2c_pool_run(struct mnv2c_pool *pool, const struct mnv2c_job *job)
 }
 
 /* Signals are for the program's own threads. */
-static int start_workers(struct mnv2c_pool *pool)
+static int start(pthread_t *thread, void *(*function)(void *), void *argument)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(thread, NULL, function, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
+/* Not 0: the system does not let it run there. */
+static int pin(pthread_t thread, int cpu)
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one); /* leaves it empty, which the system refuses, where there is no such number */
+    return pthread_setaffinity_np(thread, sizeof one, &one);
+}
+
+struct cpus {
+    const int *numbers;
+    int count;
+};
+
+/* Null where a thread may run on all of them: tried by one that ends, for the caller of create stays where it is. */
+static void *try_cpus(void *argument)
+{
+    const struct cpus *cpus = argument;
+    for (int i = 0; i < cpus->count; i++)
+        if (pin(pthread_self(), cpus->numbers[i]) != 0) return argument;
+    return NULL;
+}
+
+static int check_cpus(struct cpus cpus)
+{
+    pthread_t trial;
+    void *refused;
+    if (start(&trial, try_cpus, &cpus) != 0) return MNV2C_THREADS;
+    pthread_join(trial, &refused);
+    return refused == NULL ? MNV2C_OK : MNV2C_CPUS;
+}
+
+static int start_workers(struct mnv2c_pool *pool, struct cpus cpus)
+{
     for (pool->started = 0; pool->started < pool->threads - 1; pool->started++) {
         struct worker *worker = &pool->workers[pool->started];
         worker->pool = pool;
         worker->index = pool->started + 1;
-        if (pthread_create(&worker->thread, NULL, serve, worker) != 0) break;
+        if (start(&worker->thread, serve, worker) != 0) break;
+        if (cpus.count > 0) pin(worker->thread, cpus.numbers[worker->index % cpus.count]);
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return pool->started == pool->threads - 1 ? MNV2C_OK : MNV2C_THREADS;
 }
 
@@ -228,8 +277,16 @@ static void end(struct mnv2c_pool *pool)
     free(pool);
 }
 
-int mnv2c_pool_create(int threads, struct mnv2c_pool **result)
+static int can_run_at_once(int threads, struct cpus cpus)
 {
+    return threads <= sysconf(_SC_NPROCESSORS_ONLN) && (cpus.count == 0 || threads <= cpus.count);
+}
+
+int mnv2c_pool_create(int threads, const int *numbers, int cpu_count, struct mnv2c_pool **result)
+{
+    struct cpus cpus = {numbers, cpu_count};
+    int status = cpu_count > 0 ? check_cpus(cpus) : MNV2C_OK;
+    if (status != MNV2C_OK) return status;
     struct mnv2c_pool *pool = aligned_alloc(LINE, sizeof *pool);
     struct worker *workers = calloc((size_t)threads, sizeof *workers);
     struct share *shares = aligned_alloc(LINE, (size_t)threads * sizeof *shares);
@@ -241,13 +298,13 @@ int mnv2c_pool_create(int threads, struct mnv2c_pool **result)
     }
     for (int i = 0; i < threads; i++) atomic_init(&shares[i].tasks, 0);
     /* Spinning for a thread that cannot run yet only keeps it from running. */
-    int spins = threads <= sysconf(_SC_NPROCESSORS_ONLN) ? SPINS : 0;
+    int spins = can_run_at_once(threads, cpus) ? SPINS : 0;
     *pool = (struct mnv2c_pool){.workers = workers, .shares = shares, .threads = threads, .references = 1, .spins = spins};
     pthread_mutex_init(&pool->turn, NULL); /* on Linux these four cannot fail with default attributes */
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
-    int status = start_workers(pool);
+    status = start_workers(pool, cpus);
     if (status != MNV2C_OK) {
         end(pool);
         return status;

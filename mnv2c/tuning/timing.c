@@ -54,7 +54,7 @@ static int have_threads(int threads)
     if (threads == pool_threads) return 1;
     mnv2c_pool_release(pool);
     pool = NULL, pool_threads = 0;
-    if (mnv2c_pool_create(threads, &pool) != MNV2C_OK || !find_memory(threads)) return 0;
+    if (mnv2c_pool_create(threads, NULL, 0, &pool) != MNV2C_OK || !find_memory(threads)) return 0;
     pool_threads = threads;
     return 1;
 }

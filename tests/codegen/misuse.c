@@ -16,14 +16,25 @@ static void expect(int line, int wanted, int status)
 }
 #define EXPECT(wanted, status) expect(__LINE__, wanted, status)
 
-static int create(size_t size, int threads, const char *instruction_set, tiny_1_0_context *share)
+static int create_with(const tiny_1_0_options *options)
 {
-    tiny_1_0_options options = {size, threads, instruction_set, share};
     tiny_1_0_context *context = (tiny_1_0_context *)1;
-    int status = tiny_1_0_create(&options, &context);
+    int status = tiny_1_0_create(options, &context);
     if (status != TINY_1_0_OK && context != NULL) return -1;
     if (status == TINY_1_0_OK) tiny_1_0_destroy(context);
     return status;
+}
+
+static int create(size_t size, int threads, const char *instruction_set, tiny_1_0_context *share)
+{
+    tiny_1_0_options options = {size, threads, instruction_set, share, NULL, 0};
+    return create_with(&options);
+}
+
+static int create_on(int threads, const int *cpus, int cpu_count, tiny_1_0_context *share)
+{
+    tiny_1_0_options options = {sizeof options, threads, NULL, share, cpus, cpu_count};
+    return create_with(&options);
 }
 
 static void ignore(void *user, const tiny_1_0_layer *layer)
@@ -40,18 +51,30 @@ int main(void)
     EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_create(NULL, NULL));
     EXPECT(TINY_1_0_ARGUMENT, create(0, 1, NULL, NULL));
     EXPECT(TINY_1_0_ARGUMENT, create(size + 8, 1, NULL, NULL));
+    EXPECT(TINY_1_0_ARGUMENT, create(offsetof(tiny_1_0_options, cpu_count), 1, NULL, NULL));
     EXPECT(TINY_1_0_ARGUMENT, create(size, -1, NULL, NULL));
     EXPECT(TINY_1_0_ARGUMENT, create(size, TINY_1_0_MAX_THREADS + 1, NULL, NULL));
     EXPECT(TINY_1_0_INSTRUCTION_SET, create(size, 1, "", NULL));
     EXPECT(TINY_1_0_INSTRUCTION_SET, create(size, 1, "v4", NULL));
     EXPECT(TINY_1_0_OK, create(size, 0, "v2", NULL));
     EXPECT(TINY_1_0_OK, create(size, 40, NULL, NULL));
+    EXPECT(TINY_1_0_INSTRUCTION_SET, create(offsetof(tiny_1_0_options, cpus), 1, "v9", NULL)); /* of an earlier header */
+
+    const int none[] = {-1, 1 << 20}, some[] = {0, -1};
+    EXPECT(TINY_1_0_OK, create_on(3, some, 1, NULL));
+    EXPECT(TINY_1_0_CPUS, create_on(1, none, 1, NULL));
+    EXPECT(TINY_1_0_CPUS, create_on(2, none + 1, 1, NULL));
+    EXPECT(TINY_1_0_CPUS, create_on(1, some, 2, NULL));
+    EXPECT(TINY_1_0_ARGUMENT, create_on(1, some, 0, NULL));
+    EXPECT(TINY_1_0_ARGUMENT, create_on(1, some, -1, NULL));
+    EXPECT(TINY_1_0_ARGUMENT, create_on(1, NULL, 1, NULL));
 
     EXPECT(TINY_1_0_OK, tiny_1_0_create(NULL, &context));
     EXPECT(1, tiny_1_0_threads(context));
     EXPECT(0, strcmp(tiny_1_0_instruction_set(context), "v2"));
     EXPECT(TINY_1_0_ARGUMENT, create(size, 2, NULL, context));
     EXPECT(TINY_1_0_OK, create(size, 1, NULL, context));
+    EXPECT(TINY_1_0_ARGUMENT, create_on(1, some, 1, context));
     EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run(NULL, input, logits));
     EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run(context, NULL, logits));
     EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run(context, input, NULL));

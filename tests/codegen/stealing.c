@@ -69,7 +69,7 @@ int main(int argc, char **argv)
     alarm(DEADLINE);
     for (int threads = 1; threads <= MOST_THREADS; threads += threads < 4 ? 1 : 4) {
         struct mnv2c_pool *pool;
-        if (mnv2c_pool_create(threads, &pool) != MNV2C_OK) return 4;
+        if (mnv2c_pool_create(threads, NULL, 0, &pool) != MNV2C_OK) return 4;
         for (int round = 0; round < rounds; round++)
             for (size_t size = 0; size < sizeof sizes / sizeof *sizes; size++)
                 for (size_t grain = 0; grain < sizeof grains / sizeof *grains; grain++) {

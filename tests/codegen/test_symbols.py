@@ -9,7 +9,7 @@ from command_line import succeed
 from mini_spec import MINI
 from programs import call, need
 
-ELF_MACHINES = {"x86": "X86-64", "arm": "AArch64", "pi5": "AArch64", "aarch64": "AArch64", "armv7": "ARM"}
+ELF_MACHINES = {"x86": "X86-64", "arm": "AArch64", "aarch64": "AArch64", "armv7": "ARM"}
 
 HALF = """\
 #include <stdio.h>

@@ -172,6 +172,10 @@ COMMANDS: dict[str, Case] = {
     "json of a form": lambda p: (mnv2c("show", SPEC, "--emit", "ir", "--json"), "--json"),
     "unknown engine": lambda p: (mnv2c("bench", p.library, "--against", "onxruntime"), "did you mean onnxruntime?"),
     "an unknown measure of tune": lambda p: (mnv2c("tune", SPEC, "--measure", "loacl"), "there are local and static"),
+    "boards for several cores": lambda p: (
+        mnv2c("tune", SPEC, "--target", "arm", "--rpc", "127.0.0.1:9190", "--key", "pi4"),
+        "boards of one key have one kind of core, and arm is for several: give --target pi3, pi4 or pi5",
+    ),
     "records of what": lambda p: (mnv2c("records", "show", "--schedules", p.folder), "records show takes a KERNEL"),
     "records of too much": lambda p: (
         mnv2c("records", "list", "dense", "--schedules", p.folder),

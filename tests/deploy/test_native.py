@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tiny_program import CLASSES, HEIGHT, WIDTH, baseline_target, image, referen
 
 import mnv2c
 from mnv2c.codegen.assemble import assemble
+from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import LibraryError
 from mnv2c.targets import V2, native_target
 
@@ -150,6 +152,37 @@ def test_wrong_threads(built: Path, threads: Any) -> None:
         mnv2c.load(built, threads=threads)
 
 
+def test_threads_stay_on_their_cpus(built: Path) -> None:
+    tasks, here = Path("/proc/self/task"), os.sched_getaffinity(0)
+    before = set(tasks.iterdir())
+    cpus = (sorted(here) * 2)[:2]
+    with mnv2c.load(built, threads=4, cpus=cpus) as net:
+        workers = [os.sched_getaffinity(int(task.name)) for task in set(tasks.iterdir()) - before]
+        assert sorted(workers, key=min) == sorted(({cpus[thread % 2]} for thread in (1, 2, 3)), key=min)
+        assert os.sched_getaffinity(0) == here, "the caller is left where it is"
+        np.testing.assert_allclose(net.run(image(0)), expected(image(0)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "words"),
+    [
+        ([], r"cpus must be the numbers of processors, such as \[0, 1\], got \[\]"),
+        ([-1], r"got \[-1\]"),
+        (["0"], r"got \['0'\]"),
+        ([0.5], r"got \[0\.5\]"),
+        ([0, 99_999], "a processor in cpus does not exist, or this program may not run on it"),
+    ],
+)
+def test_wrong_cpus(built: Path, cpus: Any, words: str) -> None:
+    with pytest.raises(LibraryError, match=words):
+        mnv2c.load(built, cpus=cpus)
+
+
+def test_who_shares_threads_cannot_move_them(built: Path) -> None:
+    with mnv2c.load(built) as owner, pytest.raises(LibraryError, match="invalid argument"):
+        mnv2c.Network(built, share_threads_with=owner, cpus=[0])
+
+
 def test_unknown_instruction_set(built: Path) -> None:
     with pytest.raises(LibraryError, match="no instruction set 'avx2' in the library; it has v4, v3, v2"):
         mnv2c.load(built, instruction_set="avx2")
@@ -214,6 +247,18 @@ def test_a_library_for_another_machine_in_its_place(built: Path, small_armv7_lib
     library.write_bytes(big_endian)
     with pytest.raises(LibraryError, match="is for ELF machine 22, 64 bits, not for x86_64"):
         mnv2c.load(copy)
+
+
+def test_names_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo, board = tmp_path / "cpuinfo", tmp_path / "model"
+    monkeypatch.setattr("mnv2c.deploy.native._CPUINFO", cpuinfo)
+    monkeypatch.setattr("mnv2c.deploy.native._BOARD", board)
+    assert cpu_name() == "unknown processor"
+    cpuinfo.write_text("processor\t: 0\nCPU part\t: 0xd08\n")
+    board.write_bytes(b"Raspberry Pi 4 Model B Rev 1.1\0")
+    assert cpu_name() == "Raspberry Pi 4 Model B Rev 1.1"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD EPYC 7763\n")
+    assert cpu_name() == "AMD EPYC 7763"
 
 
 def test_imports_no_tvm(built: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,9 +16,11 @@ import numpy as np
 import pytest
 from command_line import Finished, mnv2c, succeed_json
 from loopback import Loopback, free_port, loopback
+from no_skips import WITHOUT_MOUNTS
 from photograph import photograph
 from small_library import SMALL
 
+from mnv2c.deploy import ssh
 from mnv2c.deploy.manifest import normalise
 from mnv2c.deploy.network import RunnableNetwork, read_build
 from mnv2c.deploy.opening import open_network
@@ -54,7 +59,7 @@ def test_arm_runs_on_every_core(small_arm_library: Path, cpu: str) -> None:
     need_qemu()
     result = succeed_json("validate", small_arm_library, "--runner", f"qemu:{cpu}", "--inputs", "2")
     assert (result["runner"], result["processor"]) == (f"qemu:{cpu}", f"qemu ({cpu})")
-    assert result["instruction_set"] == "armv8"
+    assert result["instruction_set"] == cpu.removeprefix("cortex-")
     assert result["max_abs_error"] <= 1e-4
     assert result["top5_agreement"] == 1.0
 
@@ -111,11 +116,11 @@ def test_floats_bytes_and_layers_are_one_run(small_arm_library: Path) -> None:
 def test_a_processor_that_lacks_the_instructions(tmp_path: Path) -> None:
     need_qemu()
     mnv2c("build", *SMALL, "--target", "pi5", "--out", tmp_path / "pi5")
-    old = mnv2c("validate", tmp_path / "pi5", "--runner", "qemu:cortex-a53", "--instruction-set", "armv82")
-    check_refused(old, "this processor lacks the instruction set armv82; the library has armv82")
+    old = mnv2c("validate", tmp_path / "pi5", "--runner", "qemu:cortex-a53", "--instruction-set", "a76")
+    check_refused(old, "this processor lacks the instruction set a76; the library has a76")
     check_refused(
         mnv2c("run", tmp_path / "pi5", photograph(tmp_path / "image.png"), "--runner", "qemu:cortex-a72"),
-        "this processor has none of the library's instruction sets: armv82",
+        "this processor has none of the library's instruction sets: a76",
     )
     assert succeed_json("validate", tmp_path / "pi5", "--runner", "qemu:cortex-a76", "--inputs", "1")["passed"]
 
@@ -154,11 +159,87 @@ def test_nothing_stays_there_when_the_connection_is_lost(
     with pytest.raises(LibraryError, match="the program was killed by SIGKILL"):
         net.run_rgb(pixels_for(net))
     net.close()
+    await_nothing_in(server.temporary)
+
+
+def test_a_program_that_is_stopped_there(
+    small_library: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", server.environment["PATH"])
+    with open_network(small_library, server.runner) as net:
+        assert isinstance(net, RemoteNetwork)
+        (program,) = programs_in(server.temporary)
+        os.kill(program, signal.SIGSTOP)
+        net._peer._patience = 0.5
+        with pytest.raises(LibraryError, match=r"ssh to .*: no answer for 0 s: the program, the machine or"):
+            net.run_rgb(pixels_for(net))
+        os.kill(program, signal.SIGCONT)
+    await_nothing_in(server.temporary)
+
+
+def await_nothing_in(folder: Path) -> None:
     for _ in range(100):
-        if not list(server.temporary.iterdir()):
+        if not list(folder.iterdir()):
             break
         time.sleep(0.1)
-    assert list(server.temporary.iterdir()) == []
+    assert list(folder.iterdir()) == []
+
+
+def programs_in(folder: Path) -> list[int]:
+    """Those that run from it."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/exe"):
+        with contextlib.suppress(OSError):
+            if entry.readlink().is_relative_to(folder):
+                found.append(int(entry.parent.name))
+    return found
+
+
+def test_a_host_that_says_nothing(small_library: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes the connection, and nobody speaks."""
+    monkeypatch.setenv("PATH", server.environment["PATH"])
+    monkeypatch.setattr("mnv2c.deploy.ssh._SILENCE", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        runner = f"ssh:127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(LibraryError, match=r"ssh to 127\.0\.0\.1: no answer for 1 s: the program, the machine or"):
+            open_network(small_library, runner)
+
+
+def test_nothing_waits_longer_than_half_a_minute() -> None:
+    connecting = ssh_option("ConnectTimeout")
+    alive = ssh_option("ServerAliveInterval") * (ssh_option("ServerAliveCountMax") + 1)
+    assert max(connecting, alive) <= ssh._SILENCE <= 30
+
+
+def ssh_option(name: str) -> int:
+    (value,) = [word.partition("=")[2] for word in ssh._OPTIONS if word.startswith(f"{name}=")]
+    return int(value)
+
+
+def test_a_full_disk_there(small_library: Path, tmp_path: Path) -> None:
+    with loopback(tmp_path) as server:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", server.temporary], check=False).returncode:
+            pytest.skip(WITHOUT_MOUNTS)
+        try:
+            done = mnv2c("validate", small_library, "--runner", server.runner, environment=server.environment)
+        finally:
+            subprocess.run(["umount", server.temporary], check=True)
+    check_refused(done, "127.0.0.1: No space left for the library (", " MB) in its TMPDIR, by default /tmp: free some")
+
+
+@pytest.mark.parametrize(
+    ("library", "advice"),
+    [("small_armv7_library", "build with --target arm"), ("small_arm_library", "for a 32-bit system build with")],
+)
+def test_a_host_that_cannot_start_it(library: str, advice: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """This machine, which says to be a 64-bit Arm board."""
+    (tmp_path / "commands").mkdir()
+    (tmp_path / "commands" / "uname").write_text("#!/bin/sh\necho aarch64\n")
+    (tmp_path / "commands" / "uname").chmod(0o755)
+    with loopback(tmp_path, {"PATH": f"{tmp_path / 'commands'}:/usr/bin:/bin"}) as server:
+        arguments = ("--runner", server.runner, "--inputs", "1")
+        done = mnv2c("validate", request.getfixturevalue(library), *arguments, environment=server.environment)
+    check_refused(done, "@127.0.0.1 cannot start programs for a", "Exec format error", advice)
 
 
 def test_bench_over_ssh(small_library: Path, server: Loopback) -> None:
@@ -169,7 +250,7 @@ def test_bench_over_ssh(small_library: Path, server: Loopback) -> None:
 
 def test_another_architecture_over_ssh(small_arm_library: Path, server: Loopback) -> None:
     done = mnv2c("validate", small_arm_library, "--runner", server.runner, environment=server.environment)
-    check_refused(done, "built for aarch64 (aarch64-linux-gnu), but ")
+    check_refused(done, "built for aarch64 (aarch64-linux-gnu), but ", " is x86_64; build with --target x86")
 
 
 def test_nobody_listens(small_library: Path, server: Loopback) -> None:
@@ -190,7 +271,7 @@ def check_refused(done: Finished, *words: str) -> None:
     assert done.stdout == ""
     line = done.stderr.splitlines()[-1]
     assert line.startswith("mnv2c: error: ")
-    assert done.stderr.count("error") == 1, done.stderr
+    assert done.stderr.count("mnv2c: error: ") == 1, done.stderr
     assert all(word in line for word in words), line
 
 
@@ -207,6 +288,18 @@ def test_a_program_that_dies_says_how() -> None:
     assert died("kill -ILL $$") == "the program was killed by SIGILL"
     assert died("echo one >&2; echo two >&2; exit 3") == "the program ended with status 3: two"
     assert str(Ending(128 + signal.SIGSEGV, "")) == "the program was killed by SIGSEGV"
+
+
+def test_a_program_that_neither_reads_nor_writes() -> None:
+    peer = Peer(["sleep", "60"], str, patience=0.2)
+    with pytest.raises(LibraryError, match="no answer for 0 s"):
+        peer.send(bytes(1_000_000))
+    peer.close()
+    peer = Peer(["sh", "-c", "echo half; sleep 60"], str, patience=0.2)
+    assert peer.receive_line() == b"half\n"
+    with pytest.raises(LibraryError, match="no answer for 0 s"):
+        peer.receive(1)
+    peer.close()
 
 
 def test_a_program_that_is_gone_takes_no_request() -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tunes for arm with an aarch64 "board" in qemu: a tracker and a TVM server on loopback, the server an arm64 Python. By hand: it
+# Tunes for pi4 with an aarch64 "board" in qemu: a tracker and a TVM server on loopback, the server an arm64 Python. By hand: it
 # takes Debian 12 as root, `apt install qemu-user-static`, `pip install -e '.[rpc]'`, 1 GB and some minutes. Times in qemu
 # say nothing about a board; that the candidates load and run there is what this shows.
 #
@@ -36,6 +36,6 @@ qemu-aarch64-static -cpu cortex-a72 -L root -E PYTHONPATH=site -E LD_LIBRARY_PAT
     root/usr/bin/python3.11 server.py 2>server.log &
 sleep 60
 
-mnv2c tune "$repository/specs/mnv2_0.35.yaml" --set resolution=96 --target arm --trials 2 \
+mnv2c tune "$repository/specs/mnv2_0.35.yaml" --set resolution=96 --target pi4 --trials 2 \
     --rpc 127.0.0.1:9190 --key board --schedules schedules
 mnv2c records check --schedules schedules

@@ -54,18 +54,26 @@ def test_photographs_on_every_instruction_set(trained_library: Path) -> None:
 
 
 @needs_shared_data
-@pytest.mark.parametrize("target", ["arm", "pi3", "pi5", "armv7"])
-def test_photographs_on_boards(target: str, tmp_path: Path) -> None:
-    """In qemu, as fast as that is: four photographs."""
+@pytest.mark.parametrize(
+    ("target", "cores"),
+    [
+        ("arm", {"cortex-a53": "a53", "cortex-a72": "a72", "cortex-a76": "a76"}),
+        ("armv7", {"cortex-a7": "armv7"}),
+    ],
+)
+def test_photographs_on_boards(target: str, cores: dict[str, str], tmp_path: Path) -> None:
+    """In qemu, as fast as that is: four photographs on each core, by the kernels for it."""
     emulator = "qemu-arm-static" if target == "armv7" else "qemu-aarch64-static"
     if shutil.which(emulator) is None:
         pytest.skip(f"{emulator} is not here: apt install qemu-user-static")
     succeed_json(*TRAINED_BUILD, "--target", target, "--out", tmp_path / target)
     images = sorted(PHOTOGRAPHS.iterdir())[:4]
-    result = succeed_json("validate", tmp_path / target, "--images", *images, "--runner", "qemu", "--threads", "2")
-    assert (result["inputs"], result["processor"]) == (4, "qemu")
-    assert result["max_abs_error"] <= 1e-4
-    assert result["top5_agreement"] == 1.0
+    for core, name in cores.items():
+        runner = ("--runner", f"qemu:{core}", "--threads", "2")
+        result = succeed_json("validate", tmp_path / target, "--images", *images, *runner)
+        assert (result["inputs"], result["instruction_set"]) == (4, name)
+        assert result["max_abs_error"] <= 1e-4
+        assert result["top5_agreement"] == 1.0
 
 
 @needs_shared_data

@@ -17,7 +17,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "192x256": ("input.resolution=[192, 256]",),
     "all at once": ("channel_divisor=1", "width_multiplier=0.33", "input.batch=3", "input.resolution=[64, 96]"),
 }
-EMULATORS = {"arm": "qemu-aarch64-static", "armv7": "qemu-arm-static"}
+EMULATORS = {"pi4": "qemu-aarch64-static", "armv7": "qemu-arm-static"}
 
 
 def build(directory: Path, changes: tuple[str, ...], target: str) -> Path:

@@ -171,7 +171,7 @@ def test_run_prints_the_classes(library: Path, tmp_path: Path) -> None:
 
 def test_on_a_board(tmp_path: Path) -> None:
     need("qemu-aarch64-static")
-    library = build(tmp_path / "arm", "arm")
+    library = build(tmp_path / "pi4", "pi4")
     result = succeed_json("validate", library, "--inputs", "2", "--runner", "qemu")
     assert result["max_abs_error"] <= 1e-4
     assert {one["output"] for one in result["comparisons"]} == {"logits", "features"}

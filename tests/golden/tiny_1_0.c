@@ -55,11 +55,11 @@ static const struct tiny_1_0_compiled v2_kernels[] = {
     [KERNEL_classifier] = {tiny_1_0_v2_classifier, 7, 7},
 };
 
-/* Best first, with the bytes of scratch that its kernels need per thread. */
+/* Best first; the bytes of scratch that its kernels need per thread; the cores that they are for. */
 const struct tiny_1_0_instruction_set tiny_1_0_instruction_sets[] = {
-    {"v4", v4_kernels, 72},
-    {"v3", v3_kernels, 72},
-    {"v2", v2_kernels, 72},
+    {"v4", v4_kernels, 72, {0}},
+    {"v3", v3_kernels, 72, {0}},
+    {"v2", v2_kernels, 72, {0}},
 };
 const int tiny_1_0_instruction_set_count = 3;
 const size_t tiny_1_0_arena_bytes = 6976;

@@ -23,7 +23,7 @@ from tvm.ir.utils import derived_object
 from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import TargetError
 from mnv2c.measure.peak import PeakMeter
-from mnv2c.targets import X86, InstructionSet, Target, instruction_sets_here
+from mnv2c.targets import InstructionSet, Target, instruction_sets_here
 from mnv2c.tuning.processor import processor_name
 from mnv2c.tuning.records import MEASURED, Origin
 from mnv2c.tuning.runners import ROUNDS, BatchRunner, Conditions, Died, Timing, time_survivors
@@ -123,7 +123,7 @@ class _Worker:
 def _check_runs_here(target: Target, isa: InstructionSet) -> None:
     """TargetError where this machine cannot time the candidates."""
     here = instruction_sets_here()
-    if target.architecture != X86.architecture or not here:
+    if target.architecture != platform.machine() or not here:
         raise TargetError(
             f"target {target.name}: kernels for {target.architecture} cannot be timed on this machine "
             f"({platform.machine()}): `--measure static` estimates them, `--rpc` times them on boards"
