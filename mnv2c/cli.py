@@ -23,6 +23,7 @@ from mnv2c.commands import UsageError, discard_stdout, on_interrupt
 from mnv2c.errors import Mnv2cError, SpecError
 from mnv2c.precision import PRECISIONS
 from mnv2c.spelling import did_you_mean
+from mnv2c.targets import Bands
 
 _DEBUG = "MNV2C_DEBUG"
 _MOST_THREADS = 256
@@ -119,6 +120,15 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def _rows(text: str) -> Bands:
+    words: dict[str, Bands] = {"off": "off", "auto": "auto"}
+    if text in words:
+        return words[text]
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be off, auto or a number of rows from 1 on, not {text!r}")
+    return int(text)
+
+
 def _tolerance(text: str) -> float:
     try:
         value = float(text)
@@ -171,13 +181,24 @@ def _precision(parser: _Parser) -> None:
     )
 
 
+def _target(parser: _Parser) -> None:
+    parser.add_argument("--target", default="x86", metavar="NAME", help="see `mnv2c targets` (default: x86)")
+    parser.add_argument(
+        "--bands",
+        type=_rows,
+        metavar="ROWS",
+        help="run blocks in bands, their expanded maps never whole: off, auto (where the L2 is too small) or rows of "
+        "each (default: auto for boards, else off)",
+    )
+
+
 def _schedules(parser: _Parser) -> None:
     parser.add_argument("--schedules", type=Path, metavar="DIR", help="tuning records (default: those of mnv2c)")
 
 
 def _declare_build(parser: _Parser) -> None:
     _spec(parser)
-    parser.add_argument("--target", default="x86", metavar="NAME", help="see `mnv2c targets` (default: x86)")
+    _target(parser)
     _precision(parser)
     _backend(parser)
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: build/NAME-TARGET[-PRECISION]")
@@ -190,6 +211,7 @@ def _declare_build(parser: _Parser) -> None:
 
 def _declare_show(parser: _Parser) -> None:
     _spec(parser)
+    _target(parser)
     parser.add_argument("--after", metavar="PASS", help="print the graph after this pass")
     forms = ("ir", *BACKENDS, "kernels", "onnx")
     parser.add_argument("--emit", choices=forms, help="print another form in place of the table")

@@ -15,7 +15,7 @@ from mnv2c.backends import Backend
 from mnv2c.backends.calls import KernelCall
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.program import Program
-from mnv2c.deploy.manifest import MODEL, Layer, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
+from mnv2c.deploy.manifest import MODEL, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
 from mnv2c.ir.graph import Graph, Input
 from mnv2c.ir.graph_json import GRAPH, to_json
 from mnv2c.ir.printer import format_graph
@@ -26,7 +26,7 @@ from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec
-from mnv2c.targets import NATIVE, Kind, Target, in_precision
+from mnv2c.targets import NATIVE, Bands, Kind, Target, in_bands, in_precision
 from mnv2c.toolchain import Toolchain, find_toolchain
 from mnv2c.weights import load_weights
 from mnv2c.workloads import Workload
@@ -46,6 +46,7 @@ def build(
     target: Target,
     precision: Precision = "fp32",
     backend: Backend = "relax",
+    bands: Bands | None = None,
     weights_path: Path | None,
     seed: int,
     schedules: Path | None = SCHEDULES,
@@ -53,6 +54,7 @@ def build(
 ) -> Library:
     """The library of ``spec`` for ``target``, tuned as the records in ``schedules`` say; by rule where that is None.
 
+    ``bands`` says which blocks run in bands; None leaves it to the target.
     ``report`` is told what is being done, a line per stage. WeightsError, GraphError, TargetError, ToolError,
     RecordError: as the stages raise them.
     """
@@ -65,6 +67,7 @@ def build(
         target=target,
         precision=precision,
         backend=backend,
+        bands=bands,
         schedules=schedules,
         report=report,
     )
@@ -77,14 +80,16 @@ def build_network(
     target: Target,
     precision: Precision = "fp32",
     backend: Backend = "relax",
+    bands: Bands | None = None,
     schedules: Path | None = SCHEDULES,
     report: Callable[[str], None] = lambda line: None,
 ) -> Library:
     """The library of a graph as the frontend makes it, with any number of outputs; see ``build``."""
     from mnv2c.codegen.assemble import assemble
+    from mnv2c.codegen.bands import blocks_in_bands
     from mnv2c.codegen.compile import compile_program
 
-    target = in_precision(target, precision)
+    target = in_bands(in_precision(target, precision), bands)
     toolchain = find_toolchain(target)
     files: dict[str, bytes] = {}
 
@@ -98,9 +103,10 @@ def build_network(
     graph = run_pipeline(frontend, observe=keep)
     report(f"lower to {backend.capitalize()}")
     files[f"ir/{backends.backend(backend).FILE}"] = backends.backend(backend).text(graph).encode()
-    calls = _kernel_calls(graph, target.kind, precision, backend)
+    calls = kernel_calls(graph, target.kind, precision, backend)
+    blocks = blocks_in_bands(graph, target.bands, target.l2_bytes)
     choose = _choose(target, schedules, report)
-    program = compile_program(calls, graph, target, identifier(graph.name), choose=choose, report=report)
+    program = compile_program(calls, graph, target, identifier(graph.name), blocks=blocks, choose=choose, report=report)
     report(f"compile the driver and link, with {toolchain.name} {toolchain.version}")
     return assemble(program, _manifest(program, graph.input, precision, backend, sources, toolchain), extra=files)
 
@@ -117,24 +123,28 @@ def _choose(target: Target, schedules: Path | None, report: Callable[[str], None
 
 
 def workloads(
-    spec: Spec, kind: Kind, precision: Precision = "fp32", backend: Backend = "relax"
+    spec: Spec, target: Target, precision: Precision = "fp32", backend: Backend = "relax"
 ) -> list[tuple[str, Workload]]:
-    """The layers of ``spec`` and what each computes on a kind of device, for tuning; the stem a second time, last, as
-    it reads raw bytes.
+    """The layers of ``spec`` and what each computes in a library for ``target``, for tuning; the stem a second time,
+    last, as it reads raw bytes.
 
     Weights do not matter.
     """
+    from mnv2c.codegen.bands import blocks_in_bands, calls_in_bands
     from mnv2c.codegen.compile import reads_bytes
 
     weights, _ = load_weights(None, spec, 0)
     graph = run_pipeline(build_graph(spec, weights))
-    calls = _kernel_calls(graph, kind, precision, backend)
+    blocks = blocks_in_bands(graph, target.bands, target.l2_bytes)
+    calls = calls_in_bands(kernel_calls(graph, target.kind, precision, backend), blocks)
     of_bytes = [(f"{call.layer} (bytes)", reads_bytes(call, graph.input)) for call in calls]
     return [(call.layer, call.workload) for call in calls] + [(name, found) for name, found in of_bytes if found]
 
 
-def _kernel_calls(graph: Graph, kind: Kind, precision: Precision, backend: Backend) -> tuple[KernelCall, ...]:
-    """A GPU's kernels hold what is between two layers."""
+def kernel_calls(
+    graph: Graph, kind: Kind, precision: Precision = "fp32", backend: Backend = "relax"
+) -> tuple[KernelCall, ...]:
+    """Those of a graph after all passes on a kind of device: a GPU's kernels hold what is between two layers."""
     from mnv2c.backends.fusion import fuse_into_readers
     from mnv2c.backends.precision import marked
 
@@ -152,7 +162,7 @@ def _manifest(
     program: Program, image: Input, precision: Precision, backend: Backend, sources: Sources, toolchain: Toolchain
 ) -> Manifest:
     """What the library is and how it came about, but for its files, which ``assemble`` lists."""
-    from mnv2c.codegen.assemble import interface, kernels
+    from mnv2c.codegen.assemble import interface, kernels, layers
     from mnv2c.kernels import device
 
     target = program.target
@@ -174,6 +184,6 @@ def _manifest(
         target=TargetSource(target.name, target.triple, target.zig_triple),
         arena_bytes=program.arena_bytes,
         weights_bytes=len(program.weights),
-        layers=tuple(Layer(call.layer, call.kernel, call.macs, call.moved_bytes) for call in program.calls),
+        layers=layers(program),
         kernels=kernels(program),
     )

@@ -20,6 +20,9 @@ from mnv2c.spelling import did_you_mean
 Kind: TypeAlias = Literal["cpu", "cuda"]
 """Of devices: whose kernels, packing and memory a library takes."""
 
+Bands: TypeAlias = Literal["off", "auto"] | int
+"""Which blocks run in bands: none, those whose expanded map no L2 holds, or all, of so many rows."""
+
 
 @dataclass(frozen=True)
 class InstructionSet:
@@ -67,7 +70,8 @@ class Target:
 
     ``instruction_sets`` stand best first, all of one kind.
     ``c_cpu`` and ``c_flags`` are what a C compiler needs to know beside the triple; ``float_abi`` is LLVM's where the
-    triple leaves it open.
+    triple leaves it open. ``bands`` is what a build does that is not told: ``auto`` where nothing large stands between
+    the L2 and the memory; where an L3 does, bands gain no time.
     """
 
     name: str
@@ -78,6 +82,12 @@ class Target:
     c_cpu: str = ""
     c_flags: tuple[str, ...] = ()
     float_abi: str = ""
+    bands: Bands = "off"
+
+    @property
+    def l2_bytes(self) -> int:
+        """What every one of its cores has."""
+        return min(isa.l2_bytes for isa in self.instruction_sets)
 
     @property
     def kind(self) -> Kind:
@@ -191,13 +201,14 @@ A7 = InstructionSet(
 )
 
 
-def _arm64(name: str, description: str, *instruction_sets: InstructionSet) -> Target:
+def _arm64(name: str, description: str, *instruction_sets: InstructionSet, bands: Bands = "auto") -> Target:
     return Target(
         name,
         description,
         triple="aarch64-linux-gnu",
         zig_triple="aarch64-linux-gnu.2.28",
         instruction_sets=instruction_sets,
+        bands=bands,
     )
 
 
@@ -217,6 +228,7 @@ AARCH64 = _arm64(
     "64-bit Arm servers (Graviton, Neoverse): kernels for ARMv8.2 and ARMv8.0, chosen at create",
     NEOVERSE_N1,
     A72,
+    bands="off",
 )
 ARMV7 = Target(
     name="armv7",
@@ -227,6 +239,7 @@ ARMV7 = Target(
     c_cpu="cortex-a7",
     c_flags=("-fno-unwind-tables", "-fno-asynchronous-unwind-tables"),
     float_abi="hard",
+    bands="auto",
 )
 _ARM_TARGETS = (ARM, PI3, PI_ZERO_2W, PI4, PI5, AARCH64, ARMV7)
 
@@ -269,6 +282,15 @@ def in_precision(target: Target, precision: Precision) -> Target:
     if not able:
         raise TargetError(f"target {target.name}: tensor cores take tf32 from sm_{_TF32} on; this one's take fp16")
     return replace(target, instruction_sets=able)
+
+
+def in_bands(target: Target, bands: Bands | None) -> Target:
+    """``target`` with ``bands``, where they are given; TargetError where it has no kernels for them."""
+    if bands is None or bands == target.bands:
+        return target
+    if target.kind == "cuda":
+        raise TargetError(f"target {target.name}: blocks run in bands on CPUs alone; leave out --bands")
+    return replace(target, bands=bands)
 
 
 def _only(isa: InstructionSet) -> Target:

@@ -91,7 +91,20 @@ class _Spatial(Workload):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pointwise(_Spatial):
+class _Banded(_Spatial):
+    """What may run in bands of ``band`` rows: equal runs of the kernel's tasks are the bands of the batch, in order.
+
+    0 where a task may be anything.
+    """
+
+    band: int = 0
+
+    def _options(self) -> list[str]:
+        return [*super()._options(), *([f"band{self.band}"] if self.band else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointwise(_Banded):
     """``activation(x W^T + bias) (+ residual)`` in every pixel, ``k`` channels in, ``n`` out: the expansion, the linear
     bottleneck with its shortcut (paper, sections 3.2 and 3.3), and the head.
 
@@ -146,9 +159,9 @@ class Pointwise(_Spatial):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Depthwise(_Spatial):
+class Depthwise(_Banded):
     """A 3x3 convolution of each of ``channels`` with itself (paper, section 3.1); its input, ``rows x columns``, has
-    its zeros in memory."""
+    its zeros in memory. Of a ``ring`` the rows come again after the last: row ``r`` is ``r % rows``."""
 
     family: ClassVar[str] = "depthwise"
     channels: int
@@ -156,6 +169,7 @@ class Depthwise(_Spatial):
     rows: int
     columns: int
     activation: Activation = None
+    ring: bool = False
 
     @property
     def inputs(self) -> tuple[TensorType, ...]:
@@ -183,11 +197,11 @@ class Depthwise(_Spatial):
         return self._size(), str(self.channels), f"stride{self.stride}", "from", f"{self.rows}x{self.columns}"
 
     def _options(self) -> list[str]:
-        return [*super()._options(), *_activation(self.activation)]
+        return [*super()._options(), *_activation(self.activation), *(["ring"] if self.ring else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stem(_Spatial):
+class Stem(_Banded):
     """A 3x3 convolution of an image of ``rows x columns`` pixels of 3 channels (paper, Table 2, first row), which has
     no border of its own.
 

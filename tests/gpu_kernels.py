@@ -23,5 +23,5 @@ def by_rule(workload: Workload, symbol: str = "") -> CudaKernel:
 def kernels_of(spec_path: str, settings: Sequence[str] = (), precision: Precision = "fp32") -> list[CudaKernel]:
     """Of a spec, by rule."""
     spec = load_spec(spec_path, settings)
-    found = dict.fromkeys(workload for _, workload in workloads(spec, "cuda", precision))
+    found = dict.fromkeys(workload for _, workload in workloads(spec, target_named("cuda"), precision))
     return [by_rule(workload, CUDA.symbol(identifier(spec.name), SM_90, workload)) for workload in found]

@@ -91,6 +91,17 @@ TRIED: tuple[Workload, ...] = (
     Dense(k=112, n=50, batch=4),
 )
 
+IN_BANDS: tuple[Stem | Pointwise | Depthwise, ...] = (
+    stem(8, 5, 16, 2, 16, 10, padding=ALL, batch=2, band=1),
+    stem(8, 5, 16, 2, 16, 10, padding=AFTER, band=1, **of_bytes((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))),
+    pointwise(9, 7, 24, 40, batch=2, activation="relu6", band=1),
+    pointwise(6, 5, 40, 24, batch=2, residual=True, band=3),
+    depthwise(6, 5, 24, 2, batch=2, activation="relu6", band=2),
+    Depthwise(height=7, width=5, channels=24, stride=1, rows=3, columns=7, band=1, ring=True, activation="relu6"),
+    Depthwise(height=6, width=5, channels=48, stride=2, rows=5, columns=11, band=2, ring=True, batch=2),
+)
+"""Those that blocks in bands take on a CPU."""
+
 
 def expand_depthwise(height: int, width: int, k: int, channels: int, stride: int, **options: Any) -> ExpandDepthwise:
     """As ``same`` padding has it, for maps of an even size where the stride is 2."""
@@ -185,6 +196,8 @@ def _expected(workload: Workload, inputs: list[Array], constants: list[Array]) -
             y = _activated(x @ constants[0][:, :, 0, 0].T + constants[1], workload.activation)
             return _around(y + inputs[1] if workload.residual else y, workload.border)
         case Depthwise():
+            if workload.ring:
+                x = x[:, np.arange((workload.height - 1) * workload.stride + 3) % workload.rows]
             shifts = _shifts(x, workload.height, workload.width, workload.stride)
             return _activated(
                 sum(v * constants[0][:, 0, i, j] for i, j, v in shifts) + constants[1], workload.activation

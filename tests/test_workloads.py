@@ -26,20 +26,22 @@ SCALES = st.tuples(NUMBERS, NUMBERS, NUMBERS)
 
 def _kinds() -> list[st.SearchStrategy[Workload]]:
     extents: dict[str, Any] = {"batch": SMALL, "height": SMALL, "width": SMALL}
-    stem = {**extents, "n": SMALL, "stride": SMALL, "rows": SMALL, "columns": SMALL, "padding": SIDES}
+    banded = {**extents, "band": st.integers(0, 12)}
+    stem = {**banded, "n": SMALL, "stride": SMALL, "rows": SMALL, "columns": SMALL, "padding": SIDES}
     stem |= {"activation": ACTIVATIONS, "border": SIDES}
     return [
         st.builds(Stem, **stem),
         st.builds(Stem, **stem, image=st.just("uint8"), mean=SCALES, scale=SCALES),
-        st.builds(Pointwise, **extents, k=SMALL, n=SMALL, activation=ACTIVATIONS, residual=st.booleans(), border=SIDES),
+        st.builds(Pointwise, **banded, k=SMALL, n=SMALL, activation=ACTIVATIONS, residual=st.booleans(), border=SIDES),
         st.builds(
             Depthwise,
-            **extents,
+            **banded,
             channels=SMALL,
             stride=SMALL,
             rows=SMALL,
             columns=SMALL,
             activation=ACTIVATIONS,
+            ring=st.booleans(),
         ),
         st.builds(Pad, **extents, channels=SMALL, border=SIDES),
         st.builds(Pool, **extents, channels=SMALL),

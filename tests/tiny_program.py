@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2c.codegen.assemble import interface, kernels
+from mnv2c.codegen.assemble import interface, kernels, layers
 from mnv2c.codegen.program import Call, CompiledKernel, KernelObject, Operand, Program
-from mnv2c.deploy.manifest import Layer, Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
+from mnv2c.deploy.manifest import Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
 from mnv2c.ir.graph import Padding, TensorType
 from mnv2c.targets import V2, X86, InstructionSet, Target
 from mnv2c.toolchain import compile_c, find_zig
@@ -158,7 +158,7 @@ def tiny_manifest(program: Program) -> Manifest:
         target=TargetSource(program.target.name, program.target.triple, program.target.zig_triple),
         arena_bytes=program.arena_bytes,
         weights_bytes=len(program.weights),
-        layers=tuple(Layer(call.layer, call.kernel, call.macs, call.moved_bytes) for call in program.calls),
+        layers=layers(program),
         kernels=kernels(program),
     )
 

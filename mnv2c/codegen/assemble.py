@@ -18,7 +18,7 @@ from mnv2c.codegen.header import FUNCTIONS, ON_STREAMS, SOURCES, example, header
 from mnv2c.codegen.library import Library
 from mnv2c.codegen.package import package_files
 from mnv2c.codegen.program import Program
-from mnv2c.deploy.manifest import Block, Interface, Kernel, Manifest, Output
+from mnv2c.deploy.manifest import Block, Interface, Kernel, Layer, Manifest, Output
 from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import Launch
 from mnv2c.toolchain import Toolchain, archive, compile_c, find_toolchain, link_shared
@@ -32,6 +32,14 @@ def interface(program: Program) -> Interface:
         instruction_sets=tuple(kernels.isa.name for kernels in program.kernel_objects),
         input_shape=(batch, height, width, channels),
         outputs=tuple(Output(name, type_.shape) for name, type_ in program.outputs.items()),
+    )
+
+
+def layers(program: Program) -> tuple[Layer, ...]:
+    """What the manifest says of the layers."""
+    bands = {call.layer: chain.rows for chain in program.chains for call in chain.calls}
+    return tuple(
+        Layer(call.layer, call.kernel, call.macs, call.moved_bytes, bands.get(call.layer)) for call in program.layers
     )
 
 

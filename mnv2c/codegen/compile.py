@@ -6,21 +6,22 @@ and its constants. What goes out: a Program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
 from mnv2c.backends.calls import KernelCall
+from mnv2c.codegen.bands import Block, calls_in_bands, steps_in_bands
 from mnv2c.codegen.memory import Step, plan_memory
-from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.codegen.program import ALIGNMENT, Call, Chain, CompiledKernel, KernelObject, Operand, Program
 from mnv2c.errors import TargetError
 from mnv2c.ir.graph import Array, Graph, Input, Padding
 from mnv2c.kernels import device
 from mnv2c.kernels.abi import Choose, Device, grain
 from mnv2c.targets import InstructionSet, Target
-from mnv2c.workloads import Pad, Stem, Workload
+from mnv2c.workloads import Depthwise, Pad, Stem, Workload
 
 
 def compile_program(
@@ -29,15 +30,18 @@ def compile_program(
     target: Target,
     identifier: str,
     *,
+    blocks: Sequence[Block] = (),
     choose: Choose,
     report: Callable[[str], None],
 ) -> Program:
-    """``identifier`` prefixes every symbol; ``choose`` finds the schedules; ``report`` is told a line per instruction
-    set."""
+    """``identifier`` prefixes every symbol; ``blocks`` run in bands; ``choose`` finds the schedules; ``report`` is told
+    a line per instruction set."""
     kernels = device(target.kind)
-    workloads = distinct_workloads(calls, graph.input)
+    compiled = calls_in_bands(calls, blocks)
+    workloads = distinct_workloads(compiled, graph.input)
     numbers = {edge: number for number, edge in enumerate(graph.outputs.values())}
-    plan = plan_memory([Step.of_call(call) for call in calls], {graph.input.name, *numbers})
+    steps = steps_in_bands({call.layer: Step.of_call(call) for call in calls}, blocks)
+    plan = plan_memory(steps, {graph.input.name, *numbers})
     if plan.arena_bytes >= 1 << (target.pointer_bits - 1):
         raise TargetError(
             f"{graph.name}: its activations take {plan.arena_bytes / 1e9:.1f} GB, more than a program for "
@@ -45,7 +49,10 @@ def compile_program(
         )
     places = {graph.input.name: Operand("input")} | {edge: Operand("output", n) for edge, n in numbers.items()}
     places |= {edge: Operand("arena", offset) for edge, offset in plan.offsets.items()}
+    places |= {layer: Operand("scratch") for block in blocks for layer in block.layers[:-1]}
     packer = _Packer(kernels, graph.constants)
+    pairs = zip(calls, compiled, strict=True)
+    made = {call.layer: _call(call, in_bands, graph.input, places, packer) for call, in_bands in pairs}
 
     def compile_for(isa: InstructionSet) -> KernelObject:
         report(f"compile {len(workloads)} kernels for {isa.mcpu}")
@@ -64,7 +71,7 @@ def compile_program(
         outputs={name: graph.op(edge).type for name, edge in graph.outputs.items()},
         kernels=tuple(workload.name for workload in workloads),
         kernel_objects=tuple(objects),
-        calls=tuple(_call(call, graph.input, places, packer) for call in calls),
+        calls=tuple(_with_chains(made, {call.layer: call.workload for call in calls}, blocks)),
         arena_bytes=plan.arena_bytes,
         weights=packer.blob(),
     )
@@ -109,8 +116,30 @@ class _Packer:
         return b"".join(self._parts)
 
 
-def _call(call: KernelCall, image: Input, places: Mapping[str, Operand], packer: _Packer) -> Call:
-    workload, of_bytes = call.workload, reads_bytes(call, image)
+def _with_chains(
+    made: Mapping[str, Call], workloads: Mapping[str, Workload], blocks: Sequence[Block]
+) -> Iterator[Call | Chain]:
+    """The calls by layer, in order, those of each block as one."""
+    last = {block.layers[-1]: block for block in blocks}
+    inner = {layer for block in blocks for layer in block.layers[:-1]}
+    for layer, call in made.items():
+        if layer in last:
+            yield _chain(last[layer], made, workloads)
+        elif layer not in inner:
+            yield call
+
+
+def _chain(block: Block, made: Mapping[str, Call], workloads: Mapping[str, Workload]) -> Chain:
+    whole = [workloads[layer] for layer in block.layers]
+    depthwise = whole[-2]
+    assert isinstance(depthwise, Depthwise)
+    bands = depthwise.batch * depthwise.height // block.rows
+    return Chain(tuple(made[layer] for layer in block.layers), block.rows, depthwise.stride, grain(whole, bands))
+
+
+def _call(call: KernelCall, compiled: KernelCall, image: Input, places: Mapping[str, Operand], packer: _Packer) -> Call:
+    """``call``, with the kernel of the same one as it is ``compiled``: in bands it may be another."""
+    workload, of_bytes = call.workload, reads_bytes(compiled, image)
     inputs, outputs = ([places[edge] for edge in edges] for edges in (call.inputs, call.outputs))
     (type_,), border = workload.outputs, getattr(workload, "border", Padding())
     if isinstance(workload, Pad):
@@ -120,7 +149,7 @@ def _call(call: KernelCall, image: Input, places: Mapping[str, Operand], packer:
     return Call(
         layer=call.layer,
         comment=workload.description + plus,
-        kernel=workload.name,
+        kernel=compiled.workload.name,
         operands=(*inputs, *constants, *outputs),
         type=replace(type_, shape=border.inside(type_.shape) if border else type_.shape),
         border=border,
@@ -145,7 +174,7 @@ def _compile_kernels(
                 name=workload.name,
                 symbol=kernel.symbol,
                 tasks=kernel.tasks,
-                grain=grain(workload, kernel.tasks),
+                grain=grain([workload], kernel.tasks),
                 scratch_bytes=kernel.scratch_bytes,
                 origin=choice.origin,
                 schedule=str(choice.schedule),

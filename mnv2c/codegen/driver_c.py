@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 
+from mnv2c.codegen.chains_c import BANDS, chains, chains_scratch, maps_bytes
 from mnv2c.codegen.header import output_parameters
-from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
+from mnv2c.codegen.program import ALIGNMENT, Call, Chain, CompiledKernel, KernelObject, Operand, Program
 from mnv2c.ir.graph import TensorType
 from mnv2c.runtime import under_prefix
 
@@ -17,7 +18,7 @@ _TOP = """\
  * {name}: the layers in order, each a call of a kernel from lib{identifier}.a.
  *
  * To build the library anew, here with a sanitizer (src/ gives driver and runtime, the archive kernels and weights):
- *     cc -g -fsanitize=thread -Iinclude src/{identifier}.c src/context.c src/threads.c src/cpu.c \\
+ *     cc -g -fsanitize=thread -Iinclude src/{identifier}.c src/context.c src/bands.c src/threads.c src/cpu.c \\
  *         YOURS.c lib/lib{identifier}.a -pthread -lm
  */
 #include "runtime.h"
@@ -25,14 +26,16 @@ _TOP = """\
 extern const char mnv2c_weights[];
 """
 
-_LAYERS = """\
+_MACROS = """\
 /* A layer: its step, kernel and operands (inputs, constants, output). After a failure none runs. */
 #define LAYER(step, kernel, ...) \\
     if (status == MNV2C_OK) \\
         status = mnv2c_run_layer(context, &steps[step], &kernels[kernel], (void *const[]){__VA_ARGS__})
 #define A(offset) ((void *)(arena + (offset))) /* in the arena, in bytes */
 #define W(offset) ((void *)(uintptr_t)(mnv2c_weights + (offset))) /* in the weights, in bytes; kernels only read them */
+"""
 
+_LAYERS = """\
 int mnv2c_layers(mnv2c_context *context, const struct mnv2c_compiled *kernels, char *arena, void *input, int rgb,
                  void *const *outputs)
 {
@@ -67,14 +70,15 @@ def weights_assembly(program: Program) -> str:
 
 def driver(program: Program) -> str:
     """The text of ``src/<identifier>.c``."""
-    layers = "".join(_call(index, call) for index, call in enumerate(program.calls))
     parts = [
         _TOP.format(name=comment_text(program.name), identifier=program.identifier),
         _kernel_names(program),
         *(_kernel_table(kernels) for kernels in program.kernel_objects),
         _instruction_sets(program),
         _steps(program),
-        _LAYERS + layers + "    return status;\n}\n" + runs(program),
+        *([chains(program)] if program.chains else []),
+        _MACROS + (BANDS if program.chains else ""),
+        _LAYERS + _layers(program) + "    return status;\n}\n" + runs(program),
     ]
     return under_prefix("\n".join(parts), program.identifier)
 
@@ -98,29 +102,30 @@ def _compiled(kernel: CompiledKernel) -> str:
 
 
 def _instruction_sets(program: Program) -> str:
-    rows = "".join(
-        f"    {{{string(kernels.isa.name)}, {kernels.isa.name}_kernels, {_scratch(kernels)}, {_parts(kernels)}}},\n"
-        for kernels in program.kernel_objects
-    )
+    rows = "".join(f"    {{{_instruction_set(program, kernels)}}},\n" for kernels in program.kernel_objects)
     return (
         f"/* Best first; the bytes of scratch that its kernels need per thread; the cores that they are for. */\n"
         f"const struct mnv2c_instruction_set mnv2c_instruction_sets[] = {{\n{rows}}};\n"
         f"const int mnv2c_instruction_set_count = {len(program.kernel_objects)};\n"
         f"const size_t mnv2c_arena_bytes = {program.arena_bytes};\n"
+        f"const size_t mnv2c_maps_bytes = {maps_bytes(program)};\n"
         f"const int mnv2c_output_count = {len(program.outputs)};\n"
     )
 
 
-def _parts(kernels: KernelObject) -> str:
-    return f"{{{', '.join(map(hex, kernels.isa.parts)) or '0'}}}"
+def _instruction_set(program: Program, kernels: KernelObject) -> str:
+    isa = kernels.isa
+    parts = ", ".join(map(hex, isa.parts)) or "0"
+    return f"{string(isa.name)}, {isa.name}_kernels, {_scratch(program, kernels)}, {{{parts}}}"
 
 
-def _scratch(kernels: KernelObject) -> int:
-    return max((kernel.scratch_bytes for kernel in kernels.kernels), default=0)
+def _scratch(program: Program, kernels: KernelObject) -> int:
+    """That of one kernel, behind what a block in bands has there."""
+    return max((kernel.scratch_bytes for kernel in kernels.kernels), default=0) + chains_scratch(program)
 
 
 def _steps(program: Program) -> str:
-    rows = "".join(f"    {_step(call)},\n" for call in program.calls)
+    rows = "".join(f"    {_step(call)},\n" for call in program.layers)
     return (
         "/* What an observer is told: name, element, shape, strides, multiply-adds; which operand, and where. */\n"
         f"static const struct mnv2c_step steps[] = {{\n{rows}}};\n"
@@ -147,13 +152,43 @@ def step_numbers(call: Call) -> tuple[str, int, int]:
     return f"{{{string(call.layer)}, NULL, {string(call.type.dtype)}, {numbers}}}", len(call.operands) - 1, interior
 
 
-def _call(index: int, call: Call) -> str:
+def _layers(program: Program) -> str:
+    steps = {call.layer: number for number, call in enumerate(program.layers)}
+    numbers = {chain.calls[0].layer: number for number, chain in enumerate(program.chains)}
+    return "".join(
+        _chain(steps[call.calls[0].layer], numbers[call.calls[0].layer], call)
+        if isinstance(call, Chain)
+        else _call(steps[call.layer], call)
+        for call in program.calls
+    )
+
+
+def _call(step: int, call: Call) -> str:
+    return f"\n    /* {_comment(call)} */\n    LAYER({step}, {_kernel(call)}, {_operands(call)});\n"
+
+
+def _chain(step: int, number: int, chain: Chain) -> str:
+    rows = "1 row" if chain.rows == 1 else f"{chain.rows} rows"
+    lines = "".join(f"\n     *     {_comment(call)}" for call in chain.calls)
+    kernels = ",\n                  ".join(f"&kernels[{_kernel(call)}]" for call in chain.calls)
+    operands = ",\n                 ".join(f"OPERANDS({_operands(call)})" for call in chain.calls)
+    return (
+        f"\n    /* in {chain.bands} bands of {rows}:{lines} */\n"
+        f"    BANDS({step}, {number},\n          KERNELS({kernels}),\n          LAYERS({operands}));\n"
+    )
+
+
+def _comment(call: Call) -> str:
+    return f"{comment_text(call.layer)}: {comment_text(call.comment)}"
+
+
+def _kernel(call: Call) -> str:
     kernel = constant(call.kernel)
-    if call.kernel_uint8 is not None:
-        kernel = f"rgb ? {constant(call.kernel_uint8)} : {kernel}"
-    operands = ", ".join(_operand(operand) for operand in call.operands)
-    comment = f"{comment_text(call.layer)}: {comment_text(call.comment)}"
-    return f"\n    /* {comment} */\n    LAYER({index}, {kernel}, {operands});\n"
+    return kernel if call.kernel_uint8 is None else f"rgb ? {constant(call.kernel_uint8)} : {kernel}"
+
+
+def _operands(call: Call) -> str:
+    return ", ".join(_operand(operand) for operand in call.operands)
 
 
 def _operand(operand: Operand) -> str:
@@ -162,6 +197,7 @@ def _operand(operand: Operand) -> str:
         "output": f"outputs[{operand.offset}]",
         "arena": f"A({operand.offset})",
         "weights": f"W({operand.offset})",
+        "scratch": "NULL",
     }
     return names[operand.space]
 

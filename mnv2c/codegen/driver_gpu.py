@@ -132,7 +132,7 @@ def _sizes(program: Program) -> str:
 
 
 def _steps(program: Program) -> str:
-    rows = "".join(_step(call) for call in program.calls)
+    rows = "".join(_step(call) for call in program.layers)
     return (
         "#define INPUT {MNV2C_INPUT, 0}\n#define OUTPUT(number) {MNV2C_OUTPUT, number}\n"
         "#define A(offset) {MNV2C_ARENA, offset} /* in the arena, in bytes */\n"
@@ -140,7 +140,7 @@ def _steps(program: Program) -> str:
         "/* A layer: name, element, shape, strides, multiply-adds; kernels for floats and for bytes; operands\n"
         " * (inputs, constants, output); which one is written, and where in it the map begins. */\n"
         f"const struct mnv2c_step mnv2c_steps[] = {{{rows}}};\n"
-        f"const int mnv2c_step_count = {len(program.calls)};\n"
+        f"const int mnv2c_step_count = {len(program.layers)};\n"
     )
 
 

@@ -13,7 +13,7 @@ from mnv2c.kernels.abi import HEADER as KERNEL_HEADER
 from mnv2c.runtime import source, under_prefix
 
 FUNCTIONS = ("message", "create", "destroy", "run", "run_rgb", "instruction_set", "threads", "observe")  # the whole API
-SOURCES = {"cpu": ("context.c", "threads.c", "cpu.c"), "cuda": ("gpu.c", "libcuda.c")}
+SOURCES = {"cpu": ("context.c", "bands.c", "threads.c", "cpu.c"), "cuda": ("gpu.c", "libcuda.c")}
 """The runtime beside the driver, by the kind of target."""
 _HEADERS = {"cpu": ("runtime.h", KERNEL_HEADER), "cuda": ("gpu.h", "libcuda.h")}
 ON_STREAMS = ("enqueue", "enqueue_rgb")  # and what a library for GPUs has besides

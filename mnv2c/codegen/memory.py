@@ -58,7 +58,7 @@ def plan_memory(steps: Sequence[Step], callers: Collection[str]) -> MemoryPlan:
     """The longest lives first (the shortcuts), the largest of equals, each at the lowest offset free all its life.
 
     ``callers`` are edges in the caller's memory. Reaches ``least_arena_bytes`` on every shipped spec; by size alone it
-    does not.
+    does not. With blocks in bands it is at most 8 % above that.
     """
     placed: list[tuple[int, _Life]] = []
     for life in sorted(_lives(steps, callers), key=lambda life: (life.first - life.last, -life.nbytes, life.first)):

@@ -46,10 +46,10 @@ class KernelObject:
 
 @dataclass(frozen=True)
 class Operand:
-    """Where a kernel finds a tensor: the caller's input, one of the caller's outputs by its number, or a byte offset in
-    the arena or in the weights."""
+    """Where a kernel finds a tensor: the caller's input, one of the caller's outputs by its number, a byte offset in
+    the arena or in the weights, or, between the layers of a ``Chain``, in the thread's scratch."""
 
-    space: Literal["input", "output", "arena", "weights"]
+    space: Literal["input", "output", "arena", "weights", "scratch"]
     offset: int = 0
 
 
@@ -74,6 +74,41 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """A block in bands: ``calls`` that run one after the other for ``rows`` rows of the depthwise convolution's output,
+    then for the next, as ``runtime/bands.c`` says.
+
+    They are those of a ``codegen.bands.Block``, each with the type and border of what it computes of the whole map;
+    ``stride`` is the depthwise convolution's, ``grain`` the fewest bands worth waking a thread for.
+    """
+
+    calls: tuple[Call, ...]
+    rows: int
+    stride: int
+    grain: int
+
+    @property
+    def expansion(self) -> Call | None:
+        """None where the depthwise convolution reads a map that exists."""
+        return self.calls[0] if len(self.calls) == 3 else None
+
+    @property
+    def depthwise(self) -> Call:
+        """The last but one."""
+        return self.calls[-2]
+
+    @property
+    def bands(self) -> int:
+        """Of each image."""
+        return self.depthwise.type.shape[1] // self.rows
+
+    @property
+    def window(self) -> int:
+        """How many rows of its input the depthwise convolution reads for a band."""
+        return (self.rows - 1) * self.stride + 3
+
+
+@dataclass(frozen=True)
 class Program:
     """``identifier`` is the C prefix (``mnv2_1_0``); ``outputs`` the types of the outputs by name, in the order of
     their numbers; ``kernels`` the names in the calls, each in every KernelObject."""
@@ -85,6 +120,16 @@ class Program:
     outputs: Mapping[str, TensorType]
     kernels: tuple[str, ...]
     kernel_objects: tuple[KernelObject, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[Call | Chain, ...]
     arena_bytes: int
     weights: bytes
+
+    @property
+    def layers(self) -> tuple[Call, ...]:
+        """All calls, those in chains too, in the order of the graph."""
+        return tuple(one for call in self.calls for one in (call.calls if isinstance(call, Chain) else (call,)))
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        """In their order."""
+        return tuple(call for call in self.calls if isinstance(call, Chain))

@@ -8,13 +8,13 @@ import platform
 import shlex
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mnv2c.codegen.library import Library, check_replaceable
 from mnv2c.commands import megabytes, progress, say, say_json
-from mnv2c.deploy.manifest import MANIFEST, Kernel, WeightsSource
+from mnv2c.deploy.manifest import MANIFEST, Kernel, Layer, WeightsSource
 from mnv2c.driver import build
 from mnv2c.errors import RecordError
 from mnv2c.shipped import SCHEDULES
@@ -36,6 +36,7 @@ def command(options: argparse.Namespace) -> int:
         target=target,
         precision=options.precision,
         backend=options.backend,
+        bands=options.bands,
         weights_path=options.weights,
         seed=options.seed,
         schedules=_schedules(options),
@@ -94,6 +95,7 @@ def _summary(library: Library, directory: Path, target: Target, seconds: float) 
             f"  weights   {_weights(manifest.weights)}, {megabytes(manifest.weights_bytes)} packed",
             f"  library   lib/lib{name}.so {megabytes(shared)}, lib/lib{name}.a {megabytes(static)}, "
             f"arena {megabytes(manifest.arena_bytes)}",
+            *_bands(manifest.layers),
             f"  kernels   {_kernels(manifest.kernels)}",
             f"  digest    {library.digest}",
             "next:",
@@ -121,6 +123,16 @@ def _weights(source: WeightsSource) -> str:
     if source.sha256 is None:
         return f"{source.origin} (not trained: give --weights FILE.npz)"
     return f"{source.origin}, sha256 {source.sha256[:12]}..."
+
+
+def _bands(layers: Sequence[Layer]) -> list[str]:
+    """One line, where some run in bands."""
+    banded = [layer for layer in layers if layer.band]
+    if not banded:
+        return []
+    return [
+        f"  bands     {banded[0].name} to {banded[-1].name}: {len(banded)} layers, their blocks never whole in memory"
+    ]
 
 
 def _kernels(sets: Mapping[str, Mapping[str, Kernel]]) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 
 from mnv2c.backends import BACKENDS, Backend, backend
+from mnv2c.codegen.bands import Block, blocks_in_bands, calls_in_bands, steps_in_bands
 from mnv2c.codegen.memory import Step, plan_memory
 from mnv2c.commands import UsageError, say, say_json, write_file
+from mnv2c.driver import kernel_calls
 from mnv2c.ir.graph import Graph
 from mnv2c.ir.printer import format_graph
-from mnv2c.measure.report import format_table, summarize, to_json
+from mnv2c.measure.report import Summary, format_table, summarize, to_json
 from mnv2c.passes import PIPELINE, run_pipeline
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec, load_spec
 from mnv2c.spelling import did_you_mean
+from mnv2c.targets import Target, in_bands, target_named
 from mnv2c.weights import load_weights
 
 _PASSES = ("frontend", *(rewrite.__name__ for rewrite in PIPELINE))
@@ -22,12 +25,13 @@ _PASSES = ("frontend", *(rewrite.__name__ for rewrite in PIPELINE))
 def command(options: argparse.Namespace) -> int:
     """Prints one form, or writes it to ``--out``."""
     _check(options)
+    target = in_bands(target_named(options.target), options.bands)
     spec = load_spec(options.spec, options.set)
     graph = _graph(spec, options)
     if options.json:
-        say_json(to_json(summarize(graph, arena_bytes=_arena_bytes(graph))))
+        say_json(to_json(_summary(graph, target)))
         return 0
-    content = _content(graph, options)
+    content = _content(graph, target, options)
     if options.out is not None:
         write_file(options.out, content)
     else:
@@ -51,23 +55,33 @@ def _graph(spec: Spec, options: argparse.Namespace) -> Graph:
     return build_graph(spec, weights)
 
 
-def _arena_bytes(graph: Graph) -> int:
+def _summary(graph: Graph, target: Target) -> Summary:
+    """With the arena on a CPU; a GPU's kernels hold some of the edges."""
+    if target.kind == "cuda":
+        return summarize(graph)
     optimised = run_pipeline(graph)
     callers = {optimised.input.name, *optimised.outputs.values()}
-    return plan_memory([Step.of_op(op) for op in optimised.ops[1:]], callers).arena_bytes
+    blocks = _blocks(optimised, target)
+    steps = steps_in_bands({op.name: Step.of_op(op) for op in optimised.ops[1:]}, blocks)
+    bands = {layer: block.rows for block in blocks for layer in block.layers}
+    return summarize(graph, arena_bytes=plan_memory(steps, callers).arena_bytes, bands=bands)
 
 
-def _content(graph: Graph, options: argparse.Namespace) -> bytes:
+def _blocks(optimised: Graph, target: Target) -> tuple[Block, ...]:
+    return blocks_in_bands(optimised, target.bands, target.l2_bytes)
+
+
+def _content(graph: Graph, target: Target, options: argparse.Namespace) -> bytes:
     if options.emit == "onnx":
         return _onnx(graph, text=options.out is None)
     if options.emit in BACKENDS:
         return str(backend(options.emit).text(run_pipeline(graph))).encode()
     if options.emit == "kernels":
-        return _kernels(graph, options.backend).encode()
+        return _kernels(run_pipeline(graph), target, options.backend).encode()
     if options.emit == "ir" or options.after:
         passes = PIPELINE[: _PASSES.index(options.after)] if options.after else ()
         return format_graph(run_pipeline(graph, passes)).encode()
-    return format_table(summarize(graph, arena_bytes=_arena_bytes(graph))).encode()
+    return format_table(_summary(graph, target)).encode()
 
 
 def _onnx(graph: Graph, *, text: bool) -> bytes:
@@ -86,9 +100,11 @@ def _onnx(graph: Graph, *, text: bool) -> bytes:
     return str(onnx.printer.to_text(model)).encode()
 
 
-def _kernels(graph: Graph, name: Backend) -> str:
-    """What the backend makes of the graph, a line for each kernel call."""
-    calls = backend(name).kernel_calls(run_pipeline(graph))
+def _kernels(graph: Graph, target: Target, name: Backend) -> str:
+    """What the backend makes of the optimised graph, a line for each kernel call."""
+    blocks = _blocks(graph, target)
+    rows = {layer: f"  in bands of {block.rows}" for block in blocks for layer in block.layers}
     return "".join(
-        f"{call.layer} = {call.workload.name}({', '.join(call.inputs + call.constants)})\n" for call in calls
+        f"{call.layer} = {call.workload.name}({', '.join(call.inputs + call.constants)}){rows.get(call.layer, '')}\n"
+        for call in calls_in_bands(kernel_calls(graph, target.kind, backend=name), blocks)
     )

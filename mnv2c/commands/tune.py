@@ -37,7 +37,7 @@ def command(options: argparse.Namespace) -> int:
     layers = [
         (f"{spec.name} {name}", workload)
         for spec in specs
-        for name, workload in workloads(spec, target.kind, options.precision, options.backend)
+        for name, workload in workloads(spec, target, options.precision, options.backend)
     ]
     report(f"{len(layers)} layers, {len({workload for _, workload in layers})} kernels")
     tuned = target.instruction_sets[:1] if target.kind == "cuda" else target.instruction_sets

@@ -97,12 +97,17 @@ class TargetSource:
 @dataclass(frozen=True)
 class Layer:
     """A layer's name in the graph, the name of the kernel that computes it, its multiply-adds, and the bytes of all
-    that it reads and writes, once each."""
+    that it reads and writes, once each.
+
+    ``band`` is how many rows of its block's output are computed at a time, where what is inside the block never exists
+    whole; else None.
+    """
 
     name: str
     kernel: str
     macs: int
     moved_bytes: int
+    band: int | None = None
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,9 @@ class Network(RunnableNetwork):
         """Adds the layers of the runs within to ``seen``."""
         observer = _OBSERVER(lambda _, layer: seen.append(_copy_layer(layer.contents)))
         observe = self._function("observe")
-        observe(self._alive(), observer, None)
+        status = observe(self._alive(), observer, None)
+        if status != OK:
+            raise LibraryError(f"{self.directory}: {self._message(status)}")
         try:
             yield
         finally:

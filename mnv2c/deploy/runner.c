@@ -89,9 +89,10 @@ static void serve(mnv2c_context *context)
     while (fread(&request, sizeof request, 1, stdin) == 1) {
         size_t size = request.rgb ? sizeof image / sizeof(float) : sizeof image;
         if (fread(image, 1, size, stdin) != size) return;
-        mnv2c_observe(context, request.observe ? put_layer : NULL, NULL);
+        int status = mnv2c_observe(context, request.observe ? put_layer : NULL, NULL);
         uint64_t start = now();
-        int status = request.rgb ? mnv2c_run_rgb(context, (const uint8_t *)image, OUTPUT_POINTERS)
+        if (status == MNV2C_OK)
+            status = request.rgb ? mnv2c_run_rgb(context, (const uint8_t *)image, OUTPUT_POINTERS)
                                  : mnv2c_run(context, image, OUTPUT_POINTERS);
         uint64_t nanoseconds = now() - start;
         if (status == MNV2C_OK)

@@ -82,10 +82,11 @@ GRAIN = 200_000
 """Work that is worth a thread's part in it, in multiply-adds, an element read or written counted as two: some 2 us."""
 
 
-def grain(workload: Workload, tasks: int) -> int:
-    """How many of a workload's tasks are ``GRAIN``, at least one and at most all."""
-    moved = sum(type_.elements for type_ in (*workload.inputs, *workload.outputs))
-    return max(1, -(-GRAIN * tasks // max(workload.macs + 2 * moved, GRAIN)))
+def grain(workloads: Sequence[Workload], tasks: int) -> int:
+    """How many of the tasks that do all of ``workloads`` are ``GRAIN``, at least one and at most all."""
+    moved = sum(type_.elements for workload in workloads for type_ in (*workload.inputs, *workload.outputs))
+    macs = sum(workload.macs for workload in workloads)
+    return max(1, -(-GRAIN * tasks // max(macs + 2 * moved, GRAIN)))
 
 
 class Device(Protocol):

@@ -9,8 +9,9 @@ those of torchvision are ``parameters`` (with BatchNorm's gamma and beta and wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from mnv2c.ir.graph import BatchNorm, Convolution, Dense, Graph, Input, Op, ReLU6
@@ -21,7 +22,7 @@ class Layer:
     """One row: counts of values, and the multiply-adds and the bytes of the activation of one run, the whole batch.
 
     ``row`` is the text of the YAML row it came from, ``line`` where that stands, ``repeat`` which of its ``n`` blocks
-    it belongs to (from 0).
+    it belongs to (from 0). ``band`` is how many rows of its block's output are computed at a time, None where all are.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Layer:
     row: str
     line: int
     repeat: int
+    band: int | None
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ class Summary:
     totals: Totals
 
 
-def summarize(graph: Graph, *, arena_bytes: int | None = None) -> Summary:
-    """Counts of every layer, in the order in which they run."""
+def summarize(
+    graph: Graph, *, arena_bytes: int | None = None, bands: Mapping[str, int] = MappingProxyType({})
+) -> Summary:
+    """Counts of every layer, in the order in which they run; ``bands`` has the rows of those that run in bands."""
     norms = {op.inputs[0]: op for op in graph.ops if isinstance(op, BatchNorm)}
     rows = [op for op in graph.ops if not isinstance(op, (Input, BatchNorm, ReLU6))]
-    layers = tuple(_layer(op, norms.get(op.name), graph) for op in rows)
+    layers = tuple(_layer(op, norms.get(op.name), graph, bands.get(op.name)) for op in rows)
     totals = Totals(
         parameters=sum(layer.parameters for layer in layers),
         weights=sum(layer.weights for layer in layers),
@@ -77,17 +81,23 @@ def to_json(summary: Summary) -> dict[str, Any]:
 
 
 def format_table(summary: Summary) -> str:
-    """A table of about 110 columns; a YAML row stands beside the first layer of each block it makes."""
-    rows: list[tuple[str, ...]] = [("layer", "op", "output", "parameters", "weights", "MACs", "bytes", "YAML row")]
+    """A table of about 110 columns; a YAML row stands beside the first layer of each block it makes.
+
+    A column for bands is there where there are any.
+    """
+    in_bands = any(layer.band for layer in summary.layers)
+    titles = ("parameters", "weights", "MACs", "bytes", *(("band",) if in_bands else ()))
+    rows: list[tuple[str, ...]] = [("layer", "op", "output", *titles, "YAML row")]
     previous = ""
     for layer in summary.layers:
         origin = layer.row + (f"  block {layer.repeat + 1}" if layer.repeat else "")
-        counts = (layer.parameters, layer.weights, layer.macs, layer.activation_bytes)
+        counts = (layer.parameters, layer.weights, layer.macs, layer.activation_bytes, layer.band or 0)[: len(titles)]
         shape = "x".join(str(extent) for extent in layer.shape)
         rows.append((layer.name, layer.op, shape, *map(_count, counts), "" if origin == previous else origin))
         previous = origin
     totals = summary.totals
-    rows.append(("total", "", "", *map(_count, (totals.parameters, totals.weights, totals.macs)), "", ""))
+    sums = (totals.parameters, totals.weights, totals.macs, *(0 for _ in titles[3:]))
+    rows.append(("total", "", "", *map(_count, sums), ""))
     lines = _align(rows)
     rule = "-" * max(map(len, lines))
     arena = "" if totals.arena_bytes is None else f", arena {totals.arena_bytes:,} bytes"
@@ -95,7 +105,7 @@ def format_table(summary: Summary) -> str:
     return "\n".join([title, "", lines[0], rule, *lines[1:-1], rule, lines[-1]]) + "\n"
 
 
-def _layer(op: Op, norm: BatchNorm | None, graph: Graph) -> Layer:
+def _layer(op: Op, norm: BatchNorm | None, graph: Graph, band: int | None) -> Layer:
     constants = graph.constants
     weights = parameters = macs = 0
     if isinstance(op, (Convolution, Dense)):
@@ -116,6 +126,7 @@ def _layer(op: Op, norm: BatchNorm | None, graph: Graph) -> Layer:
         row=op.source.row,
         line=op.source.line,
         repeat=op.source.repeat,
+        band=band,
     )
 
 
@@ -124,12 +135,12 @@ def _count(value: int) -> str:
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as their widest cell; the names left, the counts (columns 3 to 6) right."""
+    """Columns as wide as their widest cell; the counts, between the first three and the last, right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [
-            cell.rjust(width) if 3 <= column <= 6 else cell.ljust(width)
+            cell.rjust(width) if 3 <= column < len(row) - 1 else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())

@@ -15,6 +15,7 @@ struct mnv2c_context {
     char *arena;
     char *scratch;
     size_t scratch_stride;
+    char *maps; /* where there is an observer, and something to show it that does not exist otherwise */
     pthread_mutex_t lock; /* a run, or a change of observer */
     mnv2c_observer *observer;
     void *user;
@@ -124,15 +125,24 @@ void mnv2c_destroy(mnv2c_context *context)
     if (context == NULL) return;
     pthread_mutex_destroy(&context->lock);
     mnv2c_pool_release(context->pool);
+    free(context->maps);
     free(context->arena);
     free(context);
 }
 
-static uint64_t now(void)
+uint64_t mnv2c_now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static void tell(const mnv2c_context *context, const struct mnv2c_step *step, const void *data, uint64_t nanoseconds)
+{
+    mnv2c_layer layer = step->layer;
+    layer.nanoseconds = nanoseconds;
+    layer.data = (const char *)data + step->interior;
+    context->observer(context->user, &layer);
 }
 
 int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_step *step, const struct mnv2c_compiled *compiled,
@@ -140,12 +150,35 @@ int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_step *step, const
 {
     struct mnv2c_job job = {compiled, operands, context->scratch, context->scratch_stride};
     if (context->observer == NULL) return mnv2c_pool_run(context->pool, &job);
-    uint64_t start = now();
+    uint64_t start = mnv2c_now();
     int status = mnv2c_pool_run(context->pool, &job);
-    mnv2c_layer layer = step->layer;
-    layer.nanoseconds = now() - start;
-    layer.data = (const char *)operands[step->output] + step->interior;
-    context->observer(context->user, &layer);
+    tell(context, step, operands[step->output], mnv2c_now() - start);
+    return status;
+}
+
+/* elapsed * part / all, without arithmetic that 32-bit processors leave to a library. */
+static uint64_t share_of(uint64_t elapsed, uint64_t part, uint64_t all)
+{
+    int shift = 0;
+    while ((elapsed | all) >> shift > UINT32_MAX) shift++;
+    double share = (double)(uint32_t)(part >> shift) / (double)(uint32_t)(all >> shift);
+    return (uint64_t)(uint32_t)((double)(uint32_t)(elapsed >> shift) * share) << shift;
+}
+
+int mnv2c_run_bands(mnv2c_context *context, const struct mnv2c_step *steps, const struct mnv2c_chain *chain,
+                    const struct mnv2c_compiled *const *kernels, void *const *const *operands)
+{
+    struct mnv2c_bands bands = {chain, steps, kernels, operands, context->maps, {0}};
+    uint64_t start = context->observer == NULL ? 0 : mnv2c_now();
+    int status = mnv2c_bands_run(&bands, context->pool, context->scratch, context->scratch_stride);
+    if (context->observer == NULL) return status;
+    uint64_t elapsed = mnv2c_now() - start, all = 1;
+    for (int i = 0; i < chain->layers; i++) all += bands.nanoseconds[i];
+    for (int i = 0; i < chain->layers; i++) {
+        int is_last = i == chain->layers - 1;
+        const void *data = is_last ? operands[i][steps[i].output] : mnv2c_bands_map(&bands, i);
+        tell(context, &steps[i], data, share_of(elapsed, bands.nanoseconds[i], all));
+    }
     return status;
 }
 
@@ -165,14 +198,32 @@ int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *
     return status;
 }
 
+/* What lies between the layers of a block in bands exists only for an observer. */
+static int find_maps(mnv2c_context *context, int wanted)
+{
+    if (mnv2c_maps_bytes == 0 || wanted == (context->maps != NULL)) return MNV2C_OK;
+    if (!wanted) {
+        free(context->maps);
+        context->maps = NULL;
+        return MNV2C_OK;
+    }
+    context->maps = malloc(mnv2c_maps_bytes);
+    if (context->maps == NULL) return MNV2C_MEMORY;
+    memset(context->maps, 0, mnv2c_maps_bytes); /* its pages are there before anything is timed */
+    return MNV2C_OK;
+}
+
 int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user)
 {
     if (context == NULL) return MNV2C_ARGUMENT;
     pthread_mutex_lock(&context->lock);
-    context->observer = observer;
-    context->user = user;
+    int status = find_maps(context, observer != NULL);
+    if (status == MNV2C_OK) {
+        context->observer = observer;
+        context->user = user;
+    }
     pthread_mutex_unlock(&context->lock);
-    return MNV2C_OK;
+    return status;
 }
 
 const char *mnv2c_instruction_set(const mnv2c_context *context) { return context == NULL ? NULL : context->instruction_set->name; }

@@ -103,7 +103,8 @@ typedef void mnv2c_observer(void *user, const mnv2c_layer *layer);
 
 /*
  * From the next run on, calls `observer` after each layer, in the thread that called run; null ends that. It must not call
- * this library's functions on the same context. Without an observer nothing is timed.
+ * this library's functions on the same context. Without an observer nothing is timed. MNV2C_MEMORY where there is none for
+ * maps that exist for an observer alone.
  */
 int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user);
 

@@ -35,10 +35,34 @@ struct mnv2c_step {
     size_t interior;
 };
 
+/* How a block runs band by band (bands.c): numbers of bands and rows; sizes and places in a thread's scratch, in bytes. */
+struct mnv2c_chain {
+    int layers;                 /* 3, or 2 where the depthwise convolution, the last but one, reads a map that exists */
+    int32_t images, bands;      /* bands of each image */
+    int32_t grain;              /* the fewest bands worth a thread */
+    int32_t step, window;       /* rows that the depthwise convolution goes on by from band to band; that it reads of each */
+    int32_t top, height, rows;  /* of that map: the zeros above, the expansion, with the zeros below in all */
+    size_t left, inside, pitch; /* of its rows: the zeros at the left, the expansion, with the zeros at the right in all */
+    size_t band;                /* what the depthwise convolution writes of a band */
+    size_t filtered, scratch;   /* where: that; what the kernels need */
+};
+
+/* One run of it: an array of operands for each layer; whole `maps` between them for an observer, and the time of each, of all
+ * threads together. */
+struct mnv2c_bands {
+    const struct mnv2c_chain *chain;
+    const struct mnv2c_step *steps;
+    const struct mnv2c_compiled *const *kernels;
+    void *const *const *operands;
+    char *maps;
+    _Atomic uint64_t nanoseconds[3];
+};
+
 /* The driver defines these; the best instruction set comes first. */
 extern const struct mnv2c_instruction_set mnv2c_instruction_sets[];
 extern const int mnv2c_instruction_set_count;
 extern const size_t mnv2c_arena_bytes;
+extern const size_t mnv2c_maps_bytes; /* what an observer is shown of blocks in bands */
 extern const int mnv2c_output_count;
 int mnv2c_layers(mnv2c_context *context, const struct mnv2c_compiled *kernels, char *arena, void *input, int rgb,
                  void *const *outputs);
@@ -49,6 +73,13 @@ int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *
 /* context.c: runs one layer for the driver, and tells the observer. */
 int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_step *step, const struct mnv2c_compiled *compiled,
                     void *const *operands);
+
+/* context.c: runs the layers of a block in bands for the driver, and tells the observer of each. */
+int mnv2c_run_bands(mnv2c_context *context, const struct mnv2c_step *steps, const struct mnv2c_chain *chain,
+                    const struct mnv2c_compiled *const *kernels, void *const *const *operands);
+
+/* context.c: by the wall clock, in nanoseconds. */
+uint64_t mnv2c_now(void);
 
 /* cpu.c: whether this processor, with its system, runs the instruction set of that name. */
 int mnv2c_cpu_has(const char *instruction_set);
@@ -75,5 +106,9 @@ int mnv2c_pool_threads(const struct mnv2c_pool *pool);
 void mnv2c_pool_enter(struct mnv2c_pool *pool); /* waits for its turn */
 void mnv2c_pool_leave(struct mnv2c_pool *pool);
 int mnv2c_pool_run(struct mnv2c_pool *pool, const struct mnv2c_job *job); /* only between enter and leave */
+
+/* bands.c */
+int mnv2c_bands_run(struct mnv2c_bands *bands, struct mnv2c_pool *pool, char *scratch, size_t scratch_stride);
+char *mnv2c_bands_map(const struct mnv2c_bands *bands, int layer); /* in `maps`, of a layer that is not the last */
 
 #endif

@@ -1,7 +1,8 @@
 """What a build takes from the records: the schedule of each kernel, and where it came from.
 
-What comes in: a database. What goes out: ``choose(workload, isa)``: the best record of that very workload; else the
-nearest record of its family, its parameters fitted; else the family's rule.
+What comes in: a database. What goes out: ``choose(workload, isa)``: the best record of that very workload; else, in
+bands, that of the same layer's whole map; else the nearest record of its family, its parameters fitted; else the
+family's rule.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ def from_records(
         record = best(workload, isa)
         if record is not None:
             return Choice(record.schedule, "exact")
+        wholes = (best(other, isa) for other in records[isa.mcpu] if _is_whole_of(workload, other))
+        candidates = _space(workload, isa)
+        for whole in wholes:
+            if whole is not None and (schedule := _with_tasks_of(candidates[0], whole.schedule)) in candidates:
+                return Choice(schedule, "transferred")
         near = (best(other, isa) for other in _nearest(workload, records[isa.mcpu]))
         schedules = (_fit(workload, isa, record) for record in near if record is not None)
         schedule = next((schedule for schedule in schedules if schedule is not None), None)
@@ -116,6 +122,20 @@ def _space(workload: Workload, isa: InstructionSet) -> tuple[Schedule, ...]:
     return device(isa.kind).space(workload, isa)
 
 
+def _is_whole_of(workload: Workload, other: Workload) -> bool:
+    """Whether ``workload`` is what ``other`` is for whole maps, in bands: row by row the same loops."""
+    if type(other) is not type(workload) or not getattr(workload, "band", 0):
+        return False
+    of_bands = {name: getattr(workload, name) for name in ("band", "border", "rows", "ring") if hasattr(workload, name)}
+    return replace(other, **of_bands) == workload
+
+
+def _with_tasks_of(in_bands: Schedule, whole: Schedule) -> Schedule:
+    """The register tile of ``whole``; how much a task is, bands decide."""
+    tasks = {name: getattr(in_bands, name) for name in ("strip", "weights_outer", "band") if hasattr(whole, name)}
+    return replace(whole, **tasks)
+
+
 def _nearest(workload: Workload, others: Iterable[Workload]) -> list[Workload]:
     """Those of its family that are near enough, the nearest first."""
     distances = {other: _distance(workload, other) for other in others if type(other) is type(workload)}
@@ -143,8 +163,8 @@ def _apart(one: Any, other: Any) -> float:
         return 0.0
     if isinstance(one, Padding):
         return 0.5 if bool(one) == bool(other) else 2 * _NEAR
-    if isinstance(one, bool) or (isinstance(one, tuple) and one and other):
-        return 0.5  # a shortcut or none, another mean or scale: the same loops
+    if isinstance(one, bool) or (isinstance(one, tuple) and one and other) or 0 in (one, other):
+        return 0.5  # a shortcut or none, another mean or scale, in bands or not: the same loops
     if isinstance(one, int) and isinstance(other, int):
         return abs(math.log2(one / other))
     return 0.5 if {one, other} == {None, "relu6"} else 2 * _NEAR

@@ -69,7 +69,7 @@ class TimingLinker:
     def _table(self, workload: Workload, kernels: Sequence[KernelCode]) -> str:
         scratch = max(kernel.scratch_bytes for kernel in kernels)
         blocks = [*operand_bytes(workload), scratch, _CACHES * self._isa.l2_bytes]
-        rows = [f"{{{kernel.symbol}, {kernel.tasks}, {grain(workload, kernel.tasks)}}}," for kernel in kernels]
+        rows = [f"{{{kernel.symbol}, {kernel.tasks}, {grain([workload], kernel.tasks)}}}," for kernel in kernels]
         return "\n".join(
             [
                 '#include "runtime.h"',

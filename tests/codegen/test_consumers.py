@@ -169,17 +169,33 @@ def test_sanitizers(built: Built, tmp_path: Path, sanitizer: str) -> None:
     call(tmp_path / "stress", "300")
 
 
-@pytest.mark.parametrize(("sanitizer", "rounds"), [("", 400), ("address,undefined", 100), ("thread", 100)])
+SANITIZED = [("", 400), ("address,undefined", 100), ("thread", 100)]
+
+
+@pytest.mark.parametrize(("sanitizer", "rounds"), SANITIZED)
 def test_each_task_runs_once_whoever_steals_it(built: Built, tmp_path: Path, sanitizer: str, rounds: int) -> None:
     """``stealing.c`` and the pool alone."""
+    program = compile_runtime(built, tmp_path, sanitizer, "stealing.c", "threads.c")
+    assert call(program, str(rounds)) == "each task ran once\n"
+
+
+@pytest.mark.parametrize(("sanitizer", "rounds"), SANITIZED)
+def test_bands_find_the_rows_they_read(built: Built, tmp_path: Path, sanitizer: str, rounds: int) -> None:
+    """``bands.c`` here and there, and the pool."""
+    program = compile_runtime(built, tmp_path, sanitizer, "bands.c", "threads.c", "bands.c")
+    assert call(program, str(rounds // 20)) == "every band is right\n"
+
+
+def compile_runtime(built: Built, tmp_path: Path, sanitizer: str, test: str, *parts: str) -> Path:
+    """A program beside this file with those parts of the runtime alone, with a sanitizer where one is named."""
     flags = sanitizer_flags(sanitizer, tmp_path) if sanitizer else ("-O2",)
-    source = tmp_path / "stealing.c"
-    source.write_text(under_prefix((HERE / "stealing.c").read_text(encoding="utf-8"), "tiny_1_0"), encoding="utf-8")
+    source = tmp_path / test
+    source.write_text(under_prefix((HERE / test).read_text(encoding="utf-8"), "tiny_1_0"), encoding="utf-8")
     includes = [f"-I{built.directory / folder}" for folder in ("include", "src")]
     warnings = ("-Wall", "-Wextra", "-Werror")
-    pool = built.directory / "src/threads.c"
-    call(need("cc"), "-g", *warnings, *flags, *includes, source, pool, "-pthread", "-o", tmp_path / "stealing")
-    assert call(tmp_path / "stealing", str(rounds)) == "each task ran once\n"
+    runtime = [built.directory / "src" / part for part in parts]
+    call(need("cc"), "-g", *warnings, *flags, *includes, source, *runtime, "-pthread", "-o", tmp_path / "program")
+    return tmp_path / "program"
 
 
 def test_an_idle_pool_sleeps(built: Built, tmp_path: Path) -> None:

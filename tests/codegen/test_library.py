@@ -68,6 +68,7 @@ def test_holds_what_a_person_deploys(library: Library) -> None:
         "lib/cmake/tiny_1_0/tiny_1_0Config.cmake",
         "lib/cmake/tiny_1_0/tiny_1_0ConfigVersion.cmake",
         "src/tiny_1_0.c",
+        "src/bands.c",
         "src/context.c",
         "src/threads.c",
         "src/cpu.c",

@@ -17,7 +17,7 @@ from mnv2c.kernels.cpu.lower import lower
 from mnv2c.kernels.cpu.tir_passes import TASK, task_count
 from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
-from mnv2c.targets import TARGETS, InstructionSet
+from mnv2c.targets import TARGETS, X86, InstructionSet
 from mnv2c.tuning.lookup import by_rule, from_records
 from mnv2c.workloads import Workload
 
@@ -30,9 +30,7 @@ LEAST = {2: 0.97, 4: 0.97, 8: 0.9}
 
 @functools.cache
 def _layers(name: str) -> list[tuple[str, Workload]]:
-    return [
-        (layer, workload) for layer, workload in workloads(load_spec(SPECS / f"{name}.yaml"), "cpu") if workload.macs
-    ]
+    return [(layer, workload) for layer, workload in workloads(load_spec(SPECS / f"{name}.yaml"), X86) if workload.macs]
 
 
 @functools.cache

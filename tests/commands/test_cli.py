@@ -57,6 +57,16 @@ def test_show_prints_what_the_report_counts() -> None:
     assert shown["arena_bytes"] > 0
 
 
+def test_show_says_what_runs_in_bands() -> None:
+    names = {"--target": "arm", "--bands": "2"}
+    kernels = succeed("show", SPEC, "--emit", "kernels", *(word for pair in names.items() for word in pair))
+    (line,) = (line for line in kernels.splitlines() if line.startswith("block2.dw ="))
+    assert line.endswith("  in bands of 2")
+    assert "_band2_relu6_ring(" in line
+    assert "in bands" not in succeed("show", SPEC, "--emit", "kernels")
+    assert succeed_json("show", SPEC, "--target", "cuda")["totals"]["arena_bytes"] is None
+
+
 def test_show_takes_overrides() -> None:
     layers = succeed_json("show", SPEC, "--set", "classes=10", "--set", "resolution=96")["layers"]
     assert layers[-1]["shape"] == [1, 10]

@@ -181,6 +181,8 @@ COMMANDS: dict[str, Case] = {
         mnv2c("records", "list", "dense", "--schedules", p.folder),
         "records list takes nothing else",
     ),
+    "bands of no rows": lambda p: (p.build_mini("--bands", "0"), "--bands: must be off, auto or a number of rows"),
+    "bands in words": lambda p: (mnv2c("show", SPEC, "--bands", "x"), "'x'"),
     "tuned and untuned": lambda p: (p.build_mini("--untuned", "--require-tuned"), "--require-tuned"),
     "counting without qemu": lambda p: (mnv2c("bench", p.library, "--count"), "--count takes --runner qemu"),
     "times in qemu": lambda p: (mnv2c("bench", p.library, "--runner", "qemu"), "mnv2c cost BUILD"),
@@ -216,6 +218,10 @@ FILES: dict[str, Case] = {
     "wrong --set": lambda p: (p.build(SPEC, "--set", "resoltion=192"), "did you mean `resolution`?"),
     "--set without a value": lambda p: (p.build(SPEC, "--set", "classes"), "KEY=VALUE"),
     "unknown target": lambda p: (mnv2c("build", SPEC, "--target", "x68"), "did you mean x86?"),
+    "bands on a GPU": lambda p: (
+        mnv2c("build", SPEC, "--target", "cuda", "--bands", "auto", cwd=p.folder),
+        "target cuda: blocks run in bands on CPUs alone; leave out --bands",
+    ),
     "missing weights": lambda p: (p.build_mini("--weights", "no.npz"), "no.npz: no such file"),
     "truncated weights": lambda p: (
         p.build_mini("--weights", p.file("cut.npz", _truncated(p.weights(len).read_bytes()))),

@@ -140,7 +140,7 @@ def test_tune_keeps_what_it_finds_and_goes_on(
         assert finished.returncode == 0, finished.stderr
     loaded = Database(records).load("sm_90")
     assert not loaded.complaints
-    kernels = dict.fromkeys(workload for _, workload in workloads(load_spec(str(spec)), "cuda", precision))
+    kernels = dict.fromkeys(workload for _, workload in workloads(load_spec(str(spec)), TARGET, precision))
     for workload in kernels:
         tried = [record for record in loaded.records if record.workload == workload]
         assert len(tried) == min(3, len(CUDA.space(workload, SM_90)))
@@ -172,7 +172,7 @@ def test_what_tensor_cores_compute_lends_no_schedule_to_what_they_do_not(tmp_pat
 
 def test_each_architecture_is_scheduled_by_its_own_records(spec: Path, tmp_path: Path) -> None:
     """And launched accordingly: the kernels of the stand-in are those of the one architecture alone."""
-    found = list(dict.fromkeys(workload for _, workload in workloads(load_spec(str(spec)), "cuda")))
+    found = list(dict.fromkeys(workload for _, workload in workloads(load_spec(str(spec)), TARGET)))
     records = tmp_path / "records"
     for workload in found:
         trials = [

@@ -2,7 +2,7 @@
  * tiny_1.0: the layers in order, each a call of a kernel from libtiny_1_0.a.
  *
  * To build the library anew, here with a sanitizer (src/ gives driver and runtime, the archive kernels and weights):
- *     cc -g -fsanitize=thread -Iinclude src/tiny_1_0.c src/context.c src/threads.c src/cpu.c \
+ *     cc -g -fsanitize=thread -Iinclude src/tiny_1_0.c src/context.c src/bands.c src/threads.c src/cpu.c \
  *         YOURS.c lib/libtiny_1_0.a -pthread -lm
  */
 #include "runtime.h"
@@ -63,6 +63,7 @@ const struct tiny_1_0_instruction_set tiny_1_0_instruction_sets[] = {
 };
 const int tiny_1_0_instruction_set_count = 3;
 const size_t tiny_1_0_arena_bytes = 6976;
+const size_t tiny_1_0_maps_bytes = 0;
 const int tiny_1_0_output_count = 2;
 
 /* What an observer is told: name, element, shape, strides, multiply-adds; which operand, and where. */

@@ -108,7 +108,8 @@ typedef void tiny_1_0_observer(void *user, const tiny_1_0_layer *layer);
 
 /*
  * From the next run on, calls `observer` after each layer, in the thread that called run; null ends that. It must not call
- * this library's functions on the same context. Without an observer nothing is timed.
+ * this library's functions on the same context. Without an observer nothing is timed. TINY_1_0_MEMORY where there is none for
+ * maps that exist for an observer alone.
  */
 int tiny_1_0_observe(tiny_1_0_context *context, tiny_1_0_observer *observer, void *user);
 

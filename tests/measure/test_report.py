@@ -80,6 +80,16 @@ def test_json_is_what_other_programs_read() -> None:
     assert to_json(summarize(graph))["totals"]["arena_bytes"] is None
 
 
+def test_a_column_for_bands() -> None:
+    summary = summarize(graph_of("0.35"), bands={"block1.expand": 1, "block1.dw": 14})
+    lines = format_table(summary).splitlines()
+    assert lines[2].split()[6:8] == ["bytes", "band"]
+    found = {line.split()[0]: line.split()[7] for line in lines if line.startswith(("block1.expand", "block1.dw"))}
+    assert found == {"block1.expand": "1", "block1.dw": "14"}
+    assert [layer["band"] for layer in to_json(summary)["layers"][:6]] == [None, None, None, 1, 14, None]
+    assert "band" not in format_table(summarize(graph_of("0.35")))
+
+
 def test_table() -> None:
     lines = format_table(summarize(graph_of("1.0", "classes=1001"), arena_bytes=7_225_344)).splitlines()
     assert lines[0] == "mnv2_1.0: 3.47 M weights, 300.8 M multiply-adds, arena 7,225,344 bytes"

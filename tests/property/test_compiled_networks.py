@@ -25,14 +25,16 @@ from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Spec
-from mnv2c.targets import native_target
+from mnv2c.targets import Bands, native_target
 from mnv2c.weights.seeded import seeded_weights
 
+BANDS = st.sampled_from(["off", 1, 2, 1000])
 
-@given(specs())
+
+@given(specs(), BANDS)
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_a_random_network_agrees_with_onnx(spec: Spec) -> None:
-    check(spec, build_graph(spec, seeded_weights(spec, 1)))
+def test_a_random_network_agrees_with_onnx(spec: Spec, bands: Bands) -> None:
+    check(spec, build_graph(spec, seeded_weights(spec, 1)), bands)
 
 
 @given(specs(), st.data())
@@ -47,22 +49,22 @@ def test_any_edge_may_be_an_output_or_is_refused(spec: Spec, data: st.DataObject
         with pytest.raises(GraphError, match=rf"^{re.escape(left[0])}: no kernel computes"):
             library_of(spec, graph)
     else:
-        check(spec, graph)
+        check(spec, graph, data.draw(BANDS))
 
 
-def library_of(spec: Spec, graph: Graph) -> Library:
+def library_of(spec: Spec, graph: Graph, bands: Bands = "off") -> Library:
     sources = Sources(repr(spec), WeightsSource("seeded", None, 1))
-    return build_network(graph, sources, target=native_target())
+    return build_network(graph, sources, target=native_target(), bands=bands)
 
 
-def check(spec: Spec, graph: Graph) -> None:
+def check(spec: Spec, graph: Graph, bands: Bands) -> None:
     """Every output of its library is what ONNX computes."""
     shape = (spec.input.batch, spec.input.height, spec.input.width, 3)
     images = np.random.default_rng(2).integers(0, 256, shape, np.uint8)
     normalised = (images.astype(np.float32) - np.float32(spec.input.mean)) / np.float32(spec.input.scale)
     expected = Reference(export_onnx(graph)).run(normalised)
     with tempfile.TemporaryDirectory() as folder:
-        library_of(spec, graph).write(Path(folder) / "build")
+        library_of(spec, graph, bands).write(Path(folder) / "build")
         for threads in (1, 3):
             with mnv2c.load(Path(folder) / "build", threads=threads) as net:
                 for given_images in (normalised, images):

@@ -9,7 +9,7 @@ import pytest
 from command_line import succeed
 from compiled_kernels import NATIVE
 from kept_trials import ELSEWHERE, HERE, add
-from kernel_examples import AFTER, ALL, pointwise, stem
+from kernel_examples import AFTER, ALL, depthwise, pointwise, stem
 
 from mnv2c.ir.graph import Padding
 from mnv2c.kernels.cpu.device import CPU
@@ -67,6 +67,21 @@ def test_the_nearest_workload_lends_its_parameters(database: Database) -> None:
     assert schedule in CPU.space(far, NATIVE), "it would fit, and comes from too far away"
     assert choose(far, NATIVE) == by_rule(far, NATIVE)
     assert choose(Dense(k=24, n=3), NATIVE).origin == "rule"
+
+
+def test_in_bands_the_schedule_is_the_whole_map_s(database: Database) -> None:
+    """Where bands leave it open: another depthwise tile here is as high as two bands."""
+    whole = pointwise(14, 14, 24, 144, activation="relu6", border=ALL)
+    in_bands = replace(whole, border=Padding(), band=1)
+    schedule = CPU.space(in_bands, NATIVE)[7]
+    assert schedule in CPU.space(whole, NATIVE)
+    add(database, whole, schedule, 1e-3)
+    filtered = depthwise(14, 14, 24, 1, activation="relu6")
+    ring = replace(filtered, rows=3, band=1, ring=True)
+    add(database, filtered, next(one for one in CPU.space(filtered, NATIVE) if one.height == 2), 1e-3)
+    choose = from_records(database.directory, [NATIVE], pytest.fail)
+    assert (choose(in_bands, NATIVE).schedule, choose(in_bands, NATIVE).origin) == (schedule, "transferred")
+    assert choose(ring, NATIVE) == by_rule(ring, NATIVE)
 
 
 def test_stems_that_pad_otherwise_lend_to_a_third(database: Database) -> None:

@@ -7,6 +7,7 @@ tap.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ def compute(workload: Depthwise) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
     B, H, W, C, S = workload.batch, workload.height, workload.width, workload.channels, workload.stride
     rows, columns, act, element = workload.rows, workload.columns, workload.activation, workload.dtype
+    place = functools.partial(_place, workload)
 
     @T.prim_func(s_tir=True)
     def depthwise(
@@ -46,7 +48,7 @@ def compute(workload: Depthwise) -> tirx.PrimFunc:
                 with T.init():
                     total[vb, vh, vw, vc] = bias[vc]
                 total[vb, vh, vw, vc] = total[vb, vh, vw, vc] + single(
-                    input[vb, vh * S + vi, vw * S + vj, vc]
+                    input[vb, place(vh * S + vi), vw * S + vj, vc]
                 ) * single(weight[vi, vj, vc])
         for b, h, w, c in T.grid(B, H, W, C):
             with T.sblock("epilogue"):
@@ -54,6 +56,11 @@ def compute(workload: Depthwise) -> tirx.PrimFunc:
                 output[vb, vh, vw, vc] = stored(activate(total[vb, vh, vw, vc], act), element)
 
     return depthwise
+
+
+def _place(workload: Depthwise, row: tirx.Expr) -> tirx.Expr:
+    """Where the input has its row of that number."""
+    return tirx.floormod(row, workload.rows) if workload.ring else row
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ def space(workload: Depthwise, isa: InstructionSet) -> list[DepthwiseSchedule]:
         for lanes in {widest, max(widest // 2, 4)}
         for height in (3, 2, 1)
         for width in range(min(most // height, workload.width), 0, -1)
-        if workload.height % height == 0
+        if (workload.band or workload.height) % height == 0
     ]
     return sorted(
         tiles,

@@ -59,12 +59,15 @@ def pack(workload: Pointwise, constants: Sequence[Array]) -> tuple[Array, ...]:
 
 def compute(workload: Pointwise) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input[, residual], weight, bias, output)``."""
+    if workload.band:  # a strip of pixels that no tile goes beyond, as a row is
+        rows = replace(workload, height=workload.height // workload.band, width=workload.width * workload.band)
+        return _rows_with_residual(rows) if workload.residual else _rows(rows)
     if workload.bordered:
-        return _bordered(workload)
+        return _rows(workload)
     return _with_residual(workload) if workload.residual else _plain(workload)
 
 
-def _bordered(workload: Pointwise) -> tirx.PrimFunc:
+def _rows(workload: Pointwise) -> tirx.PrimFunc:
     B, H, W, K, N = workload.batch, workload.height, workload.width, workload.k, workload.n
     S, border, act = summed_columns(workload.n), workload.border, workload.activation
     whole = S == N
@@ -78,14 +81,7 @@ def _bordered(workload: Pointwise) -> tirx.PrimFunc:
         output: T.Buffer((B, top + H + bottom, left + W + right, N), "float32"),
     ):
         product = T.sblock_alloc_buffer((B, H, W, S), "float32")
-        for b, h, w, n, k in T.grid(B, H, W, S, K):
-            with T.sblock("product"):
-                vb, vh, vw, vn, vk = T.axis.remap("SSSSR", [b, h, w, n, k])
-                with T.init():
-                    product[vb, vh, vw, vn] = bias[vn]
-                product[vb, vh, vw, vn] = (
-                    product[vb, vh, vw, vn] + input[vb, vh, vw, vk] * weight[vn // PANEL, vk, vn % PANEL]
-                )
+        _multiply_rows(product, input, weight, bias, B, H, W, S, K)
         for b, h, w, n in T.grid(B, H, W, S):
             with T.sblock("epilogue"):
                 vb, vh, vw, vn = T.axis.remap("SSSS", [b, h, w, n])
@@ -94,6 +90,42 @@ def _bordered(workload: Pointwise) -> tirx.PrimFunc:
         zero_border(output, B, H, W, N, top, left, bottom, right)
 
     return pointwise
+
+
+def _rows_with_residual(workload: Pointwise) -> tirx.PrimFunc:
+    B, H, W, K, N = workload.batch, workload.height, workload.width, workload.k, workload.n
+    S, act = summed_columns(workload.n), workload.activation
+    whole = S == N
+
+    @T.prim_func(s_tir=True)
+    def pointwise(
+        input: T.Buffer((B, H, W, K), "float32"),
+        residual: T.Buffer((B, H, W, N), "float32"),
+        weight: T.Buffer((panels_of(N), K, PANEL), "float32"),
+        bias: T.Buffer((S,), "float32"),
+        output: T.Buffer((B, H, W, N), "float32"),
+    ):
+        product = T.sblock_alloc_buffer((B, H, W, S), "float32")
+        _multiply_rows(product, input, weight, bias, B, H, W, S, K)
+        for b, h, w, n in T.grid(B, H, W, S):
+            with T.sblock("epilogue"):
+                vb, vh, vw, vn = T.axis.remap("SSSS", [b, h, w, n])
+                if whole or vn < N:
+                    output[vb, vh, vw, vn] = activate(product[vb, vh, vw, vn], act) + residual[vb, vh, vw, vn]
+
+    return pointwise
+
+
+@T.inline
+def _multiply_rows(product, input, weight, bias, B, H, W, N, K):  # buffers and extents, as T.inline wants them
+    for b, h, w, n, k in T.grid(B, H, W, N, K):
+        with T.sblock("product"):
+            vb, vh, vw, vn, vk = T.axis.remap("SSSSR", [b, h, w, n, k])
+            with T.init():
+                product[vb, vh, vw, vn] = bias[vn]
+            product[vb, vh, vw, vn] = (
+                product[vb, vh, vw, vn] + input[vb, vh, vw, vk] * weight[vn // PANEL, vk, vn % PANEL]
+            )
 
 
 @T.inline
@@ -157,7 +189,7 @@ def apply(s: s_tir.Schedule, workload: Pointwise, schedule: PointwiseSchedule) -
     """From the outside in: strip, column tile (first with ``weights_outer``), row tile, ``k``, register tile."""
     epilogue = s.get_sblock("epilogue")
     (product,) = s.get_producers(epilogue)  # T.inline numbers the name of a block that it brings
-    if workload.bordered:
+    if workload.bordered or workload.band:
         *strips, pixel, column = s.get_loops(epilogue)
     else:
         pixels, column = s.get_loops(epilogue)
@@ -205,13 +237,17 @@ def _tiles(workload: Pointwise, isa: InstructionSet) -> Iterator[PointwiseSchedu
         for columns in _column_tiles(workload):
             lanes = vector_lanes(columns, isa.lanes)
             for rows in range(1, _most_rows(isa, columns // lanes) + 1):
-                if rows <= strip and (workload.bordered or weights_outer or strip % rows == 0):
+                ragged = workload.bordered or weights_outer or workload.band
+                if rows <= strip and (ragged or strip % rows == 0):
                     yield PointwiseSchedule(rows, columns, lanes, strip, weights_outer)
 
 
 def _strips(workload: Pointwise, isa: InstructionSet) -> Iterator[tuple[int, bool]]:
-    """``(strip, weights_outer)``: rows of pixels small enough for the L2 beside the weights, or the whole map."""
-    if workload.k * workload.n * 4 > isa.l2_bytes:
+    """``(strip, weights_outer)``: rows of pixels small enough for the L2 beside the weights, or the whole map; a band
+    where the tasks are to be bands."""
+    if workload.band:
+        yield workload.band * workload.width, False
+    elif workload.k * workload.n * 4 > isa.l2_bytes:
         yield (workload.width if workload.bordered else workload.pixels), True
     elif workload.bordered:
         yield workload.width, False

@@ -136,7 +136,7 @@ def apply(s: s_tir.Schedule, workload: Stem, schedule: StemSchedule) -> None:
 def space(workload: Stem, isa: InstructionSet) -> list[StemSchedule]:
     """One to four vectors wide, up to three quarters of the registers, bands that divide the rows; the rule's first,
     with as many sums as the core wants."""
-    bands = [band for band in (4, 3, 2, 1) if workload.height % band == 0]
+    bands = [band for band in (4, 3, 2, 1) if (workload.band or workload.height) % band == 0]
     found = []
     summed = summed_columns(workload.n)
     for columns in (width for width in (2 * isa.lanes, isa.lanes, 8, 4 * isa.lanes) if summed % width == 0):
