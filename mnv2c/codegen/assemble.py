@@ -37,9 +37,10 @@ def interface(program: Program) -> Interface:
 
 def layers(program: Program) -> tuple[Layer, ...]:
     """What the manifest says of the layers."""
-    bands = {call.layer: chain.rows for chain in program.chains for call in chain.calls}
+    chains = {call.layer: (chain.rows, number) for number, chain in enumerate(program.chains) for call in chain.calls}
     return tuple(
-        Layer(call.layer, call.kernel, call.macs, call.moved_bytes, bands.get(call.layer)) for call in program.layers
+        Layer(call.layer, call.kernel, call.macs, call.moved_bytes, *chains.get(call.layer, (None, None)))
+        for call in program.layers
     )
 
 

@@ -8,7 +8,7 @@ be.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ CAVEAT = (
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """One layer: lines that each cache missed, the L1 first, and bytes that memory read for loads, ``filled`` for
-    stores and had written.
+    """One layer, or all of a block that runs in bands: lines that each cache missed, the L1 first, and bytes that
+    memory read for loads, ``filled`` for stores and had written.
 
     ``core_seconds`` are the model's cycles and what L1 misses add, shared by all threads; ``memory_seconds`` what the
     memory takes at least, without the fills, and at most, with them.
@@ -97,9 +97,22 @@ def memory_cost(
         program = link_runner(build, Path(scratch), static=True)
         computed = cost_of_program(build, program, chosen, report)
         report(f"simulate the caches of {name} for two inferences on {threads} thread{'s' if threads > 1 else ''}")
-        traffic = _traffic(build, program, there, threads, chosen.instruction_set)
-    layers = tuple(_layer(one, moved, there, threads) for one, moved in zip(computed.layers, traffic, strict=True))
+        jobs = _jobs(build, computed.layers)
+        traffic = _traffic(build, program, there, threads, chosen.instruction_set, len(jobs))
+    layers = tuple(_layer(one, moved, there, threads) for one, moved in zip(jobs, traffic, strict=True))
     return MemoryCost(str(directory), name, threads, computed.model, chosen.instruction_set, layers)
+
+
+def _jobs(build: Build, layers: Sequence[LayerCost]) -> list[list[LayerCost]]:
+    """What the pool of threads is given at once: a layer, or the layers of a block in bands."""
+    found: list[list[LayerCost]] = []
+    chain = None
+    for layer, cost in zip(build.manifest.layers, layers, strict=True):
+        if layer.chain is None or layer.chain != chain:
+            found.append([])
+        found[-1].append(cost)
+        chain = layer.chain
+    return found
 
 
 def _board(build: Build, name: str | None, instruction_set: str | None) -> tuple[str, Board]:
@@ -117,28 +130,24 @@ def _board(build: Build, name: str | None, instruction_set: str | None) -> tuple
     )
 
 
-def _traffic(build: Build, program: Path, board: Board, threads: int, instruction_set: str) -> list[Traffic]:
-    """Of each layer of the second inference: the pool of threads is given one layer after the other."""
+def _traffic(build: Build, program: Path, board: Board, threads: int, instruction_set: str, jobs: int) -> list[Traffic]:
+    """Of each job of the second inference: the pool of threads is given one after the other."""
     marker = disassemble(program).functions.get(f"{build.interface.identifier}_pool_run")
     if marker is None:
         raise LibraryError(f"{build.directory}: nothing in it gives layers to threads; build the library again")
     qemu, command = find_qemu(build.architecture, plugins=True), [str(program), *arguments(threads, instruction_set)]
     parts = simulate(qemu, command, board.caches, marker=marker, feed=one_request(build.interface) * 2)
-    layers = len(build.manifest.layers)
-    if len(parts) != 1 + 2 * layers:
-        raise LibraryError(
-            f"{build.directory}: {len(parts) - 1} layers ran, not twice {layers}; build the library again"
-        )
-    return parts[-layers:]
+    if len(parts) != 1 + 2 * jobs:
+        raise LibraryError(f"{build.directory}: {len(parts) - 1} layers ran, not twice {jobs}; build the library again")
+    return parts[-jobs:]
 
 
-def _layer(computed: LayerCost, moved: Traffic, board: Board, threads: int) -> LayerMemory:
-    cycles = computed.cycles + moved.misses[0] * CORES[board.core].l1_miss
+def _layer(computed: Sequence[LayerCost], moved: Traffic, board: Board, threads: int) -> LayerMemory:
+    name = computed[0].name if len(computed) == 1 else f"{computed[0].name}..."
+    cycles = sum(layer.cycles for layer in computed) + moved.misses[0] * CORES[board.core].l1_miss
     read, filled, written = (lines * LINE_BYTES for lines in (moved.read, moved.filled, moved.written))
     least, most = (moved / board.bandwidth for moved in (read + written, read + filled + written))
-    return LayerMemory(
-        computed.name, moved.misses, read, filled, written, cycles / board.clock / threads, (least, most)
-    )
+    return LayerMemory(name, moved.misses, read, filled, written, cycles / board.clock / threads, (least, most))
 
 
 def to_json(result: MemoryCost) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Layer:
     that it reads and writes, once each.
 
     ``band`` is how many rows of its block's output are computed at a time, where what is inside the block never exists
-    whole; else None.
+    whole, and ``chain`` the number that the layers of such a block have in common; else None.
     """
 
     name: str
@@ -108,6 +108,7 @@ class Layer:
     macs: int
     moved_bytes: int
     band: int | None = None
+    chain: int | None = None
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ int main(int argc, char **argv)
     static const int threads[] = {1, 2, MOST_THREADS}, heights[] = {1, 2, 7, 14};
     for (int i = 0; i < 3; i++) {
         struct mnv2c_pool *pool;
-        if (mnv2c_pool_create(threads[i], &pool) != MNV2C_OK) return 2;
+        if (mnv2c_pool_create(threads[i], NULL, 0, &pool) != MNV2C_OK) return 2;
         for (run = 0; run < rounds; run++)
             for (stride = 1; stride <= 2; stride++)
                 for (int j = 0; j < 4; j++) {

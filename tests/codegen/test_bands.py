@@ -14,7 +14,7 @@ from mnv2c.ir.graph import Graph
 from mnv2c.passes import run_pipeline
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import load_spec
-from mnv2c.targets import ARM, ARMV7, PI3, PI5, TARGETS, X86, Bands, in_bands
+from mnv2c.targets import ARM, ARMV7, PI3, PI4, PI5, TARGETS, X86, Bands, in_bands
 from mnv2c.weights.seeded import seeded_weights
 
 MB = 1 << 20
@@ -54,7 +54,8 @@ def test_boards_run_in_bands_where_nothing_is_said() -> None:
     assert in_bands(X86, None) == X86
     assert in_bands(X86, 4).bands == 4
     assert in_bands(ARM, "off").bands == "off"
-    assert [target.l2_bytes for target in (ARM, PI3, PI5, ARMV7)] == [MB, MB // 2, MB // 2, MB // 2]
+    assert PI4.l2_bytes == MB
+    assert {target.l2_bytes for target in (ARM, PI3, PI5, ARMV7)} == {MB // 2}, "of arm's cores, what each has"
 
 
 @pytest.mark.parametrize(("rows", "found"), [(1, {1}), (4, {1, 4, 2}), (7, {7}), (1000, {112, 56, 28, 14, 7})])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import succeed, succeed_json
+from small_library import SMALL
 
 from mnv2c.cost.caches import Traffic, simulate
 from mnv2c.cost.code import disassemble
@@ -21,6 +22,7 @@ needs_tools = pytest.mark.skipif(
     reason="qemu-aarch64 or llvm-objdump is not here: apt install qemu-user llvm-19",
 )
 
+MOVED = ("read_bytes", "filled_bytes", "written_bytes")
 PROGRAM = """\
 #include <stddef.h>
 enum { KB = 1024 };
@@ -114,6 +116,18 @@ def test_four_threads_of_a_board_with_three_levels(on_a_pi3: Any, small_arm_libr
     assert [layer["name"] for layer in result["layers"]] == [layer["name"] for layer in on_a_pi3["layers"]]
     assert result["total"]["core_seconds"] < on_a_pi3["total"]["core_seconds"] / 4
     assert result["total"]["read_bytes"] < on_a_pi3["total"]["read_bytes"], "its L3 holds more"
+
+
+@needs_tools
+def test_a_block_in_bands_is_told_of_as_one(on_a_pi3: Any, tmp_path: Path) -> None:
+    """What is inside it no longer goes to memory and back, where it did."""
+    succeed("build", *SMALL, "--target", "pi3", "--bands", "2", "--out", tmp_path / "bands")
+    result = succeed_json("cost", tmp_path / "bands", "--memory", "--board", "pi3")
+    blocks = [f"block{number}.expand..." for number in range(1, 17)]
+    assert [layer["name"] for layer in result["layers"]] == ["stem...", *blocks, "head", "pool", "fc"]
+    whole, banded = ({name: one["total"][name] for name in MOVED} for one in (on_a_pi3, result))
+    assert sum(banded.values()) < sum(whole.values())
+    assert result["total"]["core_seconds"] == pytest.approx(on_a_pi3["total"]["core_seconds"], rel=0.2)
 
 
 @needs_tools
