@@ -59,7 +59,7 @@ def driver(program: Program) -> str:
     parts = [
         _TOP.format(name=comment_text(program.name), identifier=program.identifier),
         _kernels(program),
-        _images(program),
+        _codes(program),
         _sizes(program),
         _steps(program),
         runs(program) + runs(program, _ENQUEUE),
@@ -71,22 +71,22 @@ def _symbol(architecture: str) -> str:
     return f"mnv2c_code_{architecture}"
 
 
-def _images(program: Program) -> str:
+def _codes(program: Program) -> str:
     names = [kernels.isa.name for kernels in program.kernel_objects]
     declarations = "".join(f"extern const char {_symbol(name)}[];\n" for name in names)
     tables = _tables(program)
     rows = "".join(
-        f"    {_image(kernels.isa.name, kernels.isa.mcpu, tables.index(_table(kernels)))},\n"
+        f"    {_code(kernels.isa.name, kernels.isa.mcpu, tables.index(_table(kernels)))},\n"
         for kernels in program.kernel_objects
     )
     return (
         f"{declarations}\n/* Code by compute capability, the newest first; PTX last. */\n"
-        f"const struct mnv2c_image mnv2c_images[] = {{\n{rows}}};\n"
-        f"const int mnv2c_image_count = {len(names)};\n"
+        f"const struct mnv2c_code mnv2c_codes[] = {{\n{rows}}};\n"
+        f"const int mnv2c_code_count = {len(names)};\n"
     )
 
 
-def _image(name: str, mcpu: str, table: int) -> str:
+def _code(name: str, mcpu: str, table: int) -> str:
     version = int(mcpu.rpartition("_")[2])
     is_ptx = mcpu.startswith("compute_")
     return f"{{{string(name)}, {version // 10}, {version % 10}, {int(is_ptx)}, {_symbol(name)}, kernels{table}}}"

@@ -23,7 +23,7 @@ struct device {
     CUmodule module;
     CUfunction *functions;
     CUdeviceptr weights;
-    const struct mnv2c_image *image;
+    const struct mnv2c_code *code;
     int contexts;
 };
 
@@ -65,20 +65,20 @@ const char *mnv2c_message(int status)
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
 /* The code for this GPU: of its own generation, the newest that it runs, else PTX. */
-static int choose_image(const struct mnv2c_cuda *cuda, struct device *device, const char *name)
+static int choose_code(const struct mnv2c_cuda *cuda, struct device *device, const char *name)
 {
     int major = 0, minor = 0, status = MNV2C_OK;
     TRY(status, cuda, DeviceGetAttribute, &major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device->number);
     TRY(status, cuda, DeviceGetAttribute, &minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device->number);
     if (status != MNV2C_OK) return status;
     int known = name == NULL;
-    for (int i = 0; i < mnv2c_image_count; i++) {
-        const struct mnv2c_image *image = &mnv2c_images[i];
-        if (name != NULL && strcmp(name, image->name) != 0) continue;
+    for (int i = 0; i < mnv2c_code_count; i++) {
+        const struct mnv2c_code *code = &mnv2c_codes[i];
+        if (name != NULL && strcmp(name, code->name) != 0) continue;
         known = 1;
-        int is_older = image->major < major || (image->major == major && image->minor <= minor);
-        if (!is_older || (!image->is_ptx && image->major != major)) continue;
-        device->image = image;
+        int is_older = code->major < major || (code->major == major && code->minor <= minor);
+        if (!is_older || (!code->is_ptx && code->major != major)) continue;
+        device->code = code;
         return MNV2C_OK;
     }
     return known ? MNV2C_ARCHITECTURE : MNV2C_INSTRUCTION_SET;
@@ -97,9 +97,9 @@ static int load(const struct mnv2c_cuda *cuda, struct device *device)
     int status = MNV2C_OK;
     device->functions = calloc((size_t)mnv2c_kernel_count, sizeof *device->functions);
     if (device->functions == NULL) return MNV2C_MEMORY;
-    TRY(status, cuda, ModuleLoad, &device->module, device->image->code);
+    TRY(status, cuda, ModuleLoad, &device->module, device->code->data);
     for (int i = 0; i < mnv2c_kernel_count; i++)
-        TRY(status, cuda, ModuleGetFunction, &device->functions[i], device->module, device->image->kernels[i].symbol);
+        TRY(status, cuda, ModuleGetFunction, &device->functions[i], device->module, device->code->kernels[i].symbol);
     TRY(status, cuda, MemAlloc, &device->weights, mnv2c_weights_bytes);
     TRY(status, cuda, CopyToDevice, device->weights, mnv2c_weights, mnv2c_weights_bytes, NULL);
     TRY(status, cuda, StreamSynchronize, NULL);
@@ -115,7 +115,7 @@ static int share(const struct mnv2c_cuda *cuda, const char *name)
     if (shared.contexts == 0) {
         memset(&shared, 0, sizeof shared);
         TRY(status, cuda, DeviceGet, &shared.number, 0);
-        if (status == MNV2C_OK) status = choose_image(cuda, &shared, name);
+        if (status == MNV2C_OK) status = choose_code(cuda, &shared, name);
         TRY(status, cuda, PrimaryCtxRetain, &shared.primary, shared.number);
         int retained = status == MNV2C_OK;
         TRY(status, cuda, CtxPush, shared.primary);
@@ -124,7 +124,7 @@ static int share(const struct mnv2c_cuda *cuda, const char *name)
         if (status != MNV2C_OK && pushed) cuda->CtxPop(&(CUcontext){NULL});
         if (status != MNV2C_OK && retained) cuda->PrimaryCtxRelease(shared.number);
     } else {
-        if (name != NULL && strcmp(name, shared.image->name) != 0) status = MNV2C_INSTRUCTION_SET;
+        if (name != NULL && strcmp(name, shared.code->name) != 0) status = MNV2C_INSTRUCTION_SET;
         TRY(status, cuda, CtxPush, shared.primary);
     }
     if (status == MNV2C_OK) shared.contexts++;
@@ -180,8 +180,8 @@ static CUdeviceptr address(const mnv2c_context *context, const struct mnv2c_oper
 /* Whether the kernels wait for the ones before them by themselves, so that they may begin early. */
 static int may_overlap(const mnv2c_context *context)
 {
-    const struct mnv2c_image *image = shared.image;
-    return !image->is_ptx && image->major >= DEPENDENT_LAUNCH && context->cuda->version >= DRIVER_OF_DEPENDENT_GRAPHS;
+    const struct mnv2c_code *code = shared.code;
+    return !code->is_ptx && code->major >= DEPENDENT_LAUNCH && context->cuda->version >= DRIVER_OF_DEPENDENT_GRAPHS;
 }
 
 /* `early`: before the kernel ahead of it on the stream, which is one of ours, has ended. */
@@ -189,7 +189,7 @@ static int launch(mnv2c_context *context, const struct mnv2c_step *step, int rgb
                   const CUdeviceptr *outputs, CUstream stream, int early)
 {
     int number = rgb ? step->kernel_rgb : step->kernel;
-    const struct mnv2c_compiled *kernel = &shared.image->kernels[number];
+    const struct mnv2c_compiled *kernel = &shared.code->kernels[number];
     CUdeviceptr values[MNV2C_MOST_OPERANDS];
     void *parameters[MNV2C_MOST_OPERANDS];
     for (int i = 0; i < kernel->parameters; i++) {
@@ -421,6 +421,6 @@ int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user)
     return MNV2C_OK;
 }
 
-const char *mnv2c_instruction_set(const mnv2c_context *context) { return context == NULL ? NULL : shared.image->name; }
+const char *mnv2c_instruction_set(const mnv2c_context *context) { return context == NULL ? NULL : shared.code->name; }
 
 int mnv2c_threads(const mnv2c_context *context) { return context == NULL ? 0 : 1; }
