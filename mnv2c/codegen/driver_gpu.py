@@ -6,7 +6,7 @@ assembler file that embeds the weights and the code.
 
 from __future__ import annotations
 
-from mnv2c.codegen.driver_c import comment_text, constant, runs, step_numbers, string
+from mnv2c.codegen.driver_c import comment_text, constant, run_image, runs, step_numbers, string
 from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
 from mnv2c.runtime import under_prefix
 
@@ -15,7 +15,8 @@ _TOP = """\
  * {name}: the layers in order, each a kernel in lib{identifier}.a, launched as the tables say.
  *
  * To build the library anew (src/ gives driver and runtime, the archive code and weights):
- *     cc -g -Iinclude src/{identifier}.c src/gpu.c src/libcuda.c YOURS.c lib/lib{identifier}.a -pthread -ldl
+ *     cc -g -Iinclude src/{identifier}.c src/gpu.c src/libcuda.c src/image.c \\
+ *         YOURS.c lib/lib{identifier}.a -pthread -ldl
  */
 #include "gpu.h"
 """
@@ -62,7 +63,7 @@ def driver(program: Program) -> str:
         _codes(program),
         _sizes(program),
         _steps(program),
-        runs(program) + runs(program, _ENQUEUE),
+        runs(program) + run_image(program) + runs(program, _ENQUEUE),
     ]
     return under_prefix("\n".join(parts), program.identifier)
 

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2c.deploy import binding
+from mnv2c.deploy.binding import NetworkError
 from mnv2c.deploy.manifest import Interface, Manifest, read_manifest
 from mnv2c.errors import LibraryError
 
@@ -192,16 +194,10 @@ def fitting(build: Build, x: Any, pixel: Pixel) -> NDArray[Any]:
 
     LibraryError where its type is not ``pixel`` or its shape is another; the batch axis may be missing where it is 1.
     """
-    array, directory, shape = np.asarray(x), build.directory, build.interface.input_shape
-    if array.dtype != pixel:
-        raise LibraryError(
-            f"{directory}: expected an array of {np.dtype(pixel)}, got {array.dtype}; see numpy's astype"
-        )
-    if shape[0] == 1 and array.ndim == 3:
-        array = array[np.newaxis]
-    if array.shape != shape:
-        raise LibraryError(f"{directory}: expected an array of shape {shape}, got {array.shape}")
-    return np.ascontiguousarray(array)
+    try:
+        return binding.fitting(x, pixel, build.interface.input_shape)
+    except NetworkError as error:
+        raise LibraryError(f"{build.directory}: {error}") from error
 
 
 def explain_create(

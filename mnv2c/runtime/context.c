@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "image.h"
+
 enum { ALIGNMENT = 64 }; /* of the arena and of each thread's scratch: a cache line, and the widest vector */
 
 struct mnv2c_context {
@@ -15,6 +17,7 @@ struct mnv2c_context {
     char *arena;
     char *scratch;
     size_t scratch_stride;
+    struct mnv2c_fitting *fitting;
     pthread_mutex_t lock; /* a run, or a change of observer */
     mnv2c_observer *observer;
     void *user;
@@ -30,8 +33,10 @@ const char *mnv2c_message(int status)
     case MNV2C_CPU: return "this processor lacks the instruction set";
     case MNV2C_INSTRUCTION_SET: return "the library was not built for this instruction set";
     case MNV2C_KERNEL: return "a kernel refused to run: the library is damaged";
-    default: return "unknown status";
+    default: break;
     }
+    const char *message = mnv2c_image_message(status);
+    return message != NULL ? message : "unknown status";
 }
 
 static int options_are_valid(const mnv2c_options *options)
@@ -111,6 +116,7 @@ void mnv2c_destroy(mnv2c_context *context)
     pthread_mutex_destroy(&context->lock);
     mnv2c_pool_release(context->pool);
     free(context->arena);
+    free(context->fitting);
     free(context);
 }
 
@@ -137,16 +143,39 @@ int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_step *step, const
 
 static int is_float_buffer(const void *buffer) { return buffer != NULL && (uintptr_t)buffer % _Alignof(float) == 0; }
 
-int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+static int are_arguments(const mnv2c_context *context, const void *input, int rgb, void *const *outputs)
 {
-    if (context == NULL || input == NULL || (!rgb && !is_float_buffer(input))) return MNV2C_ARGUMENT;
+    if (context == NULL || input == NULL || (!rgb && !is_float_buffer(input))) return 0;
     for (int i = 0; i < mnv2c_output_count; i++)
-        if (!is_float_buffer(outputs[i])) return MNV2C_ARGUMENT;
-    pthread_mutex_lock(&context->lock);
+        if (!is_float_buffer(outputs[i])) return 0;
+    return 1;
+}
+
+static int run_locked(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+{
     mnv2c_pool_enter(context->pool);
     void *image = (void *)(uintptr_t)input; /* kernels only read it */
     int status = mnv2c_layers(context, context->instruction_set->kernels, context->arena, image, rgb, outputs);
     mnv2c_pool_leave(context->pool);
+    return status;
+}
+
+int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+{
+    if (!are_arguments(context, input, rgb, outputs)) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    int status = run_locked(context, input, rgb, outputs);
+    pthread_mutex_unlock(&context->lock);
+    return status;
+}
+
+int mnv2c_run_images(mnv2c_context *context, const mnv2c_image *images, void *const *outputs)
+{
+    const uint8_t *rgb;
+    if (!are_arguments(context, images, 1, outputs)) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    int status = mnv2c_fit_images(&context->fitting, images, &rgb);
+    if (status == MNV2C_OK) status = run_locked(context, rgb, 1, outputs);
     pthread_mutex_unlock(&context->lock);
     return status;
 }

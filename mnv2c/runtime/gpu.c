@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image.h"
 #include "libcuda.h"
 
 enum { ALIGNMENT = 256 }; /* of every tensor that is given to a kernel first: as cuMemAlloc aligns */
@@ -35,6 +36,7 @@ struct mnv2c_context {
     CUdeviceptr memory, input, arena; /* one block: input, outputs, arena */
     CUdeviceptr *outputs;
     char *staging; /* pinned: the input, then the outputs */
+    struct mnv2c_fitting *fitting;
     CUstream stream;
     CUgraphExec graphs[2]; /* of float and of byte input */
     CUevent events[2]; /* before and after a layer */
@@ -58,8 +60,10 @@ const char *mnv2c_message(int status)
     case MNV2C_GPU_MEMORY: return "out of GPU memory";
     case MNV2C_CONTEXT_LOST: return "the CUDA context is lost: a kernel failed, here or elsewhere in this program";
     case MNV2C_DEVICE_POINTER: return "not a device pointer";
-    default: return mnv2c_cuda_message(status);
+    default: break;
     }
+    const char *message = mnv2c_image_message(status);
+    return message != NULL ? message : mnv2c_cuda_message(status);
 }
 
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
@@ -260,6 +264,7 @@ static void free_all(mnv2c_context *context)
     if (context->staging != NULL) cuda->MemFreeHost(context->staging);
     if (context->memory != 0) cuda->MemFree(context->memory);
     free(context->outputs);
+    free(context->fitting);
     release(cuda);
     free(context);
 }
@@ -363,10 +368,8 @@ static int are_arguments(const mnv2c_context *context, const void *input, int rg
     return 1;
 }
 
-int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+static int run_locked(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
 {
-    if (!are_arguments(context, input, rgb, outputs)) return MNV2C_ARGUMENT;
-    pthread_mutex_lock(&context->lock);
     int status = context->lost ? MNV2C_CONTEXT_LOST : MNV2C_OK;
     TRY(status, context->cuda, CtxPush, shared.primary);
     if (status == MNV2C_OK) {
@@ -374,6 +377,25 @@ int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *
         context->cuda->CtxPop(&(CUcontext){NULL});
     }
     context->lost = status == MNV2C_CONTEXT_LOST;
+    return status;
+}
+
+int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+{
+    if (!are_arguments(context, input, rgb, outputs)) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    int status = run_locked(context, input, rgb, outputs);
+    pthread_mutex_unlock(&context->lock);
+    return status;
+}
+
+int mnv2c_run_images(mnv2c_context *context, const mnv2c_image *images, void *const *outputs)
+{
+    const uint8_t *rgb;
+    if (!are_arguments(context, images, 1, outputs)) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    int status = mnv2c_fit_images(&context->fitting, images, &rgb);
+    if (status == MNV2C_OK) status = run_locked(context, rgb, 1, outputs);
     pthread_mutex_unlock(&context->lock);
     return status;
 }

@@ -59,6 +59,9 @@ extern const char mnv2c_weights[];
 /* gpu.c: runs the network for the driver's mnv2c_run and mnv2c_run_rgb, one pointer for each output. */
 int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs);
 
+/* gpu.c: the same for mnv2c_run_image. */
+int mnv2c_run_images(mnv2c_context *context, const mnv2c_image *images, void *const *outputs);
+
 /* gpu.c: the same for mnv2c_enqueue and mnv2c_enqueue_rgb; input and outputs are on the device. */
 int mnv2c_enqueue_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs, void *stream);
 
