@@ -68,7 +68,7 @@ class Network(RunnableNetwork):
             threads = share_threads_with.threads
         check_threads(threads)
         try:
-            self._binding = binding.Network(
+            self._binding: binding.Network = binding.Network(
                 _open_library(self._build),
                 self._build.interface.identifier,
                 self.input_shape,
