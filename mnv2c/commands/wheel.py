@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from pathlib import Path
 
 from mnv2c.commands import OutputError, megabytes, say, say_json, write_file
@@ -15,7 +14,7 @@ from mnv2c.deploy.wheel import make_wheel
 def command(options: argparse.Namespace) -> int:
     """Writes the wheel beside the build, or where it was asked to, and prints how to use it."""
     wheel = make_wheel(read_build(options.build))
-    directory: Path = options.out or Path(os.path.relpath(options.build.resolve().parent))
+    directory: Path = options.out or options.build.resolve().parent
     path = directory / wheel.name
     try:
         directory.mkdir(parents=True, exist_ok=True)

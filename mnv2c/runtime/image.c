@@ -150,26 +150,46 @@ static uint8_t byte(int32_t sum, int bits)
     return (uint8_t)(value > 255 ? 255 : value);
 }
 
-static void convert(const struct matrix *m, uint8_t *pixel)
+/* One of the three values of each pixel of a row: where the first lies, and bytes to the next. */
+struct samples {
+    const uint8_t *first;
+    int step;
+};
+
+static struct samples samples_of(const mnv2c_image *image, int row, const struct channel *channel)
 {
-    const int32_t y = m->y * (pixel[0] - m->black) + (1 << 15), u = pixel[1] - 128, v = pixel[2] - 128;
-    pixel[0] = byte(y + m->rv * v, 16);
-    pixel[1] = byte(y + m->gu * u + m->gv * v, 16);
-    pixel[2] = byte(y + m->bu * u, 16);
+    const uint8_t *start = image->planes[channel->plane] + image->strides[channel->plane] * (size_t)(row >> channel->down);
+    return (struct samples){start + channel->offset, channel->step};
+}
+
+static void convert(struct matrix m, struct samples y, struct samples u, struct samples v, int begin, int end,
+                    uint8_t *pixels)
+{
+    for (int x = begin; x < end; x++) {
+        int32_t luma = m.y * (y.first[x * y.step] - m.black) + (1 << 15);
+        int32_t blue = u.first[(x >> 1) * u.step] - 128, red = v.first[(x >> 1) * v.step] - 128;
+        pixels[3 * x] = byte(luma + m.rv * red, 16);
+        pixels[3 * x + 1] = byte(luma + m.gu * blue + m.gv * red, 16);
+        pixels[3 * x + 2] = byte(luma + m.bu * blue, 16);
+    }
 }
 
 /* The pixels from `begin` to `end` of a row, as R, G, B; `pixels` is where the row begins. */
 static void read_row(const mnv2c_image *image, int row, int begin, int end, uint8_t *pixels)
 {
     const struct format *format = &formats[image->format];
-    for (int i = 0; i < 3; i++) {
-        const struct channel *channel = &format->channels[i];
-        const uint8_t *start = image->planes[channel->plane] + channel->offset;
-        start += image->strides[channel->plane] * (size_t)(row >> channel->down);
-        for (int x = begin; x < end; x++) pixels[3 * x + i] = start[(x >> channel->across) * channel->step];
+    struct samples a = samples_of(image, row, &format->channels[0]);
+    struct samples b = samples_of(image, row, &format->channels[1]);
+    struct samples c = samples_of(image, row, &format->channels[2]);
+    if (format->is_yuv) {
+        convert(matrices[image->matrix], a, b, c, begin, end, pixels);
+        return;
     }
-    if (!format->is_yuv) return;
-    for (int x = begin; x < end; x++) convert(&matrices[image->matrix], pixels + 3 * x);
+    for (int x = begin; x < end; x++) {
+        pixels[3 * x] = a.first[x * a.step];
+        pixels[3 * x + 1] = b.first[x * b.step];
+        pixels[3 * x + 2] = c.first[x * c.step];
+    }
 }
 
 static void scale_across(const struct mnv2c_fitting *fitting, uint8_t *row)
