@@ -270,6 +270,12 @@ def _declare_bench(parser: _Parser) -> None:
     parser.add_argument("--count", action="store_true", help="count instructions instead; with --runner qemu")
 
 
+def _declare_wheel(parser: _Parser) -> None:
+    parser.add_argument("build", type=Path, metavar="BUILD", help="directory that `mnv2c build` wrote")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to put it (default: beside BUILD)")
+    _json(parser)
+
+
 def _declare_cost(parser: _Parser) -> None:
     parser.add_argument("build", type=Path, metavar="BUILD", help="of `mnv2c build` for Arm or cuda")
     parser.add_argument("--core", metavar="NAME", help="such as cortex-a53 (default: what it is scheduled for), h100")
@@ -353,6 +359,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
     "show": ("print the layers of a table, or another form of its graph", _declare_show),
     "validate": ("compare a library with its ONNX reference", _declare_validate),
     "run": ("classify images with a library", _declare_run),
+    "wheel": ("make a Python wheel of a library, which needs numpy alone", _declare_wheel),
     "bench": ("time a library, beside other engines", _declare_bench),
     "cost": ("estimate a library on an Arm core or board, or a GPU, that is not here", _declare_cost),
     "tune": ("find each kernel's best schedule, and keep it for later builds", _declare_tune),

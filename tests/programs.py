@@ -27,3 +27,13 @@ def call(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | No
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def sanitizer_flags(sanitizer: str, directory: Path) -> tuple[str, ...]:
+    """For a compiler that has it, which runs in ``directory`` here; else the test is skipped."""
+    (directory / "probe.c").write_text("int main(void) { return 0; }\n")
+    flags = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-O1")
+    probe = subprocess.run([need("cc"), *flags, directory / "probe.c", "-o", directory / "probe"], check=False)
+    if probe.returncode != 0 or subprocess.run([directory / "probe"], check=False).returncode != 0:
+        pytest.skip(f"cc has no {sanitizer} sanitizer here")
+    return flags

@@ -112,11 +112,9 @@ def _compile_in(directory: Path, toolchain: Toolchain, program: Program, texts: 
     (directory / "exports.map").write_text(_version_script(program), encoding="utf-8")
     objects = _write_code(directory, program)
     sources = [f"src/{identifier}.c", *(f"src/{source}" for source in SOURCES[program.target.kind]), "weights.S"]
+    flags = ("-Iinclude", "-Wall", "-Wextra", "-ffp-contract=off")  # images are scaled alike on every processor
     with ThreadPoolExecutor() as threads:
-        jobs = [
-            threads.submit(compile_c, toolchain, directory, source, flags=("-Iinclude", "-Wall", "-Wextra"))
-            for source in sources
-        ]
+        jobs = [threads.submit(compile_c, toolchain, directory, source, flags=flags) for source in sources]
         objects = [job.result() for job in jobs] + objects
     libraries = ("-ldl",) if program.target.kind == "cuda" else ()
     link_shared(toolchain, directory, objects, output=shared, version_script="exports.map", libraries=libraries)

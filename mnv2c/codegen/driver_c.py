@@ -19,7 +19,7 @@ _TOP = """\
  *
  * To build the library anew, here with a sanitizer (src/ gives driver and runtime, the archive kernels and weights):
  *     cc -g -fsanitize=thread -Iinclude src/{identifier}.c src/context.c src/bands.c src/threads.c src/cpu.c \\
- *         YOURS.c lib/lib{identifier}.a -pthread -lm
+ *         src/image.c YOURS.c lib/lib{identifier}.a -pthread -lm
  */
 #include "runtime.h"
 
@@ -47,6 +47,14 @@ int mnv2c_run{suffix}(mnv2c_context *context, const {element} *{image}, {paramet
 {{
     void *const outputs[] = {{{names}}};
     return mnv2c_run_network(context, {image}, {rgb}, outputs);
+}}
+"""
+
+_RUN_IMAGE = """
+int mnv2c_run_image(mnv2c_context *context, const mnv2c_image *images, {parameters})
+{{
+    void *const outputs[] = {{{names}}};
+    return mnv2c_run_images(context, images, outputs);
 }}
 """
 
@@ -78,7 +86,7 @@ def driver(program: Program) -> str:
         _steps(program),
         *([chains(program)] if program.chains else []),
         _MACROS + (BANDS if program.chains else ""),
-        _LAYERS + _layers(program) + "    return status;\n}\n" + runs(program),
+        _LAYERS + _layers(program) + "    return status;\n}\n" + runs(program) + run_image(program),
     ]
     return under_prefix("\n".join(parts), program.identifier)
 
@@ -204,10 +212,19 @@ def _operand(operand: Operand) -> str:
 
 def runs(program: Program, function: str = _RUN) -> str:
     """The two functions that take one pointer for each output, for floats and for bytes."""
-    fields = {"parameters": output_parameters(program.outputs), "names": ", ".join(program.outputs)}
+    fields = _outputs(program)
     return function.format(suffix="", element="float", image="input", rgb=0, **fields) + function.format(
         suffix="_rgb", element="uint8_t", image="rgb", rgb=1, **fields
     )
+
+
+def run_image(program: Program) -> str:
+    """The function that takes images as cameras deliver them."""
+    return _RUN_IMAGE.format(**_outputs(program))
+
+
+def _outputs(program: Program) -> dict[str, str]:
+    return {"parameters": output_parameters(program.outputs), "names": ", ".join(program.outputs)}
 
 
 def constant(name: str) -> str:

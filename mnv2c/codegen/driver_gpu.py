@@ -6,7 +6,7 @@ assembler file that embeds the weights and the code.
 
 from __future__ import annotations
 
-from mnv2c.codegen.driver_c import comment_text, constant, runs, step_numbers, string
+from mnv2c.codegen.driver_c import comment_text, constant, run_image, runs, step_numbers, string
 from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
 from mnv2c.runtime import under_prefix
 
@@ -15,7 +15,8 @@ _TOP = """\
  * {name}: the layers in order, each a kernel in lib{identifier}.a, launched as the tables say.
  *
  * To build the library anew (src/ gives driver and runtime, the archive code and weights):
- *     cc -g -Iinclude src/{identifier}.c src/gpu.c src/libcuda.c YOURS.c lib/lib{identifier}.a -pthread -ldl
+ *     cc -g -Iinclude src/{identifier}.c src/gpu.c src/libcuda.c src/image.c \\
+ *         YOURS.c lib/lib{identifier}.a -pthread -ldl
  */
 #include "gpu.h"
 """
@@ -59,10 +60,10 @@ def driver(program: Program) -> str:
     parts = [
         _TOP.format(name=comment_text(program.name), identifier=program.identifier),
         _kernels(program),
-        _images(program),
+        _codes(program),
         _sizes(program),
         _steps(program),
-        runs(program) + runs(program, _ENQUEUE),
+        runs(program) + run_image(program) + runs(program, _ENQUEUE),
     ]
     return under_prefix("\n".join(parts), program.identifier)
 
@@ -71,22 +72,22 @@ def _symbol(architecture: str) -> str:
     return f"mnv2c_code_{architecture}"
 
 
-def _images(program: Program) -> str:
+def _codes(program: Program) -> str:
     names = [kernels.isa.name for kernels in program.kernel_objects]
     declarations = "".join(f"extern const char {_symbol(name)}[];\n" for name in names)
     tables = _tables(program)
     rows = "".join(
-        f"    {_image(kernels.isa.name, kernels.isa.mcpu, tables.index(_table(kernels)))},\n"
+        f"    {_code(kernels.isa.name, kernels.isa.mcpu, tables.index(_table(kernels)))},\n"
         for kernels in program.kernel_objects
     )
     return (
         f"{declarations}\n/* Code by compute capability, the newest first; PTX last. */\n"
-        f"const struct mnv2c_image mnv2c_images[] = {{\n{rows}}};\n"
-        f"const int mnv2c_image_count = {len(names)};\n"
+        f"const struct mnv2c_code mnv2c_codes[] = {{\n{rows}}};\n"
+        f"const int mnv2c_code_count = {len(names)};\n"
     )
 
 
-def _image(name: str, mcpu: str, table: int) -> str:
+def _code(name: str, mcpu: str, table: int) -> str:
     version = int(mcpu.rpartition("_")[2])
     is_ptx = mcpu.startswith("compute_")
     return f"{{{string(name)}, {version // 10}, {version % 10}, {int(is_ptx)}, {_symbol(name)}, kernels{table}}}"

@@ -12,10 +12,14 @@ from mnv2c.codegen.program import Program
 from mnv2c.kernels.abi import HEADER as KERNEL_HEADER
 from mnv2c.runtime import source, under_prefix
 
-FUNCTIONS = ("message", "create", "destroy", "run", "run_rgb", "instruction_set", "threads", "observe")  # the whole API
-SOURCES = {"cpu": ("context.c", "bands.c", "threads.c", "cpu.c"), "cuda": ("gpu.c", "libcuda.c")}
+FUNCTIONS = ("message", "create", "destroy", "run", "run_rgb", "run_image", "instruction_set", "threads", "observe")
+"""The whole API."""
+SOURCES = {
+    "cpu": ("context.c", "bands.c", "threads.c", "cpu.c", "image.c"),
+    "cuda": ("gpu.c", "libcuda.c", "image.c"),
+}
 """The runtime beside the driver, by the kind of target."""
-_HEADERS = {"cpu": ("runtime.h", KERNEL_HEADER), "cuda": ("gpu.h", "libcuda.h")}
+_HEADERS = {"cpu": ("runtime.h", KERNEL_HEADER, "image.h"), "cuda": ("gpu.h", "libcuda.h", "image.h")}
 ON_STREAMS = ("enqueue", "enqueue_rgb")  # and what a library for GPUs has besides
 _FUNCTIONS = "/* @functions@ */\n"
 _STATUSES = "    /* @statuses@ */\n"

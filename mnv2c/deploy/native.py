@@ -13,14 +13,15 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2c.deploy import binding
+from mnv2c.deploy.binding import NetworkError
 from mnv2c.deploy.device_arrays import DeviceArray, device_array
 from mnv2c.deploy.network import (
-    OK,
     Build,
     LayerRun,
     Pixel,
@@ -36,17 +37,6 @@ from mnv2c.errors import LibraryError
 from mnv2c.targets import kind_of_target
 
 _CPUINFO, _BOARD = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
-
-
-class _Options(ctypes.Structure):
-    _fields_ = (
-        ("size", ctypes.c_size_t),
-        ("threads", ctypes.c_int),
-        ("instruction_set", ctypes.c_char_p),
-        ("share_threads_with", ctypes.c_void_p),
-        ("cpus", ctypes.POINTER(ctypes.c_int)),
-        ("cpu_count", ctypes.c_int),
-    )
 
 
 class _Layer(ctypes.Structure):
@@ -78,20 +68,26 @@ class Network(RunnableNetwork):
     ) -> None:
         """See ``load``. One that shares another's threads takes its number of threads, its turns, and no ``cpus``."""
         super().__init__(read_build(Path(directory)))
-        self._library = _open_library(self._build)
-        self._context = ctypes.c_void_p()
-        share = None
         if share_threads_with is not None:
-            share = share_threads_with._alive()
             threads = share_threads_with.threads
         check_threads(threads)
-        name = None if instruction_set is None else instruction_set.encode()
-        numbers = None if cpus is None else (ctypes.c_int * len(cpus))(*check_cpus(cpus))
-        options = _Options(ctypes.sizeof(_Options), threads, name, share, numbers, 0 if cpus is None else len(cpus))
-        status = self._function("create")(ctypes.byref(options), ctypes.byref(self._context))
-        if status != OK:
-            message = self._message(status)
-            raise explain_create(self._build, status, message, threads=threads, instruction_set=instruction_set)
+        if cpus is not None:
+            check_cpus(cpus)
+        try:
+            self._binding: binding.Network = binding.Network(
+                _open_library(self._build),
+                self._build.interface.identifier,
+                self.input_shape,
+                self.output_shapes,
+                threads=threads,
+                instruction_set=instruction_set,
+                share_threads_with=None if share_threads_with is None else share_threads_with._binding,
+                cpus=cpus,
+            )
+        except NetworkError as error:
+            raise explain_create(
+                self._build, error.status, str(error), threads=threads, instruction_set=instruction_set
+            ) from error
 
     @property
     def processor(self) -> str:
@@ -99,11 +95,28 @@ class Network(RunnableNetwork):
 
     @property
     def instruction_set(self) -> str:
-        return cast(bytes, self._function("instruction_set", ctypes.c_char_p)(self._alive())).decode()
+        with self._errors():
+            return self._binding.instruction_set
 
     @property
     def threads(self) -> int:
-        return cast(int, self._function("threads")(self._alive()))
+        with self._errors():
+            return self._binding.threads
+
+    def run_image(
+        self,
+        image: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+        format: str,
+        *,
+        fit: str = "crop",
+        matrix: str = "bt601",
+    ) -> NDArray[np.float32]:
+        """The one output of an image of any size, as a camera delivers it: see ``binding.Network.run_image``.
+
+        LibraryError where it is none that the library takes, or there are several ``outputs``.
+        """
+        with self._errors():
+            return self._binding.run_image(image, format, fit=fit, matrix=matrix)
 
     def enqueue(self, x: Any, *outputs: Any, stream: int = 0) -> None:
         """Runs on a GPU, asynchronously: ``outputs`` of ``x``, all of them arrays there (``device_arrays``).
@@ -129,9 +142,8 @@ class Network(RunnableNetwork):
                 raise LibraryError(f"{self.directory}: {label} is float32, not {array.dtype}")
             self._check_shape(label, array, shape)
         pointers = [ctypes.c_void_p(array.address) for array in (image, *arrays)]
-        status = self._function(name)(self._alive(), *pointers, ctypes.c_void_p(stream))
-        if status != OK:
-            raise LibraryError(f"{self.directory}: {self._message(status)}")
+        with self._errors():
+            self._binding.call(name, *pointers, ctypes.c_void_p(stream))
 
     def _check_shape(self, name: str, array: DeviceArray, shape: tuple[int, ...]) -> None:
         """As ``shape``, or without the batch where that is 1."""
@@ -139,54 +151,32 @@ class Network(RunnableNetwork):
             raise LibraryError(f"{self.directory}: {name} has the shape {shape}, not {array.shape}")
 
     def close(self) -> None:
-        context, self._context = self._context, ctypes.c_void_p()
-        if context:
-            self._function("destroy", None)(context)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_context"):
-            self.close()
-
-    def _function(self, name: str, result: Any = ctypes.c_int) -> Any:
-        symbol = f"{self._build.interface.identifier}_{name}"
-        try:
-            function = self._library[symbol]
-        except AttributeError as error:
-            raise LibraryError(f"{self.directory}: the library lacks {symbol}; build it again") from error
-        function.restype = result
-        return function
-
-    def _alive(self) -> ctypes.c_void_p:
-        if not self._context:
-            raise LibraryError(f"{self.directory}: the network is closed")
-        return self._context
+        self._binding.close()
 
     def _run(self, x: Any, pixel: Pixel, seen: list[LayerRun] | None = None) -> tuple[list[NDArray[np.float32]], int]:
         begin = time.perf_counter_ns()
         images = fitting(self._build, x, pixel)
-        outputs = [np.empty(shape, np.float32) for shape in self.output_shapes.values()]
-        arguments = [ctypes.c_void_p(array.ctypes.data) for array in (images, *outputs)]
-        with contextlib.nullcontext() if seen is None else self._observed(seen):
-            status = self._function("run_rgb" if pixel is np.uint8 else "run")(self._alive(), *arguments)
-        if status != OK:
-            raise LibraryError(f"{self.directory}: {self._message(status)}")
-        return outputs, time.perf_counter_ns() - begin
+        with self._errors(), contextlib.nullcontext() if seen is None else self._observed(seen):
+            outputs = self._binding.run_on("run_rgb" if pixel is np.uint8 else "run", images)
+        return list(outputs.values()), time.perf_counter_ns() - begin
 
     @contextlib.contextmanager
     def _observed(self, seen: list[LayerRun]) -> Iterator[None]:
         """Adds the layers of the runs within to ``seen``."""
         observer = _OBSERVER(lambda _, layer: seen.append(_copy_layer(layer.contents)))
-        observe = self._function("observe")
-        status = observe(self._alive(), observer, None)
-        if status != OK:
-            raise LibraryError(f"{self.directory}: {self._message(status)}")
+        self._binding.call("observe", observer, None)
         try:
             yield
         finally:
-            observe(self._alive(), None, None)
+            self._binding.call("observe", None, None)
 
-    def _message(self, status: int) -> str:
-        return cast(bytes, self._function("message", ctypes.c_char_p)(status)).decode()
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What fails within becomes a LibraryError that names the library."""
+        try:
+            yield
+        except NetworkError as error:
+            raise LibraryError(f"{self.directory}: {error}") from error
 
 
 def load(

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2c.deploy import binding
+from mnv2c.deploy.binding import NetworkError
 from mnv2c.deploy.manifest import Interface, Manifest, read_manifest
 from mnv2c.errors import LibraryError
 
@@ -188,11 +190,10 @@ def check_threads(threads: int) -> None:
         raise LibraryError(f"threads must be a whole number from 1 to {_MAX_THREADS}, got {threads!r}")
 
 
-def check_cpus(cpus: Sequence[int]) -> Sequence[int]:
-    """``cpus``; LibraryError where they are no list of processors' numbers."""
+def check_cpus(cpus: Sequence[int]) -> None:
+    """LibraryError where they are no list of processors' numbers."""
     if not cpus or any(isinstance(cpu, bool) or not isinstance(cpu, int) or not 0 <= cpu < 2**31 for cpu in cpus):
         raise LibraryError(f"cpus must be the numbers of processors, such as [0, 1], got {cpus!r}")
-    return cpus
 
 
 def fitting(build: Build, x: Any, pixel: Pixel) -> NDArray[Any]:
@@ -200,16 +201,10 @@ def fitting(build: Build, x: Any, pixel: Pixel) -> NDArray[Any]:
 
     LibraryError where its type is not ``pixel`` or its shape is another; the batch axis may be missing where it is 1.
     """
-    array, directory, shape = np.asarray(x), build.directory, build.interface.input_shape
-    if array.dtype != pixel:
-        raise LibraryError(
-            f"{directory}: expected an array of {np.dtype(pixel)}, got {array.dtype}; see numpy's astype"
-        )
-    if shape[0] == 1 and array.ndim == 3:
-        array = array[np.newaxis]
-    if array.shape != shape:
-        raise LibraryError(f"{directory}: expected an array of shape {shape}, got {array.shape}")
-    return np.ascontiguousarray(array)
+    try:
+        return binding.fitting(x, pixel, build.interface.input_shape)
+    except NetworkError as error:
+        raise LibraryError(f"{build.directory}: {error}") from error
 
 
 def explain_create(

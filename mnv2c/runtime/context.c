@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "image.h"
+
 enum { ALIGNMENT = 64 }; /* of the arena and of each thread's scratch: a cache line, and the widest vector */
 
 struct mnv2c_context {
@@ -16,6 +18,7 @@ struct mnv2c_context {
     char *scratch;
     size_t scratch_stride;
     char *maps; /* where there is an observer, and something to show it that does not exist otherwise */
+    struct mnv2c_fitting *fitting;
     pthread_mutex_t lock; /* a run, or a change of observer */
     mnv2c_observer *observer;
     void *user;
@@ -32,8 +35,10 @@ const char *mnv2c_message(int status)
     case MNV2C_INSTRUCTION_SET: return "the library was not built for this instruction set";
     case MNV2C_KERNEL: return "a kernel refused to run: the library is damaged";
     case MNV2C_CPUS: return "a processor in cpus does not exist, or this program may not run on it";
-    default: return "unknown status";
+    default: break;
     }
+    const char *message = mnv2c_image_message(status);
+    return message != NULL ? message : "unknown status";
 }
 
 /* What `given` sets, and the defaults for what it does not: null, or that of a program from before there was `cpus`. */
@@ -127,6 +132,7 @@ void mnv2c_destroy(mnv2c_context *context)
     mnv2c_pool_release(context->pool);
     free(context->maps);
     free(context->arena);
+    free(context->fitting);
     free(context);
 }
 
@@ -184,16 +190,39 @@ int mnv2c_run_bands(mnv2c_context *context, const struct mnv2c_step *steps, cons
 
 static int is_float_buffer(const void *buffer) { return buffer != NULL && (uintptr_t)buffer % _Alignof(float) == 0; }
 
-int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+static int are_arguments(const mnv2c_context *context, const void *input, int rgb, void *const *outputs)
 {
-    if (context == NULL || input == NULL || (!rgb && !is_float_buffer(input))) return MNV2C_ARGUMENT;
+    if (context == NULL || input == NULL || (!rgb && !is_float_buffer(input))) return 0;
     for (int i = 0; i < mnv2c_output_count; i++)
-        if (!is_float_buffer(outputs[i])) return MNV2C_ARGUMENT;
-    pthread_mutex_lock(&context->lock);
+        if (!is_float_buffer(outputs[i])) return 0;
+    return 1;
+}
+
+static int run_locked(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+{
     mnv2c_pool_enter(context->pool);
     void *image = (void *)(uintptr_t)input; /* kernels only read it */
     int status = mnv2c_layers(context, context->instruction_set->kernels, context->arena, image, rgb, outputs);
     mnv2c_pool_leave(context->pool);
+    return status;
+}
+
+int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+{
+    if (!are_arguments(context, input, rgb, outputs)) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    int status = run_locked(context, input, rgb, outputs);
+    pthread_mutex_unlock(&context->lock);
+    return status;
+}
+
+int mnv2c_run_images(mnv2c_context *context, const mnv2c_image *images, void *const *outputs)
+{
+    const uint8_t *rgb;
+    if (!are_arguments(context, images, 1, outputs)) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    int status = mnv2c_fit_images(&context->fitting, images, &rgb);
+    if (status == MNV2C_OK) status = run_locked(context, rgb, 1, outputs);
     pthread_mutex_unlock(&context->lock);
     return status;
 }

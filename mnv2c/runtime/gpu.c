@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image.h"
 #include "libcuda.h"
 
 enum { ALIGNMENT = 256 }; /* of every tensor that is given to a kernel first: as cuMemAlloc aligns */
@@ -23,7 +24,7 @@ struct device {
     CUmodule module;
     CUfunction *functions;
     CUdeviceptr weights;
-    const struct mnv2c_image *image;
+    const struct mnv2c_code *code;
     int contexts;
 };
 
@@ -35,6 +36,7 @@ struct mnv2c_context {
     CUdeviceptr memory, input, arena; /* one block: input, outputs, arena */
     CUdeviceptr *outputs;
     char *staging; /* pinned: the input, then the outputs */
+    struct mnv2c_fitting *fitting;
     CUstream stream;
     CUgraphExec graphs[2]; /* of float and of byte input */
     CUevent events[2]; /* before and after a layer */
@@ -58,27 +60,29 @@ const char *mnv2c_message(int status)
     case MNV2C_GPU_MEMORY: return "out of GPU memory";
     case MNV2C_CONTEXT_LOST: return "the CUDA context is lost: a kernel failed, here or elsewhere in this program";
     case MNV2C_DEVICE_POINTER: return "not a device pointer";
-    default: return mnv2c_cuda_message(status);
+    default: break;
     }
+    const char *message = mnv2c_image_message(status);
+    return message != NULL ? message : mnv2c_cuda_message(status);
 }
 
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
 /* The code for this GPU: of its own generation, the newest that it runs, else PTX. */
-static int choose_image(const struct mnv2c_cuda *cuda, struct device *device, const char *name)
+static int choose_code(const struct mnv2c_cuda *cuda, struct device *device, const char *name)
 {
     int major = 0, minor = 0, status = MNV2C_OK;
     TRY(status, cuda, DeviceGetAttribute, &major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device->number);
     TRY(status, cuda, DeviceGetAttribute, &minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device->number);
     if (status != MNV2C_OK) return status;
     int known = name == NULL;
-    for (int i = 0; i < mnv2c_image_count; i++) {
-        const struct mnv2c_image *image = &mnv2c_images[i];
-        if (name != NULL && strcmp(name, image->name) != 0) continue;
+    for (int i = 0; i < mnv2c_code_count; i++) {
+        const struct mnv2c_code *code = &mnv2c_codes[i];
+        if (name != NULL && strcmp(name, code->name) != 0) continue;
         known = 1;
-        int is_older = image->major < major || (image->major == major && image->minor <= minor);
-        if (!is_older || (!image->is_ptx && image->major != major)) continue;
-        device->image = image;
+        int is_older = code->major < major || (code->major == major && code->minor <= minor);
+        if (!is_older || (!code->is_ptx && code->major != major)) continue;
+        device->code = code;
         return MNV2C_OK;
     }
     return known ? MNV2C_ARCHITECTURE : MNV2C_INSTRUCTION_SET;
@@ -97,9 +101,9 @@ static int load(const struct mnv2c_cuda *cuda, struct device *device)
     int status = MNV2C_OK;
     device->functions = calloc((size_t)mnv2c_kernel_count, sizeof *device->functions);
     if (device->functions == NULL) return MNV2C_MEMORY;
-    TRY(status, cuda, ModuleLoad, &device->module, device->image->code);
+    TRY(status, cuda, ModuleLoad, &device->module, device->code->data);
     for (int i = 0; i < mnv2c_kernel_count; i++)
-        TRY(status, cuda, ModuleGetFunction, &device->functions[i], device->module, device->image->kernels[i].symbol);
+        TRY(status, cuda, ModuleGetFunction, &device->functions[i], device->module, device->code->kernels[i].symbol);
     TRY(status, cuda, MemAlloc, &device->weights, mnv2c_weights_bytes);
     TRY(status, cuda, CopyToDevice, device->weights, mnv2c_weights, mnv2c_weights_bytes, NULL);
     TRY(status, cuda, StreamSynchronize, NULL);
@@ -115,7 +119,7 @@ static int share(const struct mnv2c_cuda *cuda, const char *name)
     if (shared.contexts == 0) {
         memset(&shared, 0, sizeof shared);
         TRY(status, cuda, DeviceGet, &shared.number, 0);
-        if (status == MNV2C_OK) status = choose_image(cuda, &shared, name);
+        if (status == MNV2C_OK) status = choose_code(cuda, &shared, name);
         TRY(status, cuda, PrimaryCtxRetain, &shared.primary, shared.number);
         int retained = status == MNV2C_OK;
         TRY(status, cuda, CtxPush, shared.primary);
@@ -124,7 +128,7 @@ static int share(const struct mnv2c_cuda *cuda, const char *name)
         if (status != MNV2C_OK && pushed) cuda->CtxPop(&(CUcontext){NULL});
         if (status != MNV2C_OK && retained) cuda->PrimaryCtxRelease(shared.number);
     } else {
-        if (name != NULL && strcmp(name, shared.image->name) != 0) status = MNV2C_INSTRUCTION_SET;
+        if (name != NULL && strcmp(name, shared.code->name) != 0) status = MNV2C_INSTRUCTION_SET;
         TRY(status, cuda, CtxPush, shared.primary);
     }
     if (status == MNV2C_OK) shared.contexts++;
@@ -180,8 +184,8 @@ static CUdeviceptr address(const mnv2c_context *context, const struct mnv2c_oper
 /* Whether the kernels wait for the ones before them by themselves, so that they may begin early. */
 static int may_overlap(const mnv2c_context *context)
 {
-    const struct mnv2c_image *image = shared.image;
-    return !image->is_ptx && image->major >= DEPENDENT_LAUNCH && context->cuda->version >= DRIVER_OF_DEPENDENT_GRAPHS;
+    const struct mnv2c_code *code = shared.code;
+    return !code->is_ptx && code->major >= DEPENDENT_LAUNCH && context->cuda->version >= DRIVER_OF_DEPENDENT_GRAPHS;
 }
 
 /* `early`: before the kernel ahead of it on the stream, which is one of ours, has ended. */
@@ -189,7 +193,7 @@ static int launch(mnv2c_context *context, const struct mnv2c_step *step, int rgb
                   const CUdeviceptr *outputs, CUstream stream, int early)
 {
     int number = rgb ? step->kernel_rgb : step->kernel;
-    const struct mnv2c_compiled *kernel = &shared.image->kernels[number];
+    const struct mnv2c_compiled *kernel = &shared.code->kernels[number];
     CUdeviceptr values[MNV2C_MOST_OPERANDS];
     void *parameters[MNV2C_MOST_OPERANDS];
     for (int i = 0; i < kernel->parameters; i++) {
@@ -260,6 +264,7 @@ static void free_all(mnv2c_context *context)
     if (context->staging != NULL) cuda->MemFreeHost(context->staging);
     if (context->memory != 0) cuda->MemFree(context->memory);
     free(context->outputs);
+    free(context->fitting);
     release(cuda);
     free(context);
 }
@@ -364,10 +369,8 @@ static int are_arguments(const mnv2c_context *context, const void *input, int rg
     return 1;
 }
 
-int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+static int run_locked(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
 {
-    if (!are_arguments(context, input, rgb, outputs)) return MNV2C_ARGUMENT;
-    pthread_mutex_lock(&context->lock);
     int status = context->lost ? MNV2C_CONTEXT_LOST : MNV2C_OK;
     TRY(status, context->cuda, CtxPush, shared.primary);
     if (status == MNV2C_OK) {
@@ -375,6 +378,25 @@ int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *
         context->cuda->CtxPop(&(CUcontext){NULL});
     }
     context->lost = status == MNV2C_CONTEXT_LOST;
+    return status;
+}
+
+int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
+{
+    if (!are_arguments(context, input, rgb, outputs)) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    int status = run_locked(context, input, rgb, outputs);
+    pthread_mutex_unlock(&context->lock);
+    return status;
+}
+
+int mnv2c_run_images(mnv2c_context *context, const mnv2c_image *images, void *const *outputs)
+{
+    const uint8_t *rgb;
+    if (!are_arguments(context, images, 1, outputs)) return MNV2C_ARGUMENT;
+    pthread_mutex_lock(&context->lock);
+    int status = mnv2c_fit_images(&context->fitting, images, &rgb);
+    if (status == MNV2C_OK) status = run_locked(context, rgb, 1, outputs);
     pthread_mutex_unlock(&context->lock);
     return status;
 }
@@ -422,6 +444,6 @@ int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user)
     return MNV2C_OK;
 }
 
-const char *mnv2c_instruction_set(const mnv2c_context *context) { return context == NULL ? NULL : shared.image->name; }
+const char *mnv2c_instruction_set(const mnv2c_context *context) { return context == NULL ? NULL : shared.code->name; }
 
 int mnv2c_threads(const mnv2c_context *context) { return context == NULL ? 0 : 1; }

@@ -37,16 +37,16 @@ struct mnv2c_step {
 };
 
 /* Code for GPUs of compute capability `major`.`minor`, and for later ones of the same `major`; PTX for all later ones. */
-struct mnv2c_image {
+struct mnv2c_code {
     const char *name; /* "sm_90", or "ptx" */
     int major, minor, is_ptx;
-    const char *code;
+    const char *data;
     const struct mnv2c_compiled *kernels;
 };
 
 /* The driver defines these; the newest architecture comes first, PTX last. */
-extern const struct mnv2c_image mnv2c_images[];
-extern const int mnv2c_image_count;
+extern const struct mnv2c_code mnv2c_codes[];
+extern const int mnv2c_code_count;
 extern const int mnv2c_kernel_count;
 extern const struct mnv2c_step mnv2c_steps[];
 extern const int mnv2c_step_count;
@@ -58,6 +58,9 @@ extern const char mnv2c_weights[];
 
 /* gpu.c: runs the network for the driver's mnv2c_run and mnv2c_run_rgb, one pointer for each output. */
 int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs);
+
+/* gpu.c: the same for mnv2c_run_image. */
+int mnv2c_run_images(mnv2c_context *context, const mnv2c_image *images, void *const *outputs);
 
 /* gpu.c: the same for mnv2c_enqueue and mnv2c_enqueue_rgb; input and outputs are on the device. */
 int mnv2c_enqueue_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs, void *stream);

@@ -70,6 +70,9 @@ int mnv2c_layers(mnv2c_context *context, const struct mnv2c_compiled *kernels, c
 /* context.c: runs the network for the driver's mnv2c_run and mnv2c_run_rgb, one pointer for each output. */
 int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs);
 
+/* context.c: the same for mnv2c_run_image. */
+int mnv2c_run_images(mnv2c_context *context, const mnv2c_image *images, void *const *outputs);
+
 /* context.c: runs one layer for the driver, and tells the observer. */
 int mnv2c_run_layer(mnv2c_context *context, const struct mnv2c_step *step, const struct mnv2c_compiled *compiled,
                     void *const *operands);

@@ -37,6 +37,66 @@ static int create_on(int threads, const int *cpus, int cpu_count, tiny_1_0_conte
     return create_with(&options);
 }
 
+enum { WIDTH = 20, HEIGHT = 10 };
+static const uint8_t pixels[WIDTH * HEIGHT * 4];
+
+static tiny_1_0_image image_of(int format)
+{
+    tiny_1_0_image image = {format, WIDTH, HEIGHT, {pixels, pixels, pixels}, {4 * WIDTH, WIDTH, WIDTH}, 0, 0};
+    return image;
+}
+
+/* A good image but for one field. */
+#define EXPECT_IMAGE(wanted, context, number, field, value) \
+    do { \
+        tiny_1_0_image image = image_of(number); \
+        image.field = value; \
+        EXPECT(wanted, tiny_1_0_run_image(context, &image, logits)); \
+    } while (0)
+
+static void misuse_images(tiny_1_0_context *context)
+{
+    for (int format = TINY_1_0_RGB; format <= TINY_1_0_YUV420; format++) {
+        EXPECT_IMAGE(TINY_1_0_OK, context, format, fit, TINY_1_0_STRETCH);
+        EXPECT_IMAGE(TINY_1_0_ARGUMENT, NULL, format, fit, 0);
+        EXPECT_IMAGE(TINY_1_0_ARGUMENT, context, format, planes[0], NULL);
+        EXPECT_IMAGE(TINY_1_0_IMAGE_SIZE, context, format, width, 0);
+        EXPECT_IMAGE(TINY_1_0_IMAGE_SIZE, context, format, width, -2);
+        EXPECT_IMAGE(TINY_1_0_IMAGE_SIZE, context, format, width, TINY_1_0_MAX_SIDE + 2);
+        EXPECT_IMAGE(TINY_1_0_IMAGE_SIZE, context, format, height, 0);
+        EXPECT_IMAGE(TINY_1_0_IMAGE_SIZE, context, format, height, INT32_MIN);
+        EXPECT_IMAGE(TINY_1_0_IMAGE_SIZE, context, format, height, TINY_1_0_MAX_SIDE + 2);
+        EXPECT_IMAGE(TINY_1_0_IMAGE_STRIDE, context, format, strides[0], 0);
+        EXPECT_IMAGE(TINY_1_0_IMAGE_STRIDE, context, format, strides[0], SIZE_MAX / 2);
+        EXPECT_IMAGE(TINY_1_0_IMAGE_STRIDE, context, format, strides[0], (size_t)-4 * WIDTH);
+    }
+    EXPECT_IMAGE(TINY_1_0_IMAGE_FORMAT, context, 0, fit, 0);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_FORMAT, context, -1, fit, 0);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_FORMAT, context, TINY_1_0_YUV420 + 1, fit, 0);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_FORMAT, context, TINY_1_0_RGB, fit, 2);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_FORMAT, context, TINY_1_0_NV12, matrix, 3);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_FORMAT, context, TINY_1_0_NV12, matrix, -1);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_STRIDE, context, TINY_1_0_RGB, strides[0], 3 * WIDTH - 1);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_STRIDE, context, TINY_1_0_BGRX, strides[0], 4 * WIDTH - 1);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_STRIDE, context, TINY_1_0_YUYV, strides[0], 2 * WIDTH - 1);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_STRIDE, context, TINY_1_0_NV12, strides[1], WIDTH - 1);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_STRIDE, context, TINY_1_0_YUV420, strides[2], WIDTH / 2 - 1);
+    EXPECT_IMAGE(TINY_1_0_OK, context, TINY_1_0_YUV420, strides[2], WIDTH / 2);
+    EXPECT_IMAGE(TINY_1_0_ARGUMENT, context, TINY_1_0_NV12, planes[1], NULL);
+    EXPECT_IMAGE(TINY_1_0_OK, context, TINY_1_0_NV12, planes[2], NULL);
+    EXPECT_IMAGE(TINY_1_0_ARGUMENT, context, TINY_1_0_YUV420, planes[2], NULL);
+    EXPECT_IMAGE(TINY_1_0_OK, context, TINY_1_0_RGB, width, WIDTH - 1);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_SIZE, context, TINY_1_0_YUYV, width, WIDTH - 1);
+    EXPECT_IMAGE(TINY_1_0_OK, context, TINY_1_0_YUYV, height, HEIGHT - 1);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_SIZE, context, TINY_1_0_NV12, width, WIDTH - 1);
+    EXPECT_IMAGE(TINY_1_0_IMAGE_SIZE, context, TINY_1_0_NV12, height, HEIGHT - 1);
+    tiny_1_0_image image = image_of(TINY_1_0_RGB);
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run_image(context, NULL, logits));
+    EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run_image(context, &image, NULL));
+    for (int status = TINY_1_0_IMAGE_FORMAT; status <= TINY_1_0_IMAGE_STRIDE; status++)
+        EXPECT(1, strcmp(tiny_1_0_message(status), tiny_1_0_message(-7)) != 0);
+}
+
 static void ignore(void *user, const tiny_1_0_layer *layer)
 {
     (void)layer;
@@ -83,6 +143,7 @@ int main(void)
     EXPECT(TINY_1_0_OK, tiny_1_0_run(context, input + 1, logits + 1));
     EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_run_rgb(context, NULL, logits));
     EXPECT(TINY_1_0_OK, tiny_1_0_run_rgb(context, rgb, logits));
+    misuse_images(context);
     EXPECT(TINY_1_0_ARGUMENT, tiny_1_0_observe(NULL, ignore, &seen));
     EXPECT(TINY_1_0_OK, tiny_1_0_observe(context, ignore, &seen));
     EXPECT(TINY_1_0_OK, tiny_1_0_run(context, input, logits));

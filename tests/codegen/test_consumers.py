@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import call, need
+from programs import call, need, sanitizer_flags
 from tiny_program import HEIGHT, WIDTH, baseline_target, reference, tiny_manifest, tiny_program
 
 from mnv2c.codegen.assemble import assemble
@@ -149,16 +149,6 @@ def test_valgrind(built: Built, tmp_path: Path) -> None:
     compile_stress(built, tmp_path / "stress", "-O2")
     valgrind = (need("valgrind"), "-q", "--error-exitcode=3", "--leak-check=full", "--errors-for-leak-kinds=all")
     call(*valgrind, tmp_path / "stress", "20")
-
-
-def sanitizer_flags(sanitizer: str, tmp_path: Path) -> tuple[str, ...]:
-    """For a compiler that has it, which runs here; else the test is skipped."""
-    (tmp_path / "probe.c").write_text("int main(void) { return 0; }\n")
-    flags = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-O1")
-    probe = subprocess.run([need("cc"), *flags, tmp_path / "probe.c", "-o", tmp_path / "probe"], check=False)
-    if probe.returncode != 0 or subprocess.run([tmp_path / "probe"], check=False).returncode != 0:
-        pytest.skip(f"cc has no {sanitizer} sanitizer here")
-    return flags
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])

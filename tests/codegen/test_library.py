@@ -72,6 +72,8 @@ def test_holds_what_a_person_deploys(library: Library) -> None:
         "src/context.c",
         "src/threads.c",
         "src/cpu.c",
+        "src/image.c",
+        "src/image.h",
         "src/runtime.h",
         "src/kernel.h",
         "examples/main.c",

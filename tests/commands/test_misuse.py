@@ -302,6 +302,19 @@ FILES: dict[str, Case] = {
         mnv2c("cost", p.library),
         "runs code for x86_64 has a model here; there are cortex-",
     ),
+    "a wheel of no library": lambda p: (mnv2c("wheel", p.folder), "no manifest.json"),
+    "a wheel of a damaged library": lambda p: (
+        mnv2c("wheel", p.damaged(SHARED, _truncated)),
+        "libmnv2_0_35.so: not as it was built; build the library again",
+    ),
+    "a wheel of Python's own name": lambda p: (
+        mnv2c("wheel", p.damaged("manifest.json", lambda b: b.replace(b'"mnv2_0_35"', b'"json"'))),
+        "json means something else to Python; give the spec another name",
+    ),
+    "a file where a wheel should go": lambda p: (
+        mnv2c("wheel", p.library, "--out", p.file("taken", "x")),
+        "taken: cannot be made: File exists; choose another place with --out",
+    ),
     "cost of nothing": lambda p: (mnv2c("cost", p.folder), "no manifest.json"),
     "cost on an unknown core": lambda p: (
         mnv2c("cost", _foreign(p), "--core", "cortx-a53"),

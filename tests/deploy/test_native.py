@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_program import CLASSES, HEIGHT, WIDTH, baseline_target, image, reference, tiny_manifest, tiny_program
 
 import mnv2c
 from mnv2c.codegen.assemble import assemble
+from mnv2c.deploy import binding
 from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import LibraryError
+from mnv2c.measure.images import read_rgb, seeded_image
 from mnv2c.targets import V2, native_target
 
 SHAPE = (1, HEIGHT, WIDTH, 3)
@@ -144,6 +147,88 @@ def test_sharing_outlives_the_owner(built: Path) -> None:
 def test_wrong_input(built: Path, x: Any, words: str) -> None:
     with mnv2c.load(built) as net, pytest.raises(LibraryError, match=words):
         net.run(x)
+
+
+FRAME = seeded_image(0, (60, 90, 3))
+YUV420 = seeded_image(1, (90, 64, 1))[..., 0]  # 64 x 60
+
+
+def test_an_image_of_another_size(built: Path, tmp_path: Path) -> None:
+    Image.fromarray(FRAME).save(tmp_path / "frame.png")
+    with mnv2c.load(built, threads=2) as net:
+        for fit in ("crop", "stretch"):
+            wanted = net.run_rgb(read_rgb(tmp_path / "frame.png", height=HEIGHT, width=WIDTH, fit=fit))
+            np.testing.assert_array_equal(net.run_image(FRAME, "rgb", fit=fit), wanted)
+            np.testing.assert_array_equal(net.run_image(FRAME[..., ::-1], "bgr", fit=fit), wanted)
+            for order, format in (((0, 1, 2, 0), "rgbx"), ((2, 1, 0, 0), "bgrx")):
+                np.testing.assert_array_equal(net.run_image(FRAME[..., order], format, fit=fit), wanted)
+        pixels = seeded_image(2, (HEIGHT, WIDTH, 3))
+        np.testing.assert_array_equal(net.run_image(pixels, "rgb"), net.run_rgb(pixels))
+
+
+def test_the_layouts_of_yuv(built: Path) -> None:
+    """The same Y, U and V, in three layouts; rows of U and V once for two of Y."""
+    height, width = 60, 64
+    y, u, v = YUV420[:height], YUV420[height : height + 15].reshape(30, 32), YUV420[height + 15 :].reshape(30, 32)
+    nv12 = np.concatenate([y, np.stack([u, v], axis=2).reshape(30, width)])
+    u, v = (plane.repeat(2, axis=0).repeat(2, axis=1) for plane in (u, v))
+    yuyv = np.stack([y, np.where(np.arange(width) % 2, v, u)], axis=2)
+    with mnv2c.load(built) as net:
+        for matrix in ("bt601", "bt601_full", "bt709"):
+            wanted = net.run_image(YUV420, "yuv420", matrix=matrix)
+            np.testing.assert_array_equal(net.run_image(nv12, "nv12", matrix=matrix), wanted)
+            np.testing.assert_array_equal(net.run_image(yuyv, "yuyv", matrix=matrix), wanted)
+        assert not np.array_equal(net.run_image(nv12, "nv12"), net.run_image(nv12, "nv12", matrix="bt709"))
+
+
+@pytest.mark.parametrize(
+    ("array", "format"), [(FRAME, "rgb"), (FRAME[..., [0, 1, 2, 0]], "bgrx"), (YUV420, "nv12"), (YUV420, "yuv420")]
+)
+def test_rows_that_lie_apart_are_not_copied(built: Path, array: np.ndarray[Any, Any], format: str) -> None:
+    wide = np.pad(array, [(0, 0), (0, 6)] + [(0, 0)] * (array.ndim - 2))
+    view = wide[:, : array.shape[1]]
+    if format == "yuv420":  # as cameras pad it: rows of U and V lie half as far apart, and fill half of a row
+        height, half = 60, wide.shape[1] // 2
+        halves = wide[height:].reshape(-1, half)
+        halves[:, :32] = array[height:].reshape(-1, 32)
+    with mnv2c.load(built) as net:
+        np.testing.assert_array_equal(net.run_image(view, format), net.run_image(array, format))
+        assert binding._described(view, format, "crop", "bt601")[1] is view
+        np.testing.assert_array_equal(net.run_image(array[::-1].copy()[::-1], format), net.run_image(array, format))
+
+
+def test_as_many_images_as_the_batch(tmp_path: Path) -> None:
+    program = tiny_program(tmp_path, target=baseline_target(), batch=2)
+    assemble(program, tiny_manifest(program), extra={}).write(tmp_path / "build")
+    fitting, larger = seeded_image(3, (HEIGHT, WIDTH, 3)), FRAME
+    with mnv2c.load(tmp_path / "build") as net:
+        for one, other in ((fitting, larger), (larger, fitting)):
+            found = net.run_image([one, other], "rgb")
+            swapped = net.run_image([other, one], "rgb")
+            np.testing.assert_array_equal(found, swapped[::-1])
+        np.testing.assert_array_equal(net.run_image([fitting] * 2, "rgb"), net.run_rgb(np.stack([fitting] * 2)))
+        with pytest.raises(LibraryError, match="expected 2 images, got 60"):
+            net.run_image(FRAME, "rgb")
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "words"),
+    [
+        (FRAME, {"format": "rbg"}, "unknown format 'rbg': there are rgb, bgr, rgbx, bgrx, yuyv, nv12, yuv420"),
+        (FRAME, {"format": "rgb", "fit": "pad"}, "unknown fit 'pad': there are crop, stretch"),
+        (FRAME, {"format": "rgb", "matrix": "bt2020"}, "unknown matrix 'bt2020'"),
+        (FRAME.astype(np.float32), {"format": "rgb"}, "expected an image of uint8, got float32"),
+        (FRAME, {"format": "bgrx"}, r"expected an image of bgrx of shape \(height, width, 4\), got \(60, 90, 3\)"),
+        (FRAME, {"format": "nv12"}, r"nv12 of shape \(height \* 3 / 2, width\), got \(60, 90, 3\)"),
+        (YUV420[:-1], {"format": "nv12"}, r"got \(89, 64\)"),
+        (YUV420[:, 1:], {"format": "yuv420"}, "odd in a format where two pixels share colour"),
+        (FRAME[:0], {"format": "rgb"}, "width or height is out of range"),
+        (np.zeros((1, 16385, 3), np.uint8), {"format": "rgb"}, "width or height is out of range"),
+    ],
+)
+def test_wrong_images(built: Path, array: Any, options: dict[str, str], words: str) -> None:
+    with mnv2c.load(built) as net, pytest.raises(LibraryError, match=words):
+        net.run_image(array, **options)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 257, 1.5, "2", True])

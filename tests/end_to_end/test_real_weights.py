@@ -13,7 +13,7 @@ import onnx
 import pytest
 from command_line import SPECS, succeed_json
 from onnx import numpy_helper
-from PIL import Image
+from PIL import Image, ImageOps
 from shared_data import GOLDEN, PHOTOGRAPHS, SHARED_DATA, TRAINED, needs_shared_data
 
 import mnv2c
@@ -99,6 +99,30 @@ def test_photographs_at_full_size(trained_library: Path) -> None:
         assert "hotdog" in labels["hot_dog"]
         assert "palace" in labels["china"]
     assert "military uniform" in labels["grace_hopper"]  # of which the middle shows too little
+
+
+@needs_shared_data
+def test_camera_frames_at_full_size(trained_library: Path) -> None:
+    """Whatever their format, the classes are those that ``mnv2c run`` prints."""
+    photographs = sorted(ORIGINALS.iterdir())
+    printed = succeed_json("run", trained_library, *photographs)["images"]
+    with mnv2c.load(trained_library) as net:
+        for path, told in zip(photographs, printed, strict=True):
+            with Image.open(path) as image:
+                pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            logits = net.run_image(pixels, "rgb")
+            classes = [entry["class"] for entry in told["top"]]
+            assert np.argsort(-logits[0], kind="stable")[:5].tolist() == classes
+            np.testing.assert_array_equal(net.run_image(np.flip(pixels, axis=2), "bgr"), logits)
+            yuv = net.run_image(nv12(pixels), "nv12", matrix="bt601_full")
+            assert int(yuv[0].argmax()) == classes[0]
+
+
+def nv12(pixels: np.ndarray) -> np.ndarray:
+    """JPEG's Y, U and V, of even height and width; U and V of every second pixel and row."""
+    even = pixels[: len(pixels) // 2 * 2, : pixels.shape[1] // 2 * 2]
+    yuv = np.asarray(Image.fromarray(even).convert("YCbCr"))
+    return np.concatenate([yuv[..., 0], yuv[::2, ::2, 1:].reshape(len(even) // 2, -1)])
 
 
 @needs_shared_data
