@@ -3,7 +3,7 @@
  *
  * To build the library anew, here with a sanitizer (src/ gives driver and runtime, the archive kernels and weights):
  *     cc -g -fsanitize=thread -Iinclude src/tiny_1_0.c src/context.c src/bands.c src/threads.c src/cpu.c \
- *         YOURS.c lib/libtiny_1_0.a -pthread -lm
+ *         src/image.c YOURS.c lib/libtiny_1_0.a -pthread -lm
  */
 #include "runtime.h"
 
@@ -106,4 +106,10 @@ int tiny_1_0_run_rgb(tiny_1_0_context *context, const uint8_t *rgb, float *logit
 {
     void *const outputs[] = {logits, map};
     return tiny_1_0_run_network(context, rgb, 1, outputs);
+}
+
+int tiny_1_0_run_image(tiny_1_0_context *context, const tiny_1_0_image *images, float *logits, float *map)
+{
+    void *const outputs[] = {logits, map};
+    return tiny_1_0_run_images(context, images, outputs);
 }

@@ -38,7 +38,10 @@ enum {
     TINY_1_0_CPU = 4,             /* this processor lacks the instruction set asked for, or all that the library has */
     TINY_1_0_INSTRUCTION_SET = 5, /* the library was not built for the instruction set asked for */
     TINY_1_0_KERNEL = 6,          /* a kernel refused to run: the library is damaged */
-    TINY_1_0_CPUS = 14            /* a processor in `cpus` does not exist, or this program may not run on it */
+    TINY_1_0_CPUS = 14,           /* a processor in `cpus` does not exist, or this program may not run on it */
+    TINY_1_0_IMAGE_FORMAT = 15,   /* an image's format, fit or matrix is none of those below */
+    TINY_1_0_IMAGE_SIZE = 16,     /* its width or height is out of range, or odd in a format where two pixels share colour */
+    TINY_1_0_IMAGE_STRIDE = 17    /* a stride of it is shorter than a row, or too long */
 };
 
 /* One line of English for a status. Never null; not to be freed. */
@@ -86,6 +89,52 @@ int tiny_1_0_run(tiny_1_0_context *context, const float *input, float *logits, f
 
 /* The same from raw bytes, 0 to 255, of the same layout (R, G, B, R, G, B, ...): the library normalises them itself. */
 int tiny_1_0_run_rgb(tiny_1_0_context *context, const uint8_t *rgb, float *logits, float *map);
+
+/* The formats of images, by their bytes in memory; what V4L2 and DRM, whose names libcamera takes, call them. */
+enum {
+    TINY_1_0_RGB = 1,    /* R G B; V4L2 RGB24, DRM BGR888 */
+    TINY_1_0_BGR = 2,    /* B G R, as in OpenCV; V4L2 BGR24, DRM RGB888 */
+    TINY_1_0_RGBX = 3,   /* R G B and a byte that is not read; V4L2 RGBX32 or RGBA32, DRM XBGR8888 or ABGR8888 */
+    TINY_1_0_BGRX = 4,   /* B G R and a byte that is not read; V4L2 XBGR32 or ABGR32, DRM XRGB8888 or ARGB8888 */
+    TINY_1_0_YUYV = 5,   /* Y U Y V: two pixels of a row share U and V */
+    TINY_1_0_NV12 = 6,   /* a plane of Y, a plane of U V: four pixels, two of each row, share U and V */
+    TINY_1_0_YUV420 = 7  /* a plane of Y, one of U, one of V: four pixels share U and V */
+};
+
+/* How an image of another size than the network's comes to it, always by an antialiased bilinear filter (Pillow's). */
+enum {
+    TINY_1_0_CROP = 0,   /* the largest part in the middle that has the network's shape, and of that the middle 87.5 % */
+    TINY_1_0_STRETCH = 1 /* all of it */
+};
+
+/*
+ * How Y, U and V become R, G and B, which are rounded and kept within 0 to 255; u is U - 128, v is V - 128. They are what
+ * libcamera calls Smpte170m, which cameras deliver by themselves, Sycc, which is JPEG's, and Rec709.
+ *
+ *     TINY_1_0_BT601       R = y + 1.596 v    G = y - 0.392 u - 0.813 v    B = y + 2.017 u    y = 1.164 (Y - 16)
+ *     TINY_1_0_BT601_FULL  R = y + 1.402 v    G = y - 0.344 u - 0.714 v    B = y + 1.772 u    y = Y
+ *     TINY_1_0_BT709       R = y + 1.793 v    G = y - 0.213 u - 0.533 v    B = y + 2.112 u    y = 1.164 (Y - 16)
+ */
+enum { TINY_1_0_BT601 = 0, TINY_1_0_BT601_FULL = 1, TINY_1_0_BT709 = 2 };
+
+#define TINY_1_0_MAX_SIDE 16384
+
+/* An image as a camera delivers it; 0 where nothing else is wanted. */
+typedef struct {
+    int format;               /* TINY_1_0_RGB and so on, never 0 */
+    int width, height;        /* in pixels, 1 to TINY_1_0_MAX_SIDE; even where pixels share U and V */
+    const uint8_t *planes[3]; /* where each plane of the format begins; in a buffer of V4L2 they follow each other: the
+                               * second at planes[0] + strides[0] * height */
+    size_t strides[3];        /* bytes from the beginning of a row to that of the next, in each plane */
+    int fit;                  /* TINY_1_0_CROP or TINY_1_0_STRETCH */
+    int matrix;               /* TINY_1_0_BT601 and so on, where there are Y, U and V */
+} tiny_1_0_image;
+
+/*
+ * The same from TINY_1_0_BATCH images (a pointer to the one where that is 1), each of its own size and format: converts and
+ * scales them in the calling thread, then does as tiny_1_0_run_rgb. The context's first such run allocates the memory for it.
+ */
+int tiny_1_0_run_image(tiny_1_0_context *context, const tiny_1_0_image *images, float *logits, float *map);
 
 /* The name of the instruction set in use, such as "v3", or "a72" for a core's; null for a null context. Not to be freed. */
 const char *tiny_1_0_instruction_set(const tiny_1_0_context *context);
