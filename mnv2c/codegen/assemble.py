@@ -112,7 +112,7 @@ def _compile_in(directory: Path, toolchain: Toolchain, program: Program, texts: 
     (directory / "exports.map").write_text(_version_script(program), encoding="utf-8")
     objects = _write_code(directory, program)
     sources = [f"src/{identifier}.c", *(f"src/{source}" for source in SOURCES[program.target.kind]), "weights.S"]
-    flags = ("-Iinclude", "-Wall", "-Wextra", "-ffp-contract=off")  # images are scaled alike on every processor
+    flags = ("-Iinclude", "-Wall", "-Wextra")
     with ThreadPoolExecutor() as threads:
         jobs = [threads.submit(compile_c, toolchain, directory, source, flags=flags) for source in sources]
         objects = [job.result() for job in jobs] + objects

@@ -49,6 +49,29 @@ def test_every_layer_is_right(library: Path, driver: Mapping[str, str]) -> None:
     assert finished.returncode == 0, finished.stderr
 
 
+IMAGES = """
+import sys
+import numpy as np
+import mnv2c
+from mnv2c.measure.images import seeded_image
+with mnv2c.load(sys.argv[1]) as net:
+    pixels = seeded_image(0, net.input_shape[1:])
+    print(np.array_equal(net.run_image(pixels[..., ::-1], "bgr"), net.run_rgb(pixels)))
+    try:
+        net.run_image(pixels[:0], "rgb")
+    except mnv2c.errors.LibraryError as error:
+        print(error)
+"""
+
+
+def test_images_as_cameras_deliver_them(library: Path, driver: Mapping[str, str]) -> None:
+    same, refused = call(sys.executable, "-c", IMAGES, library, env=dict(driver)).splitlines()
+    assert same == "True"
+    assert refused.endswith(
+        "an image's width or height is out of range, or odd in a format where two pixels share colour"
+    )
+
+
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
 def test_other_precisions_are_right_within_their_tolerance(precision: Precision, tmp_path: Path) -> None:
     library = tmp_path / "library"
