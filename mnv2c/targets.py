@@ -157,7 +157,7 @@ A53 = InstructionSet(
     fmas_per_cycle=1,
     fma_latency=10,
     sums=16,
-    loads_ahead=10,
+    loads_ahead=7,
     load_cycles=1,
 )
 A72 = InstructionSet(
