@@ -99,6 +99,8 @@ def bench(
             report(f"tune {name} for {minutes:g} min" if name == RELAY_TUNED else f"prepare {name}")
             engines.append(other_engine(name, directory, x, threads=threads, minutes=minutes))
             opened.callback(engines[-1].close)
+            if engines[-1].trials:
+                report(f"{name}: {engines[-1].trials} trials")
         meter = _meter(net) if layers else None
         same = SAME[read_manifest(directory).precision]
         differences = _check_same(engines, same)

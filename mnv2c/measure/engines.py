@@ -46,12 +46,13 @@ Outputs = dict[str, Array]
 @dataclass(frozen=True)
 class Engine:
     """``run`` computes the outputs, by name, of the images that the engine was made for; with them, its nanoseconds.
-    To be closed: it may have a process of its own."""
+    ``trials`` are those of its tuning. To be closed: it may have a process of its own."""
 
     name: str
     version: str
     run: Callable[[], tuple[Outputs, int]]
     close: Callable[[], None] = lambda: None
+    trials: int = 0
 
 
 def library_engine(net: RunnableNetwork, x: Array) -> Engine:
@@ -71,7 +72,7 @@ def other_engine(name: str, directory: Path, x: Array, *, threads: int, minutes:
     """
     if name in (RELAY, RELAY_TUNED):
         network = RelayNetwork(directory, threads=threads, minutes=minutes if name == RELAY_TUNED else 0)
-        return Engine(name, TVM, lambda: network.time(x), network.close)
+        return Engine(name, TVM, lambda: network.time(x), network.close, network.trials)
     manifest, model = read_manifest(directory), read_reference(directory)
     try:
         if _is_for_gpus(directory):

@@ -51,6 +51,11 @@ class RelayNetwork(RunnableNetwork):
     def threads(self) -> int:
         return self._threads
 
+    @property
+    def trials(self) -> int:
+        """Of MetaSchedule's."""
+        return self._executor.trials
+
     def close(self) -> None:
         self._executor.close()
 

@@ -81,7 +81,7 @@ def ask(want: str, graphs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 class Executor:
     """Relay's own executor of a graph: ``program serve``, started, with ``threads`` of its own, after so many
-    ``minutes`` of tuning by MetaSchedule. To be closed.
+    ``minutes`` of tuning by MetaSchedule, in which there were so many ``trials``. To be closed.
 
     ToolError where the environment is missing or damaged, or fails later.
     """
@@ -110,7 +110,7 @@ class Executor:
                 text=True,
             )
             opened.callback(self._end)
-            self._wait_for("ready")
+            self.trials = self._number()
             self.close = opened.pop_all().close
 
     def run(self, image: Array) -> tuple[list[Array], int]:
@@ -120,16 +120,16 @@ class Executor:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{path}\n")
         self._process.stdin.flush()
-        nanoseconds = int(self._wait_for(""))
+        nanoseconds = self._number()
         with np.load(self._scratch / ANSWER) as answer:
             return [answer[str(number)] for number in range(len(answer))], nanoseconds
 
-    def _wait_for(self, word: str) -> str:
-        """A line that begins so; what TVM prints beside it is passed over."""
+    def _number(self) -> int:
+        """The next line that is one; what TVM prints beside it is passed over."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.strip() == word or (not word and line.strip().isdigit()):
-                return line
+            if line.strip().isdigit():
+                return int(line)
         self._errors.seek(0)
         raise _damaged(_last_line(self._errors.read()))
 

@@ -15,9 +15,9 @@ from mnv2c.backends.relay.metaschedule import tuned_library
 from mnv2c.ir.graph import Graph
 
 
-def executor(module: tvm.IRModule, graph: Graph, *, threads: int, minutes: float) -> Any:
+def executor(module: tvm.IRModule, graph: Graph, *, threads: int, minutes: float) -> tuple[Any, int]:
     """TVM's graph executor of ``module``, as ``emit`` made it, the constants of ``graph`` in it: tuned by MetaSchedule
-    for ``minutes`` and so many ``threads``, with 0 as TOPI schedules it.
+    for ``minutes`` and so many ``threads``, with 0 as TOPI schedules it. With it the number of trials.
 
     Relay's x86 has convolutions of NHWC maps with HWIO weights alone, and few of those are fast as they are: so the
     layout becomes NCHW first, by Relay's own pass, as its users do it. MetaSchedule is given NHWC, as by TVM's own
@@ -30,8 +30,9 @@ def executor(module: tvm.IRModule, graph: Graph, *, threads: int, minutes: float
     layouts = ["NHWC", "default"] if minutes else ["NCHW", "OIHW"]
     module = relay.transform.ConvertLayout({"nn.conv2d": layouts})(module)
     if minutes:
-        library = tuned_library(module, target, named, minutes=minutes)
+        library, trials = tuned_library(module, target, named, minutes=minutes)
     else:
+        trials = 0
         with tvm.transform.PassContext(opt_level=3):
             library = relay.build(module, target=target, params=named)
-    return graph_executor.GraphModule(library["default"](tvm.cpu()))
+    return graph_executor.GraphModule(library["default"](tvm.cpu())), trials

@@ -23,7 +23,7 @@ _ENDLESS = 1 << 20
 
 @derived_object
 class ForSomeTime(ms.task_scheduler.PyTaskScheduler):
-    """The tasks in turn, those with most arithmetic first, until ``deadline`` (``time.monotonic``)."""
+    """The tasks in turn, those with most arithmetic first, until ``deadline`` (``time.monotonic``); one in any case."""
 
     def __init__(self, deadline: float) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ForSomeTime(ms.task_scheduler.PyTaskScheduler):
         if self._current is not None and not tasks[self._current].is_terminated:
             self.join_running_task(self._current)
         waiting = [number for number, task in enumerate(tasks) if not task.is_terminated]
-        if time.monotonic() >= self._deadline or not waiting:
+        if (self._turns and time.monotonic() >= self._deadline) or not waiting:
             return -1
         self._current = min(waiting, key=lambda number: (self._turns[number], -_arithmetic(tasks[number])))
         self._turns[self._current] += 1
@@ -49,8 +49,11 @@ def _arithmetic(task: Any) -> float:
     return float(task.task_weight) * float(task.flop)
 
 
-def tuned_library(module: tvm.IRModule, target: tvm.target.Target, named: Mapping[str, Any], *, minutes: float) -> Any:
-    """What ``relay.build`` would give, with the best schedules that ``minutes`` find. ``named`` are the constants."""
+def tuned_library(
+    module: tvm.IRModule, target: tvm.target.Target, named: Mapping[str, Any], *, minutes: float
+) -> tuple[Any, int]:
+    """What ``relay.build`` would give, with the best schedules that ``minutes`` find, and the number of trials that
+    ran. ``named`` are the constants."""
     deadline = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory(prefix="mnv2c-") as directory:
         database = ms.relay_integration.tune_relay(
@@ -62,4 +65,5 @@ def tuned_library(module: tvm.IRModule, target: tvm.target.Target, named: Mappin
             num_trials_per_iter=_BATCH,
             task_scheduler=ForSomeTime(deadline),
         )
-        return ms.relay_integration.compile_relay(database, module, target, dict(named))
+        library = ms.relay_integration.compile_relay(database, module, target, dict(named))
+        return library, len(database)

@@ -5,9 +5,9 @@ With ``answer REQUEST REPLY``: the request, JSON, has ``graphs`` (``ir.graph_jso
 compute the graph.
 
 With ``serve DIRECTORY``: there are a request with a ``graph``, the ``edges`` wanted of it, ``threads`` and ``minutes``
-of tuning, and its constants. Relay's own executor computes them, with its own schedules: ``ready`` on stdout says when;
-then for each line on stdin, the path of an image (.npy), it writes the edges to DIRECTORY, and the nanoseconds that
-they took to stdout.
+of tuning, and its constants. Relay's own executor computes them, with its own schedules: the number of trials on
+stdout says that it is ready; then for each line on stdin, the path of an image (.npy), it writes the edges to
+DIRECTORY, and the nanoseconds that they took to stdout.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def serve(directory: Path) -> None:
     asked = json.loads((directory / REQUEST).read_text(encoding="utf-8"))
     graph = from_json(asked["graph"], dict(np.load(directory / CONSTANTS)))
     relay = emit(graph, returned=asked["edges"])
-    module = executor(relay, graph, threads=asked["threads"], minutes=asked["minutes"])
-    print("ready", flush=True)
+    module, trials = executor(relay, graph, threads=asked["threads"], minutes=asked["minutes"])
+    print(trials, flush=True)
     for line in sys.stdin:
         module.set_input("input", np.load(line.strip()))
         begin = time.perf_counter_ns()
