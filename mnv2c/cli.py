@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from mnv2c import __version__
 from mnv2c.backends import BACKENDS
-from mnv2c.commands import UsageError, discard_stdout, on_interrupt
+from mnv2c.commands import UsageError, discard_stdout, on_interrupt, stop_if_interrupted
 from mnv2c.errors import Mnv2cError, SpecError
 from mnv2c.precision import PRECISIONS
 from mnv2c.spelling import did_you_mean
@@ -65,6 +65,9 @@ def _run(arguments: Sequence[str]) -> int:
         status: int = import_module(f"mnv2c.commands.{options.name}").command(options)
     except SystemExit as error:  # --help and --version
         status = error.code if isinstance(error.code, int) else 1
+    except Exception:
+        stop_if_interrupted()  # ^C comes out of TVM, and of a tool that it ended, as another exception
+        raise
     sys.stdout.flush()
     return status
 

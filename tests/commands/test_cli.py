@@ -140,6 +140,23 @@ def test_interrupted_in_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupt_that_became_another_exception(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TVM makes a RuntimeError of what is raised while it calls Python."""
+
+    def interrupted(options: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError from None
+        return 0
+
+    monkeypatch.setattr("mnv2c.commands.targets.command", interrupted)
+    assert main(["targets"]) == 130
+    assert capsys.readouterr().err == "mnv2c: error: interrupted\n"
+
+
 def test_a_bug_asks_to_be_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def broken(options: object) -> int:
         raise RuntimeError("two\nlines")
