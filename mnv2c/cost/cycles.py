@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnv2c.cost import a32, a64, inorder
+from mnv2c.instructions import a32, a64, inorder
 from mnv2c.cost.code import Run
 from mnv2c.cost.cores import CORES
 from mnv2c.cost.llvm import find_tool, run_tool
-from mnv2c.cost.operations import Operation
+from mnv2c.instructions.operations import Operation
 from mnv2c.errors import ToolError
 
 _ITERATIONS = 50

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from mnv2c.cost import a32, a64
-from mnv2c.cost.inorder import PIPELINES, cycles
-from mnv2c.cost.operations import Operation
+from mnv2c.instructions import a32, a64
+from mnv2c.instructions.inorder import PIPELINES, cycles
+from mnv2c.instructions.operations import Operation
 
 _ROWS, _COLUMNS = 6, 2  # vectors
 _ACCUMULATORS, _INPUTS, _WEIGHTS = 20, (0, 3), (12, 16)  # the first vector register of each; two sets of what is loaded

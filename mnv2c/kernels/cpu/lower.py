@@ -21,6 +21,7 @@ from tvm import s_tir, tirx
 from tvm.tirx.build import codegen_build
 from tvm_ffi import structural_map
 
+from mnv2c.instructions.inorder import PIPELINES
 from mnv2c.kernels.cpu.object_file import object_file
 from mnv2c.kernels.cpu.tir_passes import (
     insert_prefetches,
@@ -161,7 +162,8 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target, isa: Inst
     """The ELF object with all ``kernels``, by symbol, for ``isa``."""
     llvm = tvm_target(target, isa)
     functions = {symbol: kernel.func.with_attr("target", llvm) for symbol, kernel in kernels.items()}
-    return object_file(codegen_build(tirx.transform.LowerIntrin()(tvm.IRModule(functions)), llvm))
+    pipeline = PIPELINES.get(isa.mcpu) if target.architecture == "aarch64" else None
+    return object_file(codegen_build(tirx.transform.LowerIntrin()(tvm.IRModule(functions)), llvm), pipeline)
 
 
 def tvm_target(target: Target, isa: InstructionSet, *, model: str = "") -> tvm.target.Target:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 
-from mnv2c.cost.operations import Kind, Operation
+from mnv2c.instructions.operations import Kind, Operation
 
 _CONDITION = r"(?P<condition>eq|ne|hs|cs|lo|cc|mi|pl|vs|vc|hi|ls|ge|lt|gt|le)?"
 _NAMES: tuple[tuple[Kind, str], ...] = (

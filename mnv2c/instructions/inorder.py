@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from mnv2c.cost.operations import Kind, Operation
+from mnv2c.instructions.operations import Kind, Operation
 
 VERSION = 1
 """Of the model: part of its name, by which estimates are told apart. Another number wherever its answers change."""
@@ -153,8 +153,8 @@ PIPELINES = {"cortex-a7": _A7, "cortex-a53": _A53, "cortex-a55": _A55}
 
 def cycles(body: Sequence[Operation], pipeline: Pipeline) -> float:
     """Cycles for one turn of the loop ``body``."""
-    steps = [_Step(operation, pipeline.parts_of(operation), pipeline.cycles(operation)) for operation in body]
-    issue = _Issue(pipeline)
+    steps = [Step(operation, pipeline.parts_of(operation), pipeline.cycles(operation)) for operation in body]
+    issue = Issue(pipeline)
     for _ in range(_SETTLING):
         issue.run(steps)
     settled = issue.position
@@ -164,7 +164,7 @@ def cycles(body: Sequence[Operation], pipeline: Pipeline) -> float:
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """An instruction on one core: it holds ``parts`` for ``held`` cycles."""
 
     operation: Operation
@@ -172,7 +172,7 @@ class _Step:
     held: int
 
 
-class _Issue:
+class Issue:
     """Where the core stands: ``_ready`` is when each register can be read, ``_late`` when a multiply-add can add to it,
     ``_free`` when each part is no longer held; ``_issued`` is what this cycle has issued."""
 
@@ -189,14 +189,15 @@ class _Issue:
         """In cycles: one whose second place is free counts half."""
         return self._cycle + len(self._issued) / 2
 
-    def run(self, steps: Sequence[_Step]) -> None:
+    def run(self, steps: Sequence[Step]) -> None:
         """One instruction after the other."""
         for step in steps:
-            self._start(step)
+            if (start := self.start(step)) > self._cycle:
+                self._cycle, self._issued = start, []
             self._finish(step)
 
-    def _start(self, step: _Step) -> None:
-        """Goes on to the cycle in which it issues."""
+    def start(self, step: Step) -> int:
+        """The cycle in which it would issue, next."""
         operation = step.operation
         start = self._cycle if self._fits_beside(operation.kind) else self._cycle + 1
         for register in operation.reads:
@@ -205,8 +206,7 @@ class _Issue:
             start = max(start, self._late.get(register, 0))
         for part in step.parts:
             start = max(start, self._free.get(part, 0))
-        if start > self._cycle:
-            self._cycle, self._issued = start, []
+        return start
 
     def _fits_beside(self, kind: Kind) -> bool:
         if not self._issued:
@@ -214,7 +214,7 @@ class _Issue:
         pair = {kind, *self._issued}
         return len(self._issued) < 2 and "unknown" not in pair and not pair.isdisjoint(self._pipeline.pairs)
 
-    def _finish(self, step: _Step) -> None:
+    def _finish(self, step: Step) -> None:
         """Holds its parts, and says when what it writes is there."""
         now, operation, kind = self._cycle, step.operation, step.operation.kind
         self._issued.append(kind)

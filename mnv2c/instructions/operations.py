@@ -31,7 +31,8 @@ class Operation:
 
     ``bits`` is how much of vector registers it computes, or how much memory it reads or writes. Registers are named as
     the instruction set's decoder likes: a name per part that can be written alone, and ``flags``. ``accumulates`` are
-    those that a multiply-add reads late; ``pointers`` those that a load or store moves on.
+    those that a multiply-add reads late; ``pointers`` those that a load or store moves on; ``keeps`` those written of
+    which a part stays as it was, so that they are read too.
     """
 
     kind: Kind
@@ -40,3 +41,4 @@ class Operation:
     reads: tuple[str, ...] = ()
     accumulates: tuple[str, ...] = ()
     pointers: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()

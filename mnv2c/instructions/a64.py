@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import re
 
-from mnv2c.cost.operations import Kind, Operation
+from mnv2c.instructions.operations import Kind, Operation
 
-_REGISTER = re.compile(r"\b(?:([vqdsbh])(\d+)\b|[xw](\d+|zr)\b|(w?sp)\b)")
+REGISTER = re.compile(r"\b(?:([vqdsbh])(\d+)\b|[xw](\d+|zr)\b|(w?sp)\b)")
 _ADDRESS = re.compile(r"\[(?P<base>x\d+|sp).*")
 _SHAPE = re.compile(r"\bv\d+\.(?P<count>\d*)(?P<element>[dshb])")
 _BITS = {"q": 128, "d": 64, "s": 32, "h": 16, "b": 8}
@@ -43,11 +43,11 @@ _OF_VECTORS: dict[Kind, Kind] = {
     "integer": "move",
     "multiply": "arithmetic",
 }
-_SETS_FLAGS = re.compile(r"(add|sub|and|bic|adc|sbc|neg)s|cm[pn]|tst|ccm[pn]|fcmpe?")
-_READS_FLAGS = re.compile(r"b\.\w+|cs\w+|cinc|cinv|cneg|ccm[pn]|adcs?|sbcs?|fcsel")
-_READS_WRITTEN = re.compile(r"movk|bfi|bfxil|bit|bif|bsl|ml[as]")
+_SETS_FLAGS = re.compile(r"(add|sub|and|bic|adc|sbc|neg)s|cm[pn]|tst|ccm[pn]|fc?cmpe?")
+_READS_FLAGS = re.compile(r"b\.\w+|cs\w+|cinc|cinv|cneg|f?ccm[pn]e?|adcs?|sbcs?|fcsel")
+_READS_WRITTEN = re.compile(r"movk|bfi|bfxil|bit|bif|bsl|ml[as]|tbx|\w+[nt]2")  # what narrows writes the upper half
 _WRITES_NOTHING = re.compile(
-    r"cm[pn]|tst|ccm[pn]|fcmpe?|prfu?m|st\w+|b|b\.\w+|br|cbn?z|tbn?z|ret|nop|hint|bti|yield|dmb"
+    r"cm[pn]|tst|ccm[pn]|fcmpe?|prfu?m|st\w+|fccmpe?|b|b\.\w+|br|cbn?z|tbn?z|ret|nop|hint|bti|yield|dmb"
 )
 _WRITES_ALL = re.compile(r"ldn?p|ldpsw|ld[1-4]r?")
 
@@ -61,7 +61,8 @@ def decode(text: str) -> Operation:
     registers = _registers(listed)
     kind = _kind(mnemonic, listed, registers)
     written = _written(mnemonic, registers)
-    read = registers if kind == "insert" or _keeps(mnemonic, operands) else registers[len(written) :]
+    keeps = written if kind == "insert" or _keeps(mnemonic, operands) else []
+    read = [*keeps, *registers[len(written) :]]
     accumulates: list[str] = []
     if kind == "multiply-add" and mnemonic.startswith("fml"):  # it adds to what it writes
         accumulates = written
@@ -76,12 +77,13 @@ def decode(text: str) -> Operation:
         tuple(dict.fromkeys((*read, *_registers(address[0] if address else "")))),
         tuple(accumulates),
         (_name(address["base"]),) if address and re.search(r"!|\], ", address[0]) else (),
+        tuple(keeps),
     )
 
 
 def _registers(operands: str) -> list[str]:
     """By the name of the whole register; the zero register is none."""
-    found = [_name(match[0]) for match in _REGISTER.finditer(operands)]
+    found = [_name(match[0]) for match in REGISTER.finditer(operands)]
     return [register for register in found if register != "xzr"]
 
 
