@@ -151,16 +151,18 @@ PIPELINES = {"cortex-a7": _A7, "cortex-a53": _A53, "cortex-a55": _A55}
 """By LLVM's name of the core."""
 
 
-def cycles(body: Sequence[Operation], pipeline: Pipeline) -> float:
-    """Cycles for one turn of the loop ``body``."""
+def cycles(
+    body: Sequence[Operation], pipeline: Pipeline, *, settling: int = _SETTLING, turns: int = _TURNS
+) -> float:
+    """Cycles for one turn of the loop ``body``: the mean of ``turns``, after those of ``settling``."""
     steps = [Step(operation, pipeline.parts_of(operation), pipeline.cycles(operation)) for operation in body]
     issue = Issue(pipeline)
-    for _ in range(_SETTLING):
+    for _ in range(settling):
         issue.run(steps)
     settled = issue.position
-    for _ in range(_TURNS):
+    for _ in range(turns):
         issue.run(steps)
-    return (issue.position - settled) / _TURNS
+    return (issue.position - settled) / turns
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ for the value alone, so that values that had one register by turns need not wait
 
 from __future__ import annotations
 
-import itertools
+import bisect
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -56,17 +56,11 @@ class _Node:
     needed: int = 0
     is_done: bool = False
 
-    @property
-    def kind(self) -> str:
-        return self.step.operation.kind
-
-    @property
-    def group(self) -> str:
-        return "load" if self.is_load else "insert" if self.kind == "insert" else "other"
-
-    @property
-    def is_load(self) -> bool:
-        return self.kind in ("load", "vector load")
+    def __post_init__(self) -> None:
+        self.kind = self.step.operation.kind
+        self.is_load = self.kind in ("load", "vector load")
+        self.group = "load" if self.is_load else "insert" if self.kind == "insert" else "other"
+        self.rank = _RANKS.get(self.kind, 2)
 
 
 def reordered(
@@ -235,7 +229,12 @@ class _Scheduler:
         taken = self._kept | set(live_in)
         self._registers = set(registers)
         self._free = {kind: sorted((r for r in registers if r[0] == kind and r not in taken), key=_number) for kind in "xv"}
-        self._ready = [node for node in nodes if not node.before]
+        self._ready: dict[str, list[_Node]] = {group: [] for group in _WAITING}
+        for node in nodes:
+            if not node.before:
+                self._ready[node.group].append(node)
+        for ready in self._ready.values():
+            ready.sort(key=_order)
         self._usable = sum(register[0] == "v" for register in self._registers - self._kept)
         self._taken = self._pressure(nodes)
         self._sums = sum(node.kind == "integer" and self._is_new(node) for node in nodes)
@@ -243,7 +242,7 @@ class _Scheduler:
 
     def run(self) -> list[str] | None:
         found = []
-        while self._ready:
+        while self._waiting:
             chosen = min(self._candidates(), key=self._priority, default=None)
             if chosen is None:
                 return None
@@ -257,14 +256,13 @@ class _Scheduler:
 
     def _candidates(self) -> Iterator[_Node]:
         """The loads that are needed first, and the first of the others, where there are registers for them."""
-        ready = sorted(self._ready, key=lambda node: (node.needed, node.position))
         for group, count in _WAITING.items():
-            for node in itertools.islice((node for node in ready if node.group == group), count):
+            for node in self._ready[group][:count]:
                 if self._has_registers(node):
                     yield node
 
     def _priority(self, node: _Node) -> tuple[int, int, int, int]:
-        rank = 0 if node.kind == "insert" and len(self._free["x"]) < _FEW else _RANKS.get(node.kind, 2)
+        rank = 0 if node.kind == "insert" and len(self._free["x"]) < _FEW else node.rank
         return self._issue.start(node.step), rank, node.needed, node.position
 
     def _pressure(self, nodes: Sequence[_Node]) -> list[int]:
@@ -288,6 +286,8 @@ class _Scheduler:
         """Whether there are registers for what it writes, and for all that is needed before it, so that this can
         always issue; the last general register is for what is needed next, where there are sums to come."""
         wanted = [value.register[0] for value in node.writes if not value.is_bound and not value.place]
+        if not wanted:
+            return True
         ending = [value.register[0] for value in node.accesses if value.left == 1 and self._is_freed(value)]
         is_ahead = node.needed > self._next
         for kind in set(wanted):
@@ -322,7 +322,7 @@ class _Scheduler:
         for value in node.writes:
             if not value.left and not value.is_bound:
                 self._release(value)
-        self._ready.remove(node)
+        self._ready[node.group].remove(node)
         node.is_done = True
         self._sums -= node.kind == "integer" and self._is_new(node)
         while self._waiting and self._waiting[-1].is_done:
@@ -330,12 +330,16 @@ class _Scheduler:
         for later in node.after:
             later.before -= 1
             if not later.before:
-                self._ready.append(later)
+                bisect.insort(self._ready[later.group], later, key=_order)
         return text
 
     def _release(self, value: _Value) -> None:
         free = self._free[value.register[0]]
         free.append(value.place or value.register)
+
+
+def _order(node: _Node) -> tuple[int, int]:
+    return node.needed, node.position
 
 
 def _number(register: str) -> int:
