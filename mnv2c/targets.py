@@ -156,7 +156,6 @@ A53 = InstructionSet(
     attributes=_BASE_ONLY,
     fmas_per_cycle=1,
     fma_latency=10,
-    sums=16,
     loads_ahead=7,
     load_cycles=1,
 )
