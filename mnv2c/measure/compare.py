@@ -161,6 +161,7 @@ def picture(comparison: Comparison) -> bytes:
     try:
         import matplotlib
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter
     except ImportError as error:
         raise ToolError(f"the picture needs matplotlib: pip install '{PICTURE}'") from error
     with matplotlib.rc_context({"svg.hashsalt": "mnv2c", "svg.fonttype": "none"}):
@@ -168,8 +169,12 @@ def picture(comparison: Comparison) -> bytes:
         axes = figure.subplots()
         kinds = list(dict.fromkeys(one.blocks for one in comparison.networks))
         for number, kind in enumerate(kinds):
-            _draw(axes, kind, f"C{number}", [one for one in comparison.networks if one.blocks == kind])
+            _draw(axes, kind, number, [one for one in comparison.networks if one.blocks == kind])
         axes.set(xscale="log", yscale="log", xlabel="million multiply-adds", ylabel="milliseconds, the fastest run")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.set_title(f"{comparison.cpu}, {comparison.instruction_set}")
         axes.grid(visible=True, which="both", alpha=0.3)
         axes.legend()
@@ -178,16 +183,18 @@ def picture(comparison: Comparison) -> bytes:
     return stream.getvalue()
 
 
-def _draw(axes: Any, kind: str, colour: str, networks: Sequence[Measured]) -> None:
-    """A curve for each number of threads; the names stand beside the first."""
+def _draw(axes: Any, kind: str, number: int, networks: Sequence[Measured]) -> None:
+    """A curve for each number of threads; the names stand beside the first, every second kind's below it."""
     in_order = sorted(networks, key=lambda one: one.macs)
     counts = list(in_order[0].times)
     for count, line in zip(counts, ("-", "--", ":", "-.") * len(counts), strict=False):
         values = [(one.macs / 1e6, one.times[count].min_ms) for one in in_order]
-        axes.plot(*zip(*values, strict=True), f"o{line}", color=colour, label=f"{kind}, {_threads(count)}")
+        axes.plot(*zip(*values, strict=True), f"o{line}", color=f"C{number}", label=f"{kind}, {_threads(count)}")
     for one in in_order:
         place = one.macs / 1e6, one.times[counts[0]].min_ms
-        axes.annotate(one.name, place, xytext=(5, 5), textcoords="offset points", fontsize="small")
+        axes.annotate(
+            one.name, place, xytext=(5, -12 if number % 2 else 6), textcoords="offset points", fontsize="small"
+        )
 
 
 def _threads(count: int) -> str:
