@@ -18,14 +18,14 @@ from yaml.nodes import MappingNode, Node, SequenceNode
 from mnv2c.errors import SourceError, SpecError
 from mnv2c.ir.graph import Source
 from mnv2c.shipped import SPECS, find_spec, spec_names
-from mnv2c.spec.yaml_reader import OVERRIDES, Reader, place_of
+from mnv2c.spec.yaml_reader import OVERRIDES, Reader, TooMany, place_of
 from mnv2c.spelling import did_you_mean
 
 PaddingConvention = Literal["same", "symmetric"]
 PerChannel = tuple[float, float, float]
 
 _NOWHERE = Source(file="", line=0, row="")
-_LONGEST_FILE = 1 << 20
+_LONGEST_FILE = 1 << 16  # a table of 64 rows takes a tenth of that; PyYAML some 10 us for a byte
 
 _MOST_CHANNELS = 8192
 _ACTIVATIONS = ("relu6", "relu")
@@ -171,15 +171,25 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     file = str(path)
     overrides = [" ".join(text.splitlines()) for text in overrides]
     reader = Reader(file, _read_text(path), overrides)
+    more = False
+    try:
+        spec = _read_all(reader, file, overrides)
+    except TooMany:
+        spec, more = None, True
+    if spec is not None and not reader.errors:
+        return spec
+    in_order = sorted(reader.errors, key=lambda error: (error.file == OVERRIDES, error.line, error.column))
+    raise SpecError(in_order, more=more)
+
+
+def _read_all(reader: Reader, file: str, overrides: Sequence[str]) -> Spec | None:
     for index, override in enumerate(overrides):
         _override(reader, override, index)
     if reader.root is not None:
-        spec = _read_spec(reader, reader.root)
-        if not reader.errors:
-            return spec
-    elif not any(error.file == file for error in reader.errors):
+        return _read_spec(reader, reader.root)
+    if not any(error.file == file for error in reader.errors):
         reader.report(file, 1, 1, "the spec is empty", f"begin with `name: ...`; see {SPECS / 'mnv2_1.0.yaml'}")
-    raise SpecError(sorted(reader.errors, key=lambda error: (error.file == OVERRIDES, error.line, error.column)))
+    return None
 
 
 def _read_text(path: Path) -> str:
@@ -190,7 +200,7 @@ def _read_text(path: Path) -> str:
             data = stream.read(_LONGEST_FILE + 1)
         if len(data) <= _LONGEST_FILE:
             return data.decode("utf-8-sig")
-        message = "larger than 1 MiB: this is no spec"
+        message = "larger than 64 KiB: this is no spec"
     except UnicodeDecodeError as error:
         message, hint = f"not UTF-8 text: byte 0x{error.object[error.start]:02x}", "save the file as UTF-8"
         before = error.object[: error.start].decode("utf-8", "replace")

@@ -21,9 +21,16 @@ from mnv2c.spelling import did_you_mean
 OVERRIDES = "--set"
 """The file name that errors of overrides carry; their line is the number of the override."""
 
+MOST_ERRORS = 50
+"""Of one file: with the last of them reading ends."""
+
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _LONGEST_LINE_SHOWN = 200
+
+
+class TooMany(Exception):
+    """``MOST_ERRORS`` are noted, and there is another."""
 
 
 class Reader:
@@ -47,14 +54,17 @@ class Reader:
             self.report(OVERRIDES, index + 1, column + 1, f"`{path}` is given no value", "write KEY=VALUE")
 
     def report(self, file: str, line: int, column: int, message: str, hint: str = "") -> None:
-        """Notes a mistake at a 1-based place; the same mistake, seen again through an alias, once."""
+        """Notes a mistake at a 1-based place; the same mistake, seen again through an alias, once. ``TooMany``."""
         lines = self._lines[file]
         text = lines[line - 1] if line <= len(lines) else ""
         text = "".join(char if char.isprintable() else " " for char in text)
         text = text if len(text) <= _LONGEST_LINE_SHOWN else ""
         error = SourceError(file, line, column, message, text, hint)
-        if error not in self.errors:
-            self.errors.append(error)
+        if error in self.errors:
+            return
+        if len(self.errors) == MOST_ERRORS:
+            raise TooMany
+        self.errors.append(error)
 
     def error(self, node: Node, message: str, hint: str = "") -> None:
         """Notes a mistake where ``node`` begins."""
@@ -169,6 +179,8 @@ class Reader:
             self.report(file, line, column, f"not valid YAML: the character U+{error.character:04X} is not allowed")
         except RecursionError:
             self.report(file, 1, 1, "nested too deeply")
+        except (ValueError, OverflowError, IndexError) as error:  # PyYAML checks no code points, versions and numbers
+            self.report(file, 1, 1, f"not valid YAML: {' '.join(str(error).split()) or type(error).__name__:.200}")
         return None
 
 

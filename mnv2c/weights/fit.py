@@ -141,7 +141,7 @@ def _parse_meta(meta: Tensor) -> Trained:
         raise ValueError(f"must be one JSON text, not {meta.dtype} of shape {_shape(meta.shape)}")
     try:
         fields = json.loads(str(meta))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON ({error})") from error
     if not isinstance(fields, dict):
         raise ValueError("must be a JSON object")

@@ -313,7 +313,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert errors_of(empty)[0].message == "the spec is empty"
     assert (errors_of(latin)[0].line, errors_of(latin)[0].column) == (2, 6)
     assert errors_of(latin)[0].message == "not UTF-8 text: byte 0xe9"
-    assert errors_of(huge)[0].message.startswith("larger than 1 MiB")
+    assert errors_of(huge)[0].message.startswith("larger than 64 KiB")
     assert errors_of(tmp_path)[0].message == "a directory, not a file"
     assert errors_of(tmp_path / "emty.yaml")[0].hint == f"did you mean {empty}?"
     assert errors_of(tmp_path / "nul\0.yaml")[0].message.startswith("cannot be read")

@@ -127,7 +127,7 @@ def test_foreign_names_are_one_line(tmp_path: Path) -> None:
 
 def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     tensors = good() | {"fc.bias": np.array([None] * 10, dtype=object)}
-    assert "fc.bias: cannot be read (Object arrays cannot be loaded" in message(saved(tmp_path, tensors))
+    assert "fc.bias: cannot be read (Python objects, which would be a pickle)" in message(saved(tmp_path, tensors))
 
 
 def seeded(tmp_path: Path, change: Callable[[dict[str, Array]], dict[str, Array]]) -> tuple[Graph, Graph]:
