@@ -218,8 +218,8 @@ def space(workload: Pointwise, isa: InstructionSet) -> list[PointwiseSchedule]:
     The model does not know the turns and the prefetch: those measured best on Zen 3 come first.
     """
 
-    def rank(one: PointwiseSchedule) -> tuple[float, int, int, int]:
-        return _cycles(workload, isa, one), -one.strip, -one.rows, -one.columns
+    def rank(one: PointwiseSchedule) -> tuple[bool, float, int, int, int]:
+        return _spills(workload, isa, one), _cycles(workload, isa, one), -one.strip, -one.rows, -one.columns
 
     unrolls = [turns for turns in (4, 2, 1) if workload.k % turns == 0]
     found = []
@@ -269,8 +269,16 @@ def _column_tiles(workload: Pointwise) -> Iterator[int]:
 
 def _most_rows(isa: InstructionSet, vectors: int) -> int:
     """The tallest tile whose accumulators, one row of weights and one pixel fit in the registers together."""
-    spare = 1 if isa.fused_multiply_add else 2
+    spare = 1 + (not isa.fused_multiply_add) + (not isa.scalar_operand)
     return (isa.registers - spare - isa.loads_ahead) // vectors - 1
+
+
+def _spills(workload: Pointwise, isa: InstructionSet, schedule: PointwiseSchedule) -> bool:
+    """Whether a tile needs more registers than there are because LLVM loads two values of a pixel at once: one base is
+    enough for ``paired`` pixels, whose second values wait together until the first ones are used."""
+    vectors = schedule.columns // schedule.lanes
+    paired = min(schedule.rows, 3 * isa.pair_bytes // (4 * 4 * workload.k))
+    return isa.pair_bytes > 0 and schedule.rows * vectors + vectors + paired + 1 > isa.registers
 
 
 TILE = 8.0  # cycles a tile costs at its ends; like the cores' ``load_cycles`` fitted, to Zen 3
@@ -281,7 +289,8 @@ def _cycles(workload: Pointwise, isa: InstructionSet, schedule: PointwiseSchedul
 
     def tile(rows: int, columns: int) -> float:
         vectors = -(-columns // vector_lanes(columns, isa.lanes))
-        step = max(rows * vectors / isa.fmas_per_cycle, isa.fma_latency) + isa.load_cycles * (rows + vectors)
+        spread = 0 if isa.scalar_operand else rows
+        step = max((rows * vectors + spread) / isa.fmas_per_cycle, isa.fma_latency) + isa.load_cycles * (rows + vectors)
         return workload.k * step + 2 * rows * vectors + TILE
 
     def tiles(columns: int) -> float:
