@@ -37,8 +37,8 @@ class InstructionSet:
     The rest drives the schedules: ``lanes`` is fp32 values per vector register; ``registers`` the architectural vector
     registers; ``fused_multiply_add`` whether one instruction multiplies and adds, so that no register is needed for the
     product; ``scalar_operand`` whether it takes one value for all lanes, so that none is needed, nor an instruction,
-    to spread the value; ``pair_bytes`` how far apart the values may lie that one base is enough to load two by two:
-    the second one of each waits in a register; ``l2_bytes`` per core, or what all share; ``fmas_per_cycle`` counts
+    to spread the value; ``pair_bytes`` how far apart values may lie that LLVM loads from one base, each with the next,
+    which then waits in a register; ``l2_bytes`` per core, or what all share; ``fmas_per_cycle`` counts
     vectors; ``fma_latency`` in cycles, to the next use as accumulator; ``sums`` how many of those, vectors, a kernel
     with few multiply-adds for each keeps: with more the code grows, and with 32 registers sixteen are 1.04 to 1.2 times
     slower than eight on a Zen 4, and 1.01 to 1.2 by the models of the A72 and the A76, where LLVM spills some;
@@ -202,6 +202,7 @@ A7 = InstructionSet(
     features=("neon", "vfpv4"),
     attributes=("+neon", "+vfp4", *_FUSED, "+use-misched"),
     scalar_operand=False,
+    pair_bytes=1 << 20,  # a base each
     fmas_per_cycle=0.25,
     fma_latency=8,
     sums=4,

@@ -269,16 +269,30 @@ def _column_tiles(workload: Pointwise) -> Iterator[int]:
 
 def _most_rows(isa: InstructionSet, vectors: int) -> int:
     """The tallest tile whose accumulators, one row of weights and one pixel fit in the registers together."""
-    spare = 1 + (not isa.fused_multiply_add) + (not isa.scalar_operand)
-    return (isa.registers - spare - isa.loads_ahead) // vectors - 1
+    return (isa.registers - _factors(isa) - isa.loads_ahead) // vectors - 1
+
+
+WHOLE = 8  # the greatest ``k`` of which LLVM unrolls every turn
 
 
 def _spills(workload: Pointwise, isa: InstructionSet, schedule: PointwiseSchedule) -> bool:
-    """Whether a tile needs more registers than there are because LLVM loads two values of a pixel at once: one base is
-    enough for ``paired`` pixels, whose second values wait together until the first ones are used."""
-    vectors = schedule.columns // schedule.lanes
-    paired = min(schedule.rows, 3 * isa.pair_bytes // (4 * 4 * workload.k))
-    return isa.pair_bytes > 0 and schedule.rows * vectors + vectors + paired + 1 > isa.registers
+    """Whether LLVM wants more registers for a tile than there are.
+
+    It loads two values of a pixel at once: one base is enough for ``paired`` pixels, whose second values wait together
+    until the first ones are used. Where it unrolls all of ``k``, all weights and biases are loaded before the loop over
+    the pixels.
+    """
+    if not isa.pair_bytes:
+        return False
+    rows, vectors = schedule.rows, schedule.columns // schedule.lanes
+    weights = vectors * (workload.k + 1 if workload.k <= WHOLE else 1)
+    paired = min(rows, 3 * isa.pair_bytes // (4 * 4 * workload.k))
+    return rows * vectors + weights + paired + _factors(isa) > isa.registers
+
+
+def _factors(isa: InstructionSet) -> int:
+    """Registers for what a row of weights is multiplied by, and for the products."""
+    return 1 + (not isa.fused_multiply_add) + (not isa.scalar_operand)
 
 
 TILE = 8.0  # cycles a tile costs at its ends; like the cores' ``load_cycles`` fitted, to Zen 3
