@@ -17,7 +17,7 @@ from mnv2c.shipped import SPECS
 REPOSITORY = Path(__file__).resolve().parents[1]
 """The repository, if the tests are in it; then ``python -m`` finds the package here, else where it is installed."""
 
-__all__ = ["REPOSITORY", "SPECS", "Finished", "mnv2c", "obey_permissions", "succeed", "succeed_json"]
+__all__ = ["REPOSITORY", "SPECS", "Finished", "check_refused", "mnv2c", "obey_permissions", "succeed", "succeed_json"]
 
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1  # linux/prctl.h, linux/capability.h
 Finished = subprocess.CompletedProcess[str]
@@ -61,3 +61,13 @@ def succeed(*arguments: str | Path, cwd: Path = REPOSITORY) -> str:
 def succeed_json(*arguments: str | Path, cwd: Path = REPOSITORY) -> Any:
     """The same with ``--json``, read."""
     return json.loads(succeed(*arguments, "--json", cwd=cwd))
+
+
+def check_refused(done: Finished, *words: str) -> None:
+    """One line, after those that say what is being done."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("mnv2c: error: ")
+    assert done.stderr.count("mnv2c: error: ") == 1, done.stderr
+    assert all(word in line for word in words), line

@@ -13,6 +13,7 @@ import pytest
 WITHOUT_WEIGHTS = "the trained weights are not here: set MNV2C_SHARED_DATA to the folder that holds golden_outputs.npz"
 WITHOUT_MOUNTS = "may not mount a small file system here"
 WITHOUT_RELAY = "Relay is not installed: mnv2c doctor --install relay"
+WITHOUT_ARM_PYTHON = "no Python for aarch64: .ci/arm_python FOLDER, then set MNV2C_ARM_PYTHON=FOLDER"
 WITHOUT_GPU = "no GPU here that computes so"
 
 

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnv2c.instructions import a32, a64, inorder
 from mnv2c.cost.code import Run
 from mnv2c.cost.cores import CORES
 from mnv2c.cost.llvm import find_tool, run_tool
-from mnv2c.instructions.operations import Operation
 from mnv2c.errors import ToolError
+from mnv2c.instructions import a32, a64, inorder
+from mnv2c.instructions.operations import Operation
 
 _ITERATIONS = 50
 MODELLED_AS = {("cortex-a76", "aarch64"): "neoverse-n1", ("cortex-a76", "armv7l"): "cortex-a57"}

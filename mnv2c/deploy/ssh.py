@@ -33,11 +33,19 @@ _SILENCE = 25.0  # seconds without a sign of life, longer than ssh's own limits
 _SLOWEST = 20e6  # multiply-adds a second, fewer than any board does: a large network may take longer than that
 _RUNS = {"x86_64": ("x86_64",), "aarch64": ("aarch64",), "armv7l": ("armv7l", "armv8l", "aarch64")}
 """By the architecture of a library, what ``uname -m`` may say: a 32-bit system may have a 64-bit kernel."""
-_DISK_IS_FULL = ("No space left", "Wrote only")  # as tar says it, before a last line which tells only that it failed
+_NO_ROOM = {
+    "Disk quota exceeded": "Disk quota exceeded",
+    "No space left": "No space left",
+    "Wrote only": "No space left",
+}
+"""By what tar says, before a last line which tells only that it failed."""
+_TMPDIR = "its TMPDIR, by default /tmp"
+_ELSEWHERE = "export TMPDIR=FOLDER there, at the top of ~/.bashrc"
 _TARGETS = {"x86_64": "x86", "aarch64": "arm", "armv7l": "armv7", "armv8l": "armv7"}
 """By what ``uname -m`` says, what to build for."""
 
 _SCRIPT = """\
+export LC_ALL=C
 directory=$(mktemp -d) || exit
 trap 'rm -rf "$directory"' EXIT
 model() { tr -d '\\0' </proc/device-tree/model || sed -n 's/^model name.*: //p' /proc/cpuinfo; }
@@ -111,7 +119,7 @@ def run_there(host: Host, files: Sequence[Path], command: Sequence[str], *, seco
     done = subprocess.run(_command(host, script), input=content.getvalue(), capture_output=True, check=False)
     output, errors = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
     if done.returncode == 255:
-        raise ToolError(f"ssh to {host.name}: {(errors.strip().splitlines() or ['the connection was lost'])[-1]}")
+        raise ToolError(_lost(host, Ending(done.returncode, errors).last_line))
     return subprocess.CompletedProcess(command, done.returncode, output, errors)
 
 
@@ -148,18 +156,22 @@ def _archive(build: Build) -> bytes:
 
 
 def _explain(build: Build, host: Host, ending: Ending) -> str:
-    """ssh itself ends with 255; a shell with 126 or 127 where it cannot start the program, by tar's status where the
-    library has no room."""
+    """ssh itself ends with 255; a shell with 126 or 127 where it cannot start the program, by mktemp's or tar's status
+    where there is no place for it."""
     if ending.status is None:
         return f"ssh to {host.name}: {ending}"
     if ending.status == 255:
-        advice = ""
-        if "Permission denied" in ending.last_line or "verification failed" in ending.last_line:
-            advice = f"; `ssh {host.name}` must work without a question: try it once, then ssh-copy-id {host.name}"
-        return f"ssh to {host.name}: {ending.last_line or 'the connection was lost'}{advice}"
-    if any(words in ending.errors for words in _DISK_IS_FULL):
-        size = build.shared_library.stat().st_size / 1e6
-        return f"{host.name}: No space left for the library ({size:.1f} MB) in its TMPDIR, by default /tmp: free some"
+        return _lost(host, ending.last_line)
+    for words, reason in _NO_ROOM.items():
+        if words in ending.errors:
+            size = build.shared_library.stat().st_size / 1e6
+            place = f"the library ({size:.1f} MB) does not fit in {_TMPDIR}"
+            return f"{host.name}: {reason}: {place}: free some, or {_ELSEWHERE}"
+    reason = ending.last_line.rpartition(": ")[2]
+    if ending.last_line.startswith("mktemp: "):
+        return f"{host.name}: {reason}: nothing can be written in {_TMPDIR}: {_ELSEWHERE}"
+    if ending.status == 126 and reason == "Permission denied":
+        return f"{host.name}: {reason}: no program may run from {_TMPDIR} (mounted noexec?): {_ELSEWHERE}"
     if ending.status in (126, 127):
         others = {"aarch64": "; for a 32-bit system build with --target armv7", "armv7l": "; build with --target arm"}
         return (
@@ -167,3 +179,13 @@ def _explain(build: Build, host: Host, ending: Ending) -> str:
             f"({ending.last_line}){others.get(build.architecture, '')}"
         )
     return f"{build.directory} on {host.name}: {ending}"
+
+
+def _lost(host: Host, last_line: str) -> str:
+    """Where ssh itself has failed; it says nothing of a host that falls silent."""
+    advice = ""
+    if "Permission denied" in last_line or "verification failed" in last_line:
+        advice = f"; `ssh {host.name}` must work without a question: try it once, then ssh-copy-id {host.name}"
+    elif not last_line or "timed out" in last_line or "No route" in last_line:
+        advice = "; is the machine on, and its network up?"
+    return f"ssh to {host.name}: {last_line or 'the connection timed out or was lost'}{advice}"

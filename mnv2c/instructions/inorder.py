@@ -151,9 +151,7 @@ PIPELINES = {"cortex-a7": _A7, "cortex-a53": _A53, "cortex-a55": _A55}
 """By LLVM's name of the core."""
 
 
-def cycles(
-    body: Sequence[Operation], pipeline: Pipeline, *, settling: int = _SETTLING, turns: int = _TURNS
-) -> float:
+def cycles(body: Sequence[Operation], pipeline: Pipeline, *, settling: int = _SETTLING, turns: int = _TURNS) -> float:
     """Cycles for one turn of the loop ``body``: the mean of ``turns``, after those of ``settling``."""
     steps = [Step(operation, pipeline.parts_of(operation), pipeline.cycles(operation)) for operation in body]
     issue = Issue(pipeline)

@@ -191,7 +191,7 @@ def _by_lane(text: str, value: _Value, lane: str) -> str:
 
 
 def _runs(values: dict[int, _Value], lanes: int) -> Iterator[list[_Value]]:
-    """Fours, twos and ones, at most ``lanes``, of values that stand side by side, each at an address that a load can hold."""
+    """Fours, twos and ones, at most ``lanes``, of values side by side, each at an address that a load can hold."""
     left = sorted(values)
     while left:
         start = left[0]

@@ -228,7 +228,9 @@ class _Scheduler:
         self._kept = {value.register for node in nodes for value in node.writes if value.is_bound} | set(live_out)
         taken = self._kept | set(live_in)
         self._registers = set(registers)
-        self._free = {kind: sorted((r for r in registers if r[0] == kind and r not in taken), key=_number) for kind in "xv"}
+        self._free = {
+            kind: sorted((r for r in registers if r[0] == kind and r not in taken), key=_number) for kind in "xv"
+        }
         self._ready: dict[str, list[_Node]] = {group: [] for group in _WAITING}
         for node in nodes:
             if not node.before:

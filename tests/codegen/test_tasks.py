@@ -19,10 +19,13 @@ from mnv2c.shipped import SCHEDULES
 from mnv2c.spec.table import load_spec
 from mnv2c.targets import TARGETS, X86, InstructionSet
 from mnv2c.tuning.lookup import by_rule, from_records
-from mnv2c.workloads import Workload
+from mnv2c.workloads import Dense, Workload
 
 INSTRUCTION_SETS = tuple(
     dict.fromkeys(isa for target in TARGETS if target.kind == "cpu" for isa in target.instruction_sets)
+)
+ARM_SETS = tuple(
+    dict.fromkeys(isa for target in TARGETS if target.architecture != "x86_64" for isa in target.instruction_sets)
 )
 NAMES = sorted(path.stem for path in SPECS.glob("*.yaml"))
 LEAST = {2: 0.97, 4: 0.97, 8: 0.9}
@@ -60,6 +63,16 @@ def test_threads_are_busy(isa: InstructionSet, tuned: bool) -> None:
         tasks = {workload: _tasks(workload, choose(workload, isa).schedule) for _, workload in _layers(name)}
         for threads, least in LEAST.items():
             assert _share(tasks, threads) >= least, (name, threads, sorted(tasks.values())[:5])
+
+
+@pytest.mark.parametrize("tuned", [True, False], ids=["by records", "by rule"])
+@pytest.mark.parametrize("isa", ARM_SETS, ids=lambda isa: isa.mcpu)
+def test_four_cores_of_a_board_share_the_classifier_evenly(isa: InstructionSet, tuned: bool) -> None:
+    """Its tasks are few and long."""
+    choose = from_records(SCHEDULES, [isa], pytest.fail) if tuned else by_rule
+    for name in NAMES:
+        (classifier,) = {workload for _, workload in _layers(name) if isinstance(workload, Dense)}
+        assert _share({classifier: _tasks(classifier, choose(classifier, isa).schedule)}, 4) == 1, name
 
 
 def test_the_loops_of_tasks_are_what_is_lowered() -> None:

@@ -1,31 +1,22 @@
-"""Libraries for other machines, run from here: in qemu, and over ssh on a server of the test's own."""
+"""Libraries for other machines, run from here in qemu, and the program that they are run by."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Finished, mnv2c, succeed_json
-from loopback import Loopback, free_port, loopback
-from no_skips import WITHOUT_MOUNTS
+from command_line import check_refused, mnv2c, succeed_json
 from photograph import photograph
 from small_library import SMALL
 
-from mnv2c.deploy import ssh
 from mnv2c.deploy.manifest import normalise
 from mnv2c.deploy.network import RunnableNetwork, read_build
 from mnv2c.deploy.opening import open_network
 from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork, runner_source
-from mnv2c.deploy.ssh import Host
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.measure.images import seeded_image
 from mnv2c.toolchain import find_cc, find_qemu
@@ -40,12 +31,6 @@ def need_qemu(architecture: str = "aarch64") -> None:
 
 def pixels_for(net: RunnableNetwork) -> Any:
     return seeded_image(0, net.input_shape[1:])
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    with loopback(tmp_path_factory.mktemp("ssh")) as started:
-        yield started
 
 
 def test_the_program_compiles_without_a_warning(small_library: Path, tmp_path: Path) -> None:
@@ -139,142 +124,6 @@ def test_run_in_qemu(small_library: Path, small_arm_library: Path, tmp_path: Pat
     assert [one["class"] for one in there["top"]] == [one["class"] for one in here["top"]]
 
 
-def test_over_ssh(small_library: Path, server: Loopback) -> None:
-    arguments = ("--runner", server.runner, "--inputs", "2", "--layers")
-    done = mnv2c("validate", small_library, *arguments, environment=server.environment)
-    assert done.returncode == 0, done.stderr
-    assert f"on {server.runner.removeprefix('ssh:').rpartition(':')[0]} (" in done.stdout
-    assert "first layer that diverges: none" in done.stdout
-    assert list(server.temporary.iterdir()) == []
-
-
-def test_nothing_stays_there_when_the_connection_is_lost(
-    small_library: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", server.environment["PATH"])
-    net = open_network(small_library, server.runner)
-    assert isinstance(net, RemoteNetwork)
-    assert len(list(server.temporary.iterdir())) == 1
-    net._peer._program.kill()
-    with pytest.raises(LibraryError, match="the program was killed by SIGKILL"):
-        net.run_rgb(pixels_for(net))
-    net.close()
-    await_nothing_in(server.temporary)
-
-
-def test_a_program_that_is_stopped_there(
-    small_library: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", server.environment["PATH"])
-    with open_network(small_library, server.runner) as net:
-        assert isinstance(net, RemoteNetwork)
-        (program,) = programs_in(server.temporary)
-        os.kill(program, signal.SIGSTOP)
-        net._peer._patience = 0.5
-        with pytest.raises(LibraryError, match=r"ssh to .*: no answer for 0 s: the program, the machine or"):
-            net.run_rgb(pixels_for(net))
-        os.kill(program, signal.SIGCONT)
-    await_nothing_in(server.temporary)
-
-
-def await_nothing_in(folder: Path) -> None:
-    for _ in range(100):
-        if not list(folder.iterdir()):
-            break
-        time.sleep(0.1)
-    assert list(folder.iterdir()) == []
-
-
-def programs_in(folder: Path) -> list[int]:
-    """Those that run from it."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/exe"):
-        with contextlib.suppress(OSError):
-            if entry.readlink().is_relative_to(folder):
-                found.append(int(entry.parent.name))
-    return found
-
-
-def test_a_host_that_says_nothing(small_library: Path, server: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system takes the connection, and nobody speaks."""
-    monkeypatch.setenv("PATH", server.environment["PATH"])
-    monkeypatch.setattr("mnv2c.deploy.ssh._SILENCE", 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        runner = f"ssh:127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(LibraryError, match=r"ssh to 127\.0\.0\.1: no answer for 1 s: the program, the machine or"):
-            open_network(small_library, runner)
-
-
-def test_nothing_waits_longer_than_half_a_minute() -> None:
-    connecting = ssh_option("ConnectTimeout")
-    alive = ssh_option("ServerAliveInterval") * (ssh_option("ServerAliveCountMax") + 1)
-    assert max(connecting, alive) <= ssh._SILENCE <= 30
-
-
-def ssh_option(name: str) -> int:
-    (value,) = [word.partition("=")[2] for word in ssh._OPTIONS if word.startswith(f"{name}=")]
-    return int(value)
-
-
-def test_a_full_disk_there(small_library: Path, tmp_path: Path) -> None:
-    with loopback(tmp_path) as server:
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", server.temporary], check=False).returncode:
-            pytest.skip(WITHOUT_MOUNTS)
-        try:
-            done = mnv2c("validate", small_library, "--runner", server.runner, environment=server.environment)
-        finally:
-            subprocess.run(["umount", server.temporary], check=True)
-    check_refused(done, "127.0.0.1: No space left for the library (", " MB) in its TMPDIR, by default /tmp: free some")
-
-
-@pytest.mark.parametrize(
-    ("library", "advice"),
-    [("small_armv7_library", "build with --target arm"), ("small_arm_library", "for a 32-bit system build with")],
-)
-def test_a_host_that_cannot_start_it(library: str, advice: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """This machine, which says to be a 64-bit Arm board."""
-    (tmp_path / "commands").mkdir()
-    (tmp_path / "commands" / "uname").write_text("#!/bin/sh\necho aarch64\n")
-    (tmp_path / "commands" / "uname").chmod(0o755)
-    with loopback(tmp_path, {"PATH": f"{tmp_path / 'commands'}:/usr/bin:/bin"}) as server:
-        arguments = ("--runner", server.runner, "--inputs", "1")
-        done = mnv2c("validate", request.getfixturevalue(library), *arguments, environment=server.environment)
-    check_refused(done, "@127.0.0.1 cannot start programs for a", "Exec format error", advice)
-
-
-def test_bench_over_ssh(small_library: Path, server: Loopback) -> None:
-    done = mnv2c("bench", small_library, "--runner", server.runner, "--rounds", "2", environment=server.environment)
-    assert done.returncode == 0, done.stderr
-    assert " on " in done.stdout.splitlines()[0]
-
-
-def test_another_architecture_over_ssh(small_arm_library: Path, server: Loopback) -> None:
-    done = mnv2c("validate", small_arm_library, "--runner", server.runner, environment=server.environment)
-    check_refused(done, "built for aarch64 (aarch64-linux-gnu), but ", " is x86_64; build with --target x86")
-
-
-def test_nobody_listens(small_library: Path, server: Loopback) -> None:
-    runner = f"ssh:someone@127.0.0.1:{free_port()}"
-    done = mnv2c("validate", small_library, "--runner", runner, environment=server.environment)
-    check_refused(done, "ssh to someone@127.0.0.1: ", "Connection refused")
-
-
-def test_a_host_that_does_not_know_us(small_library: Path, server: Loopback) -> None:
-    runner = f"ssh:no-such-user@127.0.0.1:{server.port}"
-    done = mnv2c("validate", small_library, "--runner", runner, environment=server.environment)
-    check_refused(done, "Permission denied", "ssh-copy-id no-such-user@127.0.0.1")
-
-
-def check_refused(done: Finished, *words: str) -> None:
-    """One line, after those that say what is being done."""
-    assert done.returncode == 1
-    assert done.stdout == ""
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("mnv2c: error: ")
-    assert done.stderr.count("mnv2c: error: ") == 1, done.stderr
-    assert all(word in line for word in words), line
-
-
 def died(script: str) -> str:
     """What is said where a program ends in place of an answer."""
     peer = Peer(["sh", "-c", script], str)
@@ -313,12 +162,3 @@ def test_something_else_than_the_program_answers(small_library: Path) -> None:
     peer = Peer(["sh", "-c", "echo Welcome to this wonderful machine.; cat >/dev/null"], str)
     with pytest.raises(LibraryError, match="something else than the program answers: b'Welcome"):
         RemoteNetwork(read_build(small_library), peer, processor="a board", threads=1, instruction_set=None)
-
-
-def test_names_of_hosts() -> None:
-    assert Host.parse("pi@raspberrypi.local") == Host("pi@raspberrypi.local")
-    assert Host.parse("board:2222") == Host("board", "2222")
-    assert Host.parse("pi@[fe80::1]:22") == Host("pi@fe80::1", "22")
-    for wrong in ("", "pi@", "-oProxyCommand=x", "a b", "host:port", "a@b@c"):
-        with pytest.raises(LibraryError, match="give ssh:"):
-            Host.parse(wrong)

@@ -10,18 +10,23 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import succeed, succeed_json
-from programs import call
+from no_skips import WITHOUT_ARM_PYTHON
+from numpy.typing import NDArray
+from programs import call, need
 from small_library import RESOLUTION, copy_of
 
 import mnv2c
+from mnv2c.deploy.opening import open_network
 from mnv2c.measure.images import seeded_image
 
+ARM_PYTHON = os.environ.get("MNV2C_ARM_PYTHON", "")
 FRAME = seeded_image(0, (150, 200, 3))
 PIXELS = seeded_image(1, (RESOLUTION, RESOLUTION, 3))
 X = np.random.default_rng(0).normal(size=(RESOLUTION, RESOLUTION, 3)).astype(np.float32)
@@ -33,6 +38,7 @@ import mnv2_0_35
 with mnv2_0_35.load(threads=2) as net:
     given = np.load("given.npz")
     assert (net.threads, net.input_shape[0]) == (2, 1)
+    print(net.instruction_set)
     found = {"frame": net.run_image(given["frame"], "bgr"), "rgb": net.run_rgb(given["pixels"])}
     np.savez("logits.npz", x=net.run(given["x"]), **found, **net.outputs(given["x"]))
 try:
@@ -62,17 +68,59 @@ def test_pip_installs_it_beside_numpy_alone(wheel: Path, small_library: Path, tm
     for file in metadata.files("numpy") or []:
         if (top := file.parts[0]).startswith("numpy") and not (packages / top).exists():
             (packages / top).symlink_to(Path(str(metadata.distribution("numpy").locate_file(top))))
-    np.savez(tmp_path / "given.npz", pixels=PIXELS, x=X, frame=FRAME)
-    environment = os.environ | {"PYTHONPATH": str(packages)}
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", RUNS], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["the network is closed", "the library was not built for this instruction set"]
-    found = np.load(tmp_path / "logits.npz")
     with mnv2c.load(small_library, threads=2) as net:
         wanted = {"rgb": net.run_rgb(PIXELS), "x": net.run(X), "frame": net.run_image(FRAME, "bgr"), **net.outputs(X)}
+        name = net.instruction_set
+    found = run_wheel([sys.executable], [packages], tmp_path, name)
     assert set(found) == set(wanted)
+    for name, logits in wanted.items():
+        np.testing.assert_array_equal(found[name], logits, err_msg=name)
+
+
+def run_wheel(
+    python: Sequence[str | Path], packages: Sequence[Path], folder: Path, instruction_set: str
+) -> Mapping[str, NDArray[np.float32]]:
+    """What ``RUNS`` finds with the kernels that it must take, without site-packages."""
+    np.savez(folder / "given.npz", pixels=PIXELS, x=X, frame=FRAME)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, packages))}
+    command = [*python, "-S", "-c", RUNS]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        instruction_set,
+        "the network is closed",
+        "the library was not built for this instruction set",
+    ]
+    with np.load(folder / "logits.npz") as logits:
+        return dict(logits)
+
+
+@pytest.fixture(scope="module")
+def arm_packages(small_arm_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pip has put the wheel of the library for 64-bit Arm, as on a board with Debian 12."""
+    folder = tmp_path_factory.mktemp("arm")
+    wheel = Path(succeed_json("wheel", small_arm_library, "--out", folder / "made")["path"])
+    there = ("--platform", "manylinux_2_36_aarch64", "--platform", "manylinux_2_28_aarch64", "--only-binary", ":all:")
+    command = ("install", "--no-index", "--no-deps", *there, "--target", folder / "packages", wheel)
+    call(sys.executable, "-m", "pip", *command, cwd=folder)
+    return folder / "packages"
+
+
+@pytest.mark.skipif(not ARM_PYTHON, reason=WITHOUT_ARM_PYTHON)
+@pytest.mark.parametrize(
+    ("cpu", "instruction_set"), [("cortex-a53", "a53"), ("cortex-a72", "a72"), ("cortex-a76", "a76"), ("max", "a76")]
+)
+def test_on_a_64_bit_arm_machine(
+    cpu: str, instruction_set: str, arm_packages: Path, small_arm_library: Path, small_library: Path, tmp_path: Path
+) -> None:
+    """Under qemu, in a Python of such a machine: bit for bit what the library computes without Python."""
+    python = (need("qemu-aarch64"), "-cpu", cpu, "-L", ARM_PYTHON, f"{ARM_PYTHON}/usr/bin/python3")
+    found = run_wheel(python, [arm_packages, Path(ARM_PYTHON) / "packages"], tmp_path, instruction_set)
+    with open_network(small_arm_library, f"qemu:{cpu}", threads=2) as net:
+        wanted = {"rgb": net.run_rgb(PIXELS), "x": net.run(X), **net.outputs(X)}
+    with mnv2c.load(small_library) as here:
+        np.testing.assert_allclose(found["frame"], here.run_image(FRAME, "bgr"), atol=1e-4)
+    assert set(found) == {*wanted, "frame"}
     for name, logits in wanted.items():
         np.testing.assert_array_equal(found[name], logits, err_msg=name)
 

@@ -52,7 +52,10 @@ def compute(workload: Dense) -> tirx.PrimFunc:
     return dense
 
 
-STREAMS = 8  # of weights that a core keeps in flight; twice as many took 1.7 times as long on Zen 4
+STREAMS = 8
+"""Of weights that a core keeps in flight; twice as many took 1.7 times as long on Zen 4. Each brings a line in as many
+cycles: all together one in every cycle."""
+THREADS = 4  # that are to have equal shares, as boards have cores
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,24 @@ def apply(s: s_tir.Schedule, workload: Dense, schedule: DenseSchedule) -> None:
 
 
 def space(workload: Dense, isa: InstructionSet) -> list[DenseSchedule]:
-    """Panels that leave a few registers free: first those up to ``STREAMS``, the most first."""
+    """Panels that leave a few registers free, first those up to ``STREAMS``: the fewest cycles first, those of one
+    thread and those of the busiest of ``THREADS`` added up, so that neither pays much for the other."""
     most = min(max((isa.registers - 2) * isa.lanes // PANEL, 1), panels_of(workload.n))
-    return [DenseSchedule(count, isa.lanes) for count in sorted(range(most, 0, -1), key=lambda count: count > STREAMS)]
+
+    def rank(panels: int) -> tuple[bool, float]:
+        return panels > STREAMS, _cycles(workload, isa, panels, 1) + _cycles(workload, isa, panels, THREADS)
+
+    return [DenseSchedule(panels, isa.lanes) for panels in sorted(range(most, 0, -1), key=rank)]
+
+
+def _cycles(workload: Dense, isa: InstructionSet, panels: int, threads: int) -> float:
+    """Estimated, for each of the ``k`` features, of the thread with the most tasks: bound by the FMA units, their
+    latency or the weights, and a little by the loads."""
+
+    def task(panels: int) -> float:
+        vectors = panels * PANEL / isa.lanes
+        return max(vectors / isa.fmas_per_cycle, isa.fma_latency, STREAMS) + isa.load_cycles * (1 + vectors)
+
+    whole, last = divmod(panels_of(workload.n), panels)
+    tasks = [task(panels)] * whole * workload.batch + [task(last)] * bool(last) * workload.batch
+    return sum(tasks[: -(-len(tasks) // threads)])

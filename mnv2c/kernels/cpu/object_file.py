@@ -20,6 +20,7 @@ _DEBUG = re.compile(rb", !dbg !\d+|^ *#dbg_.*\n|^!llvm\.dbg\.cu = .*\n| !dbg !\d
 _TRIPLE = re.compile(rb"^target .*$", re.MULTILINE)
 _TVM_TARGET = re.compile(rb'^!\d+ = (!\{i32 \d+, !"tvm_target".*\})$', re.MULTILINE)
 
+
 def object_file(module: tvm_ffi.Module, pipeline: Pipeline | None) -> bytes:
     """The ELF object of ``module``; where ``pipeline`` says how its core executes in order, with its blocks in an order
     for that.
