@@ -13,8 +13,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from mnv2c.instructions.a64 import decode
-from mnv2c.instructions.assembly import REGISTERS, rewritten
-from mnv2c.instructions.blocks import Block
+from mnv2c.instructions.assembly import REGISTERS, Block, rewritten
 from mnv2c.instructions.inorder import Pipeline, cycles
 from mnv2c.instructions.loads import in_halves
 from mnv2c.instructions.reorder import reordered

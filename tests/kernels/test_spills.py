@@ -107,9 +107,7 @@ def test_loops_around_others_and_those_that_do_not_multiply_may_use_the_stack() 
 
 def code_of(texts: list[str], first: int) -> Code:
     """Of one function, whose loop begins at a place and ends in front of the last instruction."""
-    return Code(
-        {4 * i: text for i, text in enumerate(texts)}, {"kernel": 0}, frozenset({(4 * first, 4 * len(texts) - 8)})
-    )
+    return Code({4 * i: text for i, text in enumerate(texts)}, {"kernel": 0}, frozenset({(4 * first, 4 * len(texts) - 8)}))
 
 
 def compiled(kernels: Mapping[Workload, Schedule], target: Target, directory: Path) -> Code:
