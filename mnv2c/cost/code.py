@@ -1,6 +1,7 @@
 """A program, disassembled by LLVM, and what of it ran: runs of instructions, each so many times.
 
-What comes in: an executable or an object file, and blocks of it that were counted. What goes out: ``Code`` and ``Run`` values.
+What comes in: an executable or an object file, and blocks of it that were counted. What goes out: ``Code`` and
+``Run`` values.
 """
 
 from __future__ import annotations

@@ -169,8 +169,8 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target, isa: Inst
 
 
 def _with_vmin(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Minima and maxima as NEON has them before ARMv8, which are NaN where one of two values is: of those that TIR means
-    LLVM makes a comparison and a selection each."""
+    """Minima and maxima as NEON has them before ARMv8, NaN where one of two values is: of those that TIR means, which
+    are a number then, LLVM makes a comparison and a selection each."""
 
     def of_neon(one: tirx.Min | tirx.Max) -> tirx.Expr:
         if "float" not in str(one.ty.dtype):
