@@ -62,6 +62,14 @@ def test_too_many_sums_for_the_registers_are_found(target: Target, width: int, t
     assert len(found) > 10
 
 
+def test_a_minimum_is_one_instruction_in_32_bits_too(tmp_path: Path) -> None:
+    workload = depthwise(28, 28, 96, 1, activation="relu6")
+    code = compiled({workload: CPU.space(workload, ARMV7.instruction_sets[0])[0]}, ARMV7, tmp_path)
+    used = {text.split()[0] for text in code.instructions.values()}
+    assert used >= {"vmin.f32", "vmax.f32"}
+    assert used.isdisjoint({"vcgt.f32", "vbif", "vbsl"})
+
+
 BEFORE = ["sub sp, sp, #0x40", "add x9, sp, #0x10", "str q0, [sp]", "mov x10, x0"]
 MULTIPLY, BACK = "fmla v0.4s, v1.4s, v2.s[0]", "b.ne #0"
 
@@ -107,7 +115,9 @@ def test_loops_around_others_and_those_that_do_not_multiply_may_use_the_stack() 
 
 def code_of(texts: list[str], first: int) -> Code:
     """Of one function, whose loop begins at a place and ends in front of the last instruction."""
-    return Code({4 * i: text for i, text in enumerate(texts)}, {"kernel": 0}, frozenset({(4 * first, 4 * len(texts) - 8)}))
+    return Code(
+        {4 * i: text for i, text in enumerate(texts)}, {"kernel": 0}, frozenset({(4 * first, 4 * len(texts) - 8)})
+    )
 
 
 def compiled(kernels: Mapping[Workload, Schedule], target: Target, directory: Path) -> Code:
