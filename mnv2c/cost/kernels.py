@@ -19,6 +19,7 @@ from mnv2c.cost.caches import simulate
 from mnv2c.cost.code import disassemble, runs
 from mnv2c.cost.cores import LINE_BYTES, core_for
 from mnv2c.cost.cycles import function_costs
+from mnv2c.cost.spills import spills
 from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import HEADER, KernelCode
 from mnv2c.targets import InstructionSet, Target
@@ -65,11 +66,13 @@ whatever is linked with it, but for those of its constants and its stack."""
 class KernelCost:
     """One run of all tasks. ``l1_misses`` are lines; ``cycles`` are those of the core's model and what the misses add.
 
-    ``unknown`` counts the instructions, by mnemonic, that the model does not know."""
+    ``unknown`` counts the instructions, by mnemonic, that the model does not know; ``spills`` are the loads and stores
+    of vectors on the stack in its inner loops."""
 
     cycles: float
     l1_misses: float
     unknown: Counter[str]
+    spills: tuple[str, ...]
 
 
 def kernel_costs(
@@ -99,11 +102,12 @@ def kernel_costs(
             costs = function_costs(runs(code, count_blocks(qemu, command), set(ran)), isa.mcpu, target.triple)
     except OSError as error:
         raise ToolError(f"cannot link kernels in {tempfile.gettempdir()}: {error.strerror}") from error
-    found = {}
+    found, spilled = {}, spills(code, target.triple)
     for kernel, missed in zip(kernels, traffic, strict=True):
         cost, all_tasks = costs[kernel.symbol], kernel.tasks / sum(map(len, ran[kernel.symbol]))
         misses = missed.misses[0] * all_tasks
-        found[kernel.symbol] = KernelCost(cost.cycles * all_tasks + misses * core.l1_miss, misses, cost.unknown)
+        cycles = cost.cycles * all_tasks + misses * core.l1_miss
+        found[kernel.symbol] = KernelCost(cycles, misses, cost.unknown, spilled.get(kernel.symbol, ()))
     return found
 
 

@@ -18,13 +18,14 @@ from mnv2c.cost.cycles import cycles, function_costs
 from mnv2c.cost.estimate import Cost, LayerCost, format_text
 from mnv2c.cost.kernels import KernelCost, kernel_costs
 from mnv2c.errors import ToolError
+from mnv2c.kernels.cpu.depthwise import DepthwiseSchedule
 from mnv2c.kernels.cpu.device import CPU
 from mnv2c.kernels.cpu.pointwise import PointwiseSchedule
 from mnv2c.targets import A7, A53, A72, ARM, ARMV7, InstructionSet, Target, cores
 from mnv2c.tuning.candidates import compile_candidates
 from mnv2c.tuning.runners.static import StaticRunner
 from mnv2c.tuning.timing import operand_bytes
-from mnv2c.workloads import Pointwise
+from mnv2c.workloads import Depthwise, Pointwise
 
 needs_llvm = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("llvm-mca", *(f"llvm-mca-{n}" for n in range(15, 31)))),
@@ -121,6 +122,19 @@ def test_an_operand_may_be_of_any_size() -> None:
     (trial,) = try_schedules(StaticRunner(ARM, A72), workload, CPU.space(workload, A72)[:1])
     assert not trial.failure
     assert trial.seconds[1] > workload.macs / 4 / 1e9
+
+
+@needs_llvm
+@needs_counting
+def test_a_schedule_for_which_registers_are_too_few_fails() -> None:
+    """24 sums, weights and inputs in 32 registers."""
+    workload = Depthwise(height=28, width=28, channels=16, stride=1, rows=30, columns=30)
+    few, many = DepthwiseSchedule(1, 7, 4), DepthwiseSchedule(1, 24, 4)
+    fits, spills = try_schedules(StaticRunner(ARM, A72), workload, [few, many])
+    assert fits.seconds
+    assert not fits.failure
+    assert not spills.seconds
+    assert "on the stack in an inner loop" in spills.failure
 
 
 @needs_llvm

@@ -218,8 +218,8 @@ def space(workload: Pointwise, isa: InstructionSet) -> list[PointwiseSchedule]:
     The model does not know the turns and the prefetch: those measured best on Zen 3 come first.
     """
 
-    def rank(one: PointwiseSchedule) -> tuple[float, int, int, int]:
-        return _cycles(workload, isa, one), -one.strip, -one.rows, -one.columns
+    def rank(one: PointwiseSchedule) -> tuple[bool, float, int, int, int]:
+        return _spills(workload, isa, one), _cycles(workload, isa, one), -one.strip, -one.rows, -one.columns
 
     unrolls = [turns for turns in (4, 2, 1) if workload.k % turns == 0]
     found = []
@@ -269,8 +269,30 @@ def _column_tiles(workload: Pointwise) -> Iterator[int]:
 
 def _most_rows(isa: InstructionSet, vectors: int) -> int:
     """The tallest tile whose accumulators, one row of weights and one pixel fit in the registers together."""
-    spare = 1 if isa.fused_multiply_add else 2
-    return (isa.registers - spare - isa.loads_ahead) // vectors - 1
+    return (isa.registers - _factors(isa) - isa.loads_ahead) // vectors - 1
+
+
+WHOLE = 8  # the greatest ``k`` of which LLVM unrolls every turn
+
+
+def _spills(workload: Pointwise, isa: InstructionSet, schedule: PointwiseSchedule) -> bool:
+    """Whether LLVM wants more registers for a tile than there are.
+
+    It loads two values of a pixel at once: one base is enough for ``paired`` pixels, whose second values wait together
+    until the first ones are used. Where it unrolls all of ``k``, all weights and biases are loaded before the loop over
+    the pixels.
+    """
+    if not isa.pair_bytes:
+        return False
+    rows, vectors = schedule.rows, schedule.columns // schedule.lanes
+    weights = vectors * (workload.k + 1 if workload.k <= WHOLE else 1)
+    paired = min(rows, 3 * isa.pair_bytes // (4 * 4 * workload.k))
+    return rows * vectors + weights + paired + _factors(isa) > isa.registers
+
+
+def _factors(isa: InstructionSet) -> int:
+    """Registers for what a row of weights is multiplied by, and for the products."""
+    return 1 + (not isa.fused_multiply_add) + (not isa.scalar_operand)
 
 
 TILE = 8.0  # cycles a tile costs at its ends; like the cores' ``load_cycles`` fitted, to Zen 3
@@ -281,7 +303,8 @@ def _cycles(workload: Pointwise, isa: InstructionSet, schedule: PointwiseSchedul
 
     def tile(rows: int, columns: int) -> float:
         vectors = -(-columns // vector_lanes(columns, isa.lanes))
-        step = max(rows * vectors / isa.fmas_per_cycle, isa.fma_latency) + isa.load_cycles * (rows + vectors)
+        spread = 0 if isa.scalar_operand else rows
+        step = max((rows * vectors + spread) / isa.fmas_per_cycle, isa.fma_latency) + isa.load_cycles * (rows + vectors)
         return workload.k * step + 2 * rows * vectors + TILE
 
     def tiles(columns: int) -> float:
