@@ -273,6 +273,25 @@ def _declare_bench(parser: _Parser) -> None:
     parser.add_argument("--count", action="store_true", help="count instructions instead; with --runner qemu")
 
 
+def _declare_compare(parser: _Parser) -> None:
+    _specs(parser)
+    parser.add_argument(
+        "--threads", type=_thread_counts, metavar="N,N", help="time with these numbers of threads (1,2)"
+    )
+    parser.add_argument("--rounds", type=_whole(1, 100_000), metavar="N", help="turns of each network (30)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw latency over multiply-adds, as SVG")
+    _json(parser)
+
+
+def _specs(parser: _Parser) -> None:
+    parser.add_argument(
+        "specs", nargs="+", type=Path, metavar="SPEC", help="YAML layer tables, or names of mnv2c's own"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="K=V", help="override a field of each, e.g. resolution=192"
+    )
+
+
 def _declare_wheel(parser: _Parser) -> None:
     parser.add_argument("build", type=Path, metavar="BUILD", help="directory that `mnv2c build` wrote")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to put it (default: beside BUILD)")
@@ -300,12 +319,7 @@ def _thread_counts(text: str) -> tuple[int, ...]:
 
 
 def _declare_tune(parser: _Parser) -> None:
-    parser.add_argument(
-        "specs", nargs="+", type=Path, metavar="SPEC", help="YAML layer tables, or names of mnv2c's own"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="K=V", help="override a field of each, e.g. resolution=192"
-    )
+    _specs(parser)
     parser.add_argument("--target", default="native", metavar="NAME", help="see `mnv2c targets` (default: native)")
     _precision(parser)
     _backend(parser)
@@ -364,6 +378,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
     "run": ("classify images with a library", _declare_run),
     "wheel": ("make a Python wheel of a library, which needs numpy alone", _declare_wheel),
     "bench": ("time a library, beside other engines", _declare_bench),
+    "compare": ("time networks beside each other, and count what they cost on paper", _declare_compare),
     "cost": ("estimate a library on an Arm core or board, or a GPU, that is not here", _declare_cost),
     "tune": ("find each kernel's best schedule, and keep it for later builds", _declare_tune),
     "records": ("list, check, prune, merge, export and import tuning records", _declare_records),

@@ -105,7 +105,7 @@ class _Banded(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Pointwise(_Banded):
-    """``activation(x W^T + bias) (+ residual)`` in every pixel, ``k`` channels in, ``n`` out: the expansion, the linear
+    """``activation(x W^T + bias (+ residual))`` in every pixel, ``k`` channels in, ``n`` out: the expansion, the linear
     bottleneck with its shortcut (paper, sections 3.2 and 3.3), and the head.
 
     ``border`` zeros surround the output for a depthwise convolution that reads it.
@@ -202,8 +202,8 @@ class Depthwise(_Banded):
 
 @dataclass(frozen=True, kw_only=True)
 class Stem(_Banded):
-    """A 3x3 convolution of an image of ``rows x columns`` pixels of 3 channels (paper, Table 2, first row), which has
-    no border of its own.
+    """A ``kernel x kernel`` convolution of an image of ``rows x columns`` pixels of 3 channels (paper, Table 2, first
+    row), which has no border of its own.
 
     Where ``image`` is uint8 the pixels are raw, and ``(pixel - mean) / scale`` per channel is part of the work;
     else ``mean`` and ``scale`` are empty.
@@ -216,6 +216,7 @@ class Stem(_Banded):
     rows: int
     columns: int
     padding: Padding
+    kernel: int = 3
     activation: Activation = None
     border: Padding = NO_BORDER
     image: str = "float32"
@@ -228,7 +229,7 @@ class Stem(_Banded):
 
     @property
     def constants(self) -> tuple[TensorType, ...]:
-        return _floats(self.n, self.CHANNELS, 3, 3), _floats(self.n)
+        return _floats(self.n, self.CHANNELS, self.kernel, self.kernel), _floats(self.n)
 
     @property
     def outputs(self) -> tuple[TensorType, ...]:
@@ -236,13 +237,13 @@ class Stem(_Banded):
 
     @property
     def macs(self) -> int:
-        return 9 * self.CHANNELS * self.batch * self.height * self.width * self.n
+        return self.kernel**2 * self.CHANNELS * self.batch * self.height * self.width * self.n
 
     @property
     def description(self) -> str:
         shapes = f"{self.rows}x{self.columns}x{self.CHANNELS} -> {self._size()}x{self.n}"
         stride = f", stride {self.stride}" if self.stride > 1 else ""
-        return f"3x3 convolution{stride}, {shapes}" + _and(self.activation)
+        return f"{self.kernel}x{self.kernel} convolution{stride}, {shapes}" + _and(self.activation)
 
     def _extents(self) -> tuple[str, ...]:
         return self._size(), str(self.n), f"stride{self.stride}", "from", f"{self.rows}x{self.columns}"
@@ -252,8 +253,62 @@ class Stem(_Banded):
         numbers = [
             f"{name}{_numbers(values)}" for name, values in (("mean", self.mean), ("scale", self.scale)) if values
         ]
+        kernel = [f"kernel{self.kernel}"] if self.kernel != 3 else []
         sides = [*_sides("padding", self.padding), *_sides("border", self.border)]
-        return [*super()._options(), *_activation(self.activation), *sides, *image, *numbers]
+        return [*super()._options(), *kernel, *_activation(self.activation), *sides, *image, *numbers]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(_Spatial):
+    """A ``kernel x kernel`` convolution of ``k`` channels to ``n``, as a residual bottleneck has inside, or with a
+    ``stride`` beside it (arXiv 1512.03385, figure 5); its input, ``rows x columns``, has its zeros in memory."""
+
+    family: ClassVar[str] = "conv"
+    k: int
+    n: int
+    kernel: int
+    stride: int
+    rows: int
+    columns: int
+    activation: Activation = None
+    border: Padding = NO_BORDER
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self._tensor(self.batch, self.rows, self.columns, self.k),)
+
+    @property
+    def constants(self) -> tuple[TensorType, ...]:
+        return _floats(self.n, self.k, self.kernel, self.kernel), _floats(self.n)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.n, self.border),)
+
+    @property
+    def macs(self) -> int:
+        return self.kernel**2 * self.batch * self.height * self.width * self.k * self.n
+
+    @property
+    def description(self) -> str:
+        shapes = f"{self.rows}x{self.columns}x{self.k} -> {self._size()}x{self.n}"
+        stride = f", stride {self.stride}" if self.stride > 1 else ""
+        return f"{self.kernel}x{self.kernel} convolution{stride}, {shapes}" + _and(self.activation)
+
+    def _extents(self) -> tuple[str, ...]:
+        taps = f"{self.kernel}x{self.kernel}"
+        return (
+            self._size(),
+            str(self.k),
+            str(self.n),
+            taps,
+            f"stride{self.stride}",
+            "from",
+            f"{self.rows}x{self.columns}",
+        )
+
+    def _options(self) -> list[str]:
+        return [*super()._options(), *_activation(self.activation), *_sides("border", self.border)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +360,40 @@ class Pool(_Spatial):
 
     def _extents(self) -> tuple[str, ...]:
         return self._size(), str(self.channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool(_Spatial):
+    """The largest of each of ``channels`` in every window of ``kernel x kernel`` pixels of a map of ``rows x columns``;
+    what ``padding`` adds around the map is never the largest."""
+
+    family: ClassVar[str] = "max_pool"
+    channels: int
+    kernel: int
+    stride: int
+    rows: int
+    columns: int
+    padding: Padding
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self._tensor(self.batch, self.rows, self.columns, self.channels),)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (self._map(self.channels),)
+
+    @property
+    def description(self) -> str:
+        shapes = f"{self.rows}x{self.columns}x{self.channels} -> {self._size()}x{self.channels}"
+        return f"largest of {self.kernel}x{self.kernel} pixels, stride {self.stride}, {shapes}"
+
+    def _extents(self) -> tuple[str, ...]:
+        taps = f"{self.kernel}x{self.kernel}"
+        return self._size(), str(self.channels), taps, f"stride{self.stride}", "from", f"{self.rows}x{self.columns}"
+
+    def _options(self) -> list[str]:
+        return [*super()._options(), *_sides("padding", self.padding)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,7 +523,7 @@ class PointwisePool(_Spatial):
         return [*super()._options(), *_activation(self.activation)]
 
 
-_KINDS = (Stem, Pointwise, Depthwise, Pad, Pool, Dense, ExpandDepthwise, PointwisePool)
+_KINDS = (Stem, Pointwise, Depthwise, Conv, Pad, MaxPool, Pool, Dense, ExpandDepthwise, PointwisePool)
 FAMILIES: dict[str, type[Workload]] = {kind.family: kind for kind in _KINDS}
 """The kinds of workload by the names of their families."""
 
@@ -448,7 +537,7 @@ def _activation(activation: Activation) -> list[str]:
 
 
 def _and(activation: Activation) -> str:
-    return ", ReLU6" if activation == "relu6" else ""
+    return {"relu6": ", ReLU6", "relu": ", ReLU", None: ""}[activation]
 
 
 def _sides(name: str, zeros: Padding) -> list[str]:

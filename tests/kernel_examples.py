@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from mnv2c.ir.graph import Activation, Padding
 from mnv2c.workloads import (
+    Conv,
     Dense,
     Depthwise,
     ExpandDepthwise,
+    MaxPool,
     Pad,
     Pointwise,
     PointwisePool,
@@ -37,9 +39,14 @@ def depthwise(height: int, width: int, channels: int, stride: int, **options: An
 
 
 def stem(height: int, width: int, n: int, stride: int, rows: int, columns: int, **options: Any) -> Stem:
-    return Stem(
-        height=height, width=width, n=n, stride=stride, rows=rows, columns=columns, activation="relu6", **options
-    )
+    given = {"activation": "relu6"} | options
+    return Stem(height=height, width=width, n=n, stride=stride, rows=rows, columns=columns, **given)
+
+
+def conv(height: int, width: int, k: int, n: int, kernel: int, stride: int, **options: Any) -> Conv:
+    rows, columns = (height - 1) * stride + kernel, (width - 1) * stride + kernel
+    given = {"activation": "relu", "rows": rows, "columns": columns} | options
+    return Conv(height=height, width=width, k=k, n=n, kernel=kernel, stride=stride, **given)
 
 
 def of_bytes(mean: tuple[float, float, float], scale: tuple[float, float, float]) -> dict[str, Any]:
@@ -55,6 +62,8 @@ TRIED: tuple[Workload, ...] = (
     stem(4, 6, 8, 2, 8, 12, padding=AFTER, border=ALL, batch=3, **of_bytes((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))),
     stem(6, 5, 16, 2, 12, 10, padding=AFTER, border=ALL, batch=2),
     stem(6, 5, 21, 2, 12, 10, padding=AFTER, border=ALL),
+    stem(8, 6, 16, 2, 16, 12, padding=Padding(3, 3, 3, 3), kernel=7, activation="relu"),
+    stem(5, 6, 8, 1, 8, 9, padding=AFTER, kernel=5, **of_bytes((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))),
     pointwise(7, 7, 40, 64, activation="relu6"),
     pointwise(7, 7, 40, 64, residual=True),
     pointwise(14, 14, 24, 144, activation="relu6", border=ALL),
@@ -63,6 +72,8 @@ TRIED: tuple[Workload, ...] = (
     pointwise(3, 3, 336, 112),
     pointwise(13, 13, 48, 40),
     pointwise(12, 12, 96, 8, residual=True),
+    pointwise(12, 12, 32, 40, residual=True, activation="relu"),
+    pointwise(7, 7, 48, 64, residual=True, activation="relu6"),
     pointwise(1, 1, 320, 1280, activation="relu6"),
     pointwise(28, 28, 144, 32),
     pointwise(5, 3, 24, 40, batch=4, residual=True),
@@ -79,6 +90,7 @@ TRIED: tuple[Workload, ...] = (
     depthwise(1, 1, 48, 1, activation="relu6"),
     depthwise(6, 5, 24, 2, batch=3, activation="relu6"),
     depthwise(6, 5, 126, 1, activation="relu6"),
+    depthwise(6, 5, 40, 1, activation="relu"),
     Pad(height=5, width=4, channels=24, border=ALL),
     Pad(height=4, width=6, channels=16, border=AFTER, batch=2),
     Pad(height=4, width=6, channels=7, border=ALL),
@@ -101,6 +113,21 @@ IN_BANDS: tuple[Stem | Pointwise | Depthwise, ...] = (
     Depthwise(height=6, width=5, channels=48, stride=2, rows=5, columns=11, band=2, ring=True, batch=2),
 )
 """Those that blocks in bands take on a CPU."""
+
+OF_RESIDUAL_BLOCKS: tuple[Conv | MaxPool, ...] = (
+    conv(7, 7, 24, 32, 3, 1),
+    conv(14, 14, 16, 64, 3, 1),
+    conv(5, 4, 8, 40, 3, 2, batch=2, activation=None),
+    conv(5, 6, 20, 21, 3, 1, border=ALL, activation="relu6"),
+    conv(4, 6, 7, 16, 3, 2, border=AFTER, batch=2, rows=10, columns=14),
+    conv(7, 7, 64, 48, 1, 2, activation=None, rows=14, columns=14),
+    conv(3, 2, 24, 8, 5, 1),
+    conv(1, 1, 12, 130, 3, 1),
+    MaxPool(height=6, width=6, channels=64, kernel=3, stride=2, rows=12, columns=12, padding=Padding(1, 1, 1, 1)),
+    MaxPool(height=5, width=4, channels=21, kernel=3, stride=2, rows=10, columns=8, padding=AFTER, batch=2),
+    MaxPool(height=4, width=3, channels=8, kernel=2, stride=1, rows=5, columns=4, padding=NONE),
+)
+"""Those that CPUs alone compute."""
 
 
 def expand_depthwise(height: int, width: int, k: int, channels: int, stride: int, **options: Any) -> ExpandDepthwise:
@@ -189,23 +216,26 @@ def _expected(workload: Workload, inputs: list[Array], constants: list[Array]) -
         case Stem():
             if workload.image == "uint8":
                 x = (x.astype(np.float32) - np.float32(workload.mean)) / np.float32(workload.scale)
-            shifts = _shifts(_around(x, workload.padding), workload.height, workload.width, workload.stride)
-            y = sum(view @ constants[0][:, :, i, j].T for i, j, view in shifts) + constants[1]
-            return _around(_activated(y, workload.activation), workload.border)
+            return _convolved(workload, _around(x, workload.padding), constants)
+        case Conv():
+            return _convolved(workload, x, constants)
         case Pointwise():
-            y = _activated(x @ constants[0][:, :, 0, 0].T + constants[1], workload.activation)
-            return _around(y + inputs[1] if workload.residual else y, workload.border)
+            y = x @ constants[0][:, :, 0, 0].T + constants[1]
+            return _around(_activated(y + inputs[1] if workload.residual else y, workload.activation), workload.border)
+        case MaxPool():
+            shifts = _shifts(_around(x, workload.padding, -np.inf), workload)
+            return np.maximum.reduce([view for _, _, view in shifts])
         case Depthwise():
             if workload.ring:
                 x = x[:, np.arange((workload.height - 1) * workload.stride + 3) % workload.rows]
-            shifts = _shifts(x, workload.height, workload.width, workload.stride)
+            shifts = _shifts(x, workload, kernel=3)
             return _activated(
                 sum(v * constants[0][:, 0, i, j] for i, j, v in shifts) + constants[1], workload.activation
             )
         case ExpandDepthwise():
             expanded = _activated(x @ constants[0][:, :, 0, 0].T + constants[1], workload.expansion)
             padded = _around(expanded, workload.padding)
-            shifts = _shifts(padded, workload.height, workload.width, workload.stride)
+            shifts = _shifts(padded, workload, kernel=3)
             taps = sum(v * constants[2][:, 0, i, j] for i, j, v in shifts)
             return _activated(taps + constants[3], workload.activation)
         case PointwisePool():
@@ -233,14 +263,23 @@ def _bytes(*shape: int) -> Array:
 
 
 def _activated(x: Array, activation: Activation) -> Array:
-    return np.clip(x, 0, 6) if activation else x
+    most = {"relu6": 6, "relu": np.inf}
+    return np.clip(x, 0, most[activation]) if activation else x
 
 
-def _around(x: Array, zeros: Padding) -> Array:
-    return np.pad(x, ((0, 0), (zeros.top, zeros.bottom), (zeros.left, zeros.right), (0, 0)))
+def _around(x: Array, sides: Padding, value: float = 0) -> Array:
+    around = ((0, 0), (sides.top, sides.bottom), (sides.left, sides.right), (0, 0))
+    return np.pad(x, around, constant_values=value)
 
 
-def _shifts(x: Array, height: int, width: int, stride: int) -> list[tuple[int, int, Array]]:
-    """The nine views of bordered maps that a 3x3 convolution weighs."""
-    rows, columns = (height - 1) * stride + 1, (width - 1) * stride + 1
-    return [(i, j, x[:, i : i + rows : stride, j : j + columns : stride]) for i in range(3) for j in range(3)]
+def _convolved(workload: Stem | Conv, x: Array, constants: list[Array]) -> Array:
+    y = sum(view @ constants[0][:, :, i, j].T for i, j, view in _shifts(x, workload)) + constants[1]
+    return _around(_activated(y, workload.activation), workload.border)
+
+
+def _shifts(x: Array, workload: Any, kernel: int = 0) -> list[tuple[int, int, Array]]:
+    """The views of bordered maps that a convolution weighs: nine where it is 3x3."""
+    taps = range(kernel or workload.kernel)
+    rows, columns = ((extent - 1) * workload.stride + 1 for extent in (workload.height, workload.width))
+    stride = workload.stride
+    return [(i, j, x[:, i : i + rows : stride, j : j + columns : stride]) for i in taps for j in taps]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from command_line import SPECS
 
 from mnv2c.ir.graph import Conv, Graph, Op, Pad, Padding, TensorType
@@ -29,6 +30,13 @@ def test_narrow_and_symmetric_with_overrides(golden: Callable[[str, str], None])
     changes = ["resolution=96", "padding=symmetric", "input.mean=[123.675, 116.28, 103.53]", "bottlenecks[1].c=40"]
     final = run_pipeline(graph_of(load_spec(SPECS / "mnv2_0.35.yaml", changes)))
     golden("mnv2_0.35_symmetric_96.ir", format_graph(final))
+
+
+@pytest.mark.parametrize("name", ["mnv1_0.5", "resnet_50"])
+def test_the_networks_it_is_compared_with(name: str, golden: Callable[[str, str], None]) -> None:
+    graph = graph_of(load_spec(name))
+    golden(f"{name}.00-frontend.ir", format_graph(graph))
+    golden(f"{name}.ir", format_graph(run_pipeline(graph)))
 
 
 def test_zeros_print_as_top_left_bottom_right() -> None:

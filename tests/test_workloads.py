@@ -15,11 +15,11 @@ from kernel_examples import TRIED
 
 from mnv2c.ir.graph import Padding
 from mnv2c.workload_json import from_json, to_json
-from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.workloads import Conv, Dense, Depthwise, MaxPool, Pad, Pointwise, Pool, Stem, Workload
 
 SMALL = st.integers(1, 12)
 SIDES = st.builds(Padding, *[st.integers(0, 11)] * 4)
-ACTIVATIONS = st.sampled_from([None, "relu6"])
+ACTIVATIONS = st.sampled_from([None, "relu6", "relu"])
 NUMBERS = st.floats(-1e6, 1e6).map(lambda value: value or 0.0)
 SCALES = st.tuples(NUMBERS, NUMBERS, NUMBERS)
 
@@ -28,7 +28,8 @@ def _kinds() -> list[st.SearchStrategy[Workload]]:
     extents: dict[str, Any] = {"batch": SMALL, "height": SMALL, "width": SMALL}
     banded = {**extents, "band": st.integers(0, 12)}
     stem = {**banded, "n": SMALL, "stride": SMALL, "rows": SMALL, "columns": SMALL, "padding": SIDES}
-    stem |= {"activation": ACTIVATIONS, "border": SIDES}
+    stem |= {"activation": ACTIVATIONS, "border": SIDES, "kernel": SMALL}
+    windows = {**extents, "kernel": SMALL, "stride": SMALL, "rows": SMALL, "columns": SMALL}
     return [
         st.builds(Stem, **stem),
         st.builds(Stem, **stem, image=st.just("uint8"), mean=SCALES, scale=SCALES),
@@ -43,6 +44,8 @@ def _kinds() -> list[st.SearchStrategy[Workload]]:
             activation=ACTIVATIONS,
             ring=st.booleans(),
         ),
+        st.builds(Conv, **windows, k=SMALL, n=SMALL, activation=ACTIVATIONS, border=SIDES),
+        st.builds(MaxPool, **windows, channels=SMALL, padding=SIDES),
         st.builds(Pad, **extents, channels=SMALL, border=SIDES),
         st.builds(Pool, **extents, channels=SMALL),
         st.builds(Dense, batch=SMALL, k=SMALL, n=SMALL),
@@ -108,7 +111,7 @@ def test_the_last_extent_of_inputs_and_outputs_is_channels(workload: Workload) -
         None,
         [],
         {},
-        {"family": "conv"},
+        {"family": "convolution"},
         {"family": ["dense"]},
         {"family": "dense", "k": 4},
         {"family": "dense", "k": 4, "n": "5"},
@@ -121,7 +124,7 @@ def test_the_last_extent_of_inputs_and_outputs_is_channels(workload: Workload) -
         {"family": "pool", "height": 1, "width": 1, "channels": None},
         {"family": "pad", "height": 1, "width": 1, "channels": 1, "border": [1, 1, 1]},
         {"family": "pad", "height": 1, "width": 1, "channels": 1, "border": [1, 1, 1, -1]},
-        {"family": "pointwise", "height": 1, "width": 1, "k": 1, "n": 1, "activation": "relu"},
+        {"family": "pointwise", "height": 1, "width": 1, "k": 1, "n": 1, "activation": "elu"},
         {"family": "pointwise", "height": 1, "width": 1, "k": 1, "n": 1, "residual": 1},
     ],
 )

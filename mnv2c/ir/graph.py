@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -78,8 +79,8 @@ class Padding:
         return batch, height - self.top - self.bottom, width - self.left - self.right, channels
 
 
-Activation = Literal["relu6"] | None
-"""What a convolution does to its sums before it stores them."""
+Activation = Literal["relu6", "relu"] | None
+"""What a convolution does to its sums, a shortcut added, before it stores them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +108,8 @@ class Convolution(Op):
     ``weight`` (OIHW; Depthwise C x 1 x 3 x 3) and ``bias`` (one per output channel) name constants; the kernel size is
     the weight's.
 
-    ``inputs`` is ``(x,)``; after ``fuse_add`` a Project has ``(x, residual)``: ``y = activation(conv(x) + bias) +
-    residual``. After ``fuse_pad`` the output has a ``border`` of zeros around it, which ``type`` counts.
+    ``inputs`` is ``(x,)``; after ``fuse_add`` a 1x1 convolution may have ``(x, residual)``: ``y = activation(conv(x) +
+    bias + residual)``. After ``fuse_pad`` the output has a ``border`` of zeros around it, which ``type`` counts.
     """
 
     weight: str
@@ -121,7 +122,8 @@ class Convolution(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Convolution):
-    """A full convolution: the 3x3 stem and the 1x1 head (paper, Table 2)."""
+    """A full convolution: the stem and the 1x1 head (paper, Table 2); the 1x1 of a depthwise separable convolution
+    (arXiv 1704.04861), and those of a residual bottleneck (arXiv 1512.03385)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,15 +158,34 @@ class ReLU6(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReLU(Op):
+    """``max(x, 0)``."""
+
+
+ACTIVATIONS: Mapping[type[Op], Activation] = MappingProxyType({ReLU6: "relu6", ReLU: "relu"})
+"""What each op that is one does, as a convolution into which it is fused."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Add(Op):
     """The shortcut: the sum of two edges of one type (paper, section 3.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pad(Op):
-    """A ``border`` of zeros around a map, NHWC; ``type`` counts it. Only ``pad_depthwise`` makes one."""
+    """A ``border`` of zeros around a map, NHWC; ``type`` counts it. Only ``pad_convolution`` makes one."""
 
     border: Padding
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool(Op):
+    """The largest value of each channel in every window of ``kernel x kernel`` pixels, ``stride`` apart, NHWC; what
+    ``padding`` adds around the map, less than a window on each side, is never the largest."""
+
+    kernel: int
+    stride: int
+    padding: Padding = Padding()
 
 
 @dataclass(frozen=True, kw_only=True)

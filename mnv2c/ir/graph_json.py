@@ -29,8 +29,10 @@ _OPS: dict[str, type[Op]] = {
         ir.Project,
         ir.BatchNorm,
         ir.ReLU6,
+        ir.ReLU,
         ir.Add,
         ir.Pad,
+        ir.MaxPool,
         ir.GlobalAvgPool,
         ir.Dense,
     )

@@ -18,9 +18,11 @@ from mnv2c.ir.graph import (
     Depthwise,
     GlobalAvgPool,
     Graph,
+    MaxPool,
     Op,
     Pad,
     Padding,
+    ReLU,
     ReLU6,
 )
 
@@ -58,10 +60,14 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
             return gamma * (x - mean) / np.sqrt(var + op.epsilon) + beta
         case ReLU6():
             return np.clip(x, 0.0, 6.0)
+        case ReLU():
+            return np.maximum(x, 0.0)
         case Add():
             return x + inputs[1]
         case Pad():
             return _pad(x, op.border)
+        case MaxPool():
+            return _largest(op, x)
         case GlobalAvgPool():
             return np.asarray(x.mean(axis=(1, 2)))
         case Dense():
@@ -71,7 +77,7 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
 
 
 def _convolution(op: Convolution, inputs: list[Wide], graph: Graph) -> Wide:
-    """``y = activation(conv(x) + bias) + residual``, and the border around it."""
+    """``y = activation(conv(x) + bias + residual)``, and the border around it."""
     x = _pad(inputs[0], op.padding)
     weight = _wide(graph, op.weight)
     shape = op.border.inside(op.type.shape)
@@ -84,13 +90,24 @@ def _convolution(op: Convolution, inputs: list[Wide], graph: Graph) -> Wide:
             y += shifted * tap[:, 0] if isinstance(op, Depthwise) else shifted @ tap.T
     if op.bias is not None:
         y += _wide(graph, op.bias)
-    if op.activation == "relu6":
-        y = np.clip(y, 0.0, 6.0)
-    return _pad(y + inputs[1] if len(inputs) == 2 else y, op.border)
+    if len(inputs) == 2:
+        y += inputs[1]
+    if op.activation is not None:
+        y = np.clip(y, 0.0, 6.0 if op.activation == "relu6" else None)
+    return _pad(y, op.border)
 
 
-def _pad(x: Wide, zeros: Padding) -> Wide:
-    return np.pad(x, ((0, 0), (zeros.top, zeros.bottom), (zeros.left, zeros.right), (0, 0)))
+def _largest(op: MaxPool, x: Wide) -> Wide:
+    _, height, width, _ = op.type.shape
+    padded = _pad(x, op.padding, -np.inf)
+    taps = [(row, column) for row in range(op.kernel) for column in range(op.kernel)]
+    windows = (padded[:, row :: op.stride, column :: op.stride][:, :height, :width] for row, column in taps)
+    return np.asarray(np.maximum.reduce(list(windows)))
+
+
+def _pad(x: Wide, sides: Padding, value: float = 0.0) -> Wide:
+    around = ((0, 0), (sides.top, sides.bottom), (sides.left, sides.right), (0, 0))
+    return np.pad(x, around, constant_values=value)
 
 
 def _wide(graph: Graph, name: str) -> Wide:

@@ -22,6 +22,7 @@ from mnv2c.ir.graph import (
     GlobalAvgPool,
     Graph,
     Input,
+    MaxPool,
     Op,
     Pad,
     Padding,
@@ -125,17 +126,20 @@ def _check_constants(graph: Graph) -> Iterator[str]:
 
 def _check_attributes(op: Op) -> Iterator[str]:
     """The number of inputs, and attributes in range."""
-    counts = {Input: (0,), Add: (2,), Project: (1, 2)}.get(type(op), (1,))
+    most = 2 if isinstance(op, Convolution) and not isinstance(op, Depthwise) else 1
+    counts = {Input: (0,), Add: (2,)}.get(type(op), range(1, most + 1))
     if len(op.inputs) not in counts:
         yield f"{len(op.inputs)} inputs, not {' or '.join(map(str, counts))}"
     if isinstance(op, Project) and op.activation is not None:
         yield "a Project has no activation"
-    if isinstance(op, Convolution):
+    if isinstance(op, Convolution | MaxPool):
         if op.stride < 1:
             yield f"stride {op.stride}"
-        if len(op.inputs) > 1 and op.border:
-            yield "a border around a map with a shortcut"
         yield from _check_sides("padding", op.padding)
+    if isinstance(op, MaxPool) and not max(op.padding.sides) < op.kernel:
+        yield f"a window of {op.kernel} with padding {','.join(map(str, op.padding.sides))}"
+    if isinstance(op, Convolution) and len(op.inputs) > 1 and op.border:
+        yield "a border around a map with a shortcut"
     if isinstance(op, Convolution | Pad):
         yield from _check_sides("border", op.border)
     if isinstance(op, BatchNorm) and not op.epsilon > 0:
@@ -178,6 +182,8 @@ def _check_type(op: Op, graph: Graph) -> Iterator[str]:
             yield f"pads {x}, which has no height and width"
         case Pad():
             yield from _expect("output", op.type.shape, op.border.around(x))
+        case MaxPool():
+            yield from _check_max_pool(op, x)
         case GlobalAvgPool():
             yield from _expect("output", op.type.shape, (x[0], x[-1]))
         case BatchNorm():
@@ -200,10 +206,21 @@ def _check_convolution(op: Convolution, x: Shape, shapes: dict[str, Shape]) -> I
         yield from _expect(op.weight, weight, (out_channels, x[3], *kernel))
     if op.bias is not None:
         yield from _expect(op.bias, shapes[op.bias], (out_channels,))
-    padded = op.padding.around(x)
-    height = (padded[1] - kernel[0]) // op.stride + 1
-    width = (padded[2] - kernel[1]) // op.stride + 1
+    height, width = _extents(op, x, kernel)
     yield from _expect("output", op.type.shape, op.border.around((x[0], height, width, out_channels)))
+
+
+def _check_max_pool(op: MaxPool, x: Shape) -> Iterator[str]:
+    if len(x) != 4 or op.stride < 1:
+        yield f"windows of {x}, stride {op.stride}"
+        return
+    yield from _expect("output", op.type.shape, (x[0], *_extents(op, x, (op.kernel, op.kernel)), x[3]))
+
+
+def _extents(op: Convolution | MaxPool, x: Shape, kernel: Shape) -> Shape:
+    """How many windows there are from the top down, and from left to right."""
+    _, rows, columns, _ = op.padding.around(x)
+    return (rows - kernel[0]) // op.stride + 1, (columns - kernel[1]) // op.stride + 1
 
 
 def _expect(name: str, shape: Shape, wanted: Shape) -> Iterator[str]:

@@ -152,7 +152,7 @@ def _rounds(
     peak = 0.0
     for _ in range(rounds):
         for engine, runs in zip(engines, turns, strict=True):
-            runs += _turn(engine)
+            runs += turn(engine)
         if layers:
             observed.append([(layer.name, layer.nanoseconds, layer.macs) for layer in net.layers(x)])
         if meter is not None:
@@ -160,7 +160,8 @@ def _rounds(
     return turns, observed, peak
 
 
-def _turn(engine: Engine) -> list[int]:
+def turn(engine: Engine) -> list[int]:
+    """Nanoseconds of ``RUNS`` runs, behind one that brings the engine's weights back into the caches."""
     engine.run()
     return [engine.run()[1] for _ in range(RUNS)]
 

@@ -122,6 +122,7 @@ _OPS: dict[str, Callable[..., Any]] = {
         x, mean, var, gamma, beta, eps=epsilon
     ),
     "Clip": lambda f, x, low, high: f.relu6(x),
+    "Relu": lambda f, x: f.relu(x),
     "Add": lambda f, x, y: x + y,
     "GlobalAveragePool": lambda f, x: f.adaptive_avg_pool2d(x, 1),
     "Flatten": lambda f, x: x.flatten(1),

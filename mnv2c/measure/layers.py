@@ -79,15 +79,16 @@ class LayerComparer:
         """The reference's edge that a layer equals, with what the passes have fused into it, and its value.
 
         ``block3.expand`` is ``block3.expand.relu6``; ``block3.project`` is ``block3.add`` where the block has a
-        shortcut, ``block3.project.bn`` where it has none; ``block1.dw.pad`` is what ``block1.dw`` reads, in its zeros.
+        shortcut, ``block3.project.bn`` where it has none; ``block3.enlarge`` is ``block3.add.relu``; ``block1.dw.pad``
+        is what ``block1.dw`` reads, in its zeros.
         """
         block, _, kind = layer.rpartition(".")
         if kind == "pad" and block in self._nodes:
             node = self._nodes[block]
             (top, left, bottom, right), edge = _attribute(node, "pads"), node.input[0]
             return edge, np.pad(edges[edge], ((0, 0), (top, bottom), (left, right), (0, 0)))
-        fused = [f"{block}.add"] if kind == "project" else []
-        for edge in (*fused, f"{layer}.relu6", f"{layer}.bn", layer):
+        sums = (f"{block}.add", layer) if kind in ("project", "enlarge") else (layer,)
+        for edge in (f"{one}.{suffix}".rstrip(".") for one in sums for suffix in ("relu6", "relu", "bn", "")):
             if edge in edges:
                 return edge, edges[edge]
         raise LibraryError(f"the reference has no edge for layer {layer}; build the library again")

@@ -4,8 +4,8 @@ What comes in: the model of ``reference.onnx_export``. What goes out: the bytes 
 takes NHWC images, as the library does, and has the model's outputs in their order.
 
 It is the graph that TensorFlow's converter makes of a trained MobileNetV2: BatchNorm folded into weights and bias,
-ReLU6 fused into its convolution, ``SAME`` padding wherever the zeros are those of ``SAME``. Other zeros are an explicit
-``PAD`` before a ``VALID`` convolution; XNNPACK merges the two.
+ReLU6 or ReLU fused into what is before it, ``SAME`` padding wherever the zeros are those of ``SAME``. Other zeros are
+an explicit ``PAD`` before a ``VALID`` convolution; XNNPACK merges the two.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class _Translation:
         self._flatbuffer = _Flatbuffer(schema_py_generated)
         self._tensors = {value.name: self._flatbuffer.tensor(value.name, _shape(value)) for value in graph.input}
         self._fused: set[str] = set()
+        self._rectified: set[str] = set()
 
     def run(self) -> bytes:
         """The whole model."""
@@ -74,7 +75,11 @@ class _Translation:
                 self._convolution(node, attributes)
             case "Add":
                 tensors = [self._tensors[name] for name in inputs]
-                self._operator("ADD", tensors, edge, self._shapes[edge], self._schema.AddOptionsT())
+                edge, activation = self._fused_activation(edge)
+                options = self._schema.AddOptionsT(fusedActivationFunction=activation)
+                self._operator("ADD", tensors, edge, self._shapes[edge], options)
+            case "MaxPool" if inputs[0] in self._rectified:  # so that zeros around it are never the largest alone
+                self._max_pool(node, attributes)
             case "GlobalAveragePool":
                 axes = self._flatbuffer.constant(f"{node.name}.axes", np.array([1, 2], np.int32))
                 tensors, shape = [self._tensors[inputs[0]], axes], (self._shapes[edge][0], self._shapes[edge][-1])
@@ -87,22 +92,31 @@ class _Translation:
                 raise LibraryError(f"LiteRT cannot be timed: {node.name}, of kind {node.op_type}, has no translation")
 
     def _convolution(self, node: onnx.NodeProto, attributes: Attributes) -> None:
-        weight, bias, relu6, edge = self._fold(node)
+        weight, bias, activation, edge = self._fold(node)
         depthwise = attributes["group"] > 1
         weight = weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))  # OIHW to 1HWC or OHWI
         vertical, horizontal = attributes["strides"]
         x, padding = self._padded(node, weight.shape[1:3], attributes)
         kind = self._schema.DepthwiseConv2DOptionsT if depthwise else self._schema.Conv2DOptionsT
-        options = kind(padding=padding, strideH=vertical, strideW=horizontal)
-        options.fusedActivationFunction = getattr(self._schema.ActivationFunctionType, "RELU6" if relu6 else "NONE")
+        options = kind(padding=padding, strideH=vertical, strideW=horizontal, fusedActivationFunction=activation)
         if depthwise:
             options.depthMultiplier = 1
         constants = [self._flatbuffer.constant(f"{edge}.{name}", array) for name, array in (("w", weight), ("b", bias))]
         operator = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
         self._operator(operator, [x, *constants], edge, self._shapes[edge], options)
 
-    def _fold(self, node: onnx.NodeProto) -> tuple[NDArray[Any], NDArray[Any], bool, str]:
-        """Weight (OIHW), bias, whether ReLU6 follows, and the edge behind all that is fused."""
+    def _max_pool(self, node: onnx.NodeProto, attributes: Attributes) -> None:
+        edge, (rows, columns) = node.output[0], attributes["kernel_shape"]
+        vertical, horizontal = attributes["strides"]
+        x, padding = self._padded(node, (rows, columns), attributes)
+        options = self._schema.Pool2DOptionsT(
+            padding=padding, strideH=vertical, strideW=horizontal, filterHeight=rows, filterWidth=columns
+        )
+        self._operator("MAX_POOL_2D", [x], edge, self._shapes[edge], options)
+
+    def _fold(self, node: onnx.NodeProto) -> tuple[NDArray[Any], NDArray[Any], int, str]:
+        """Weight (OIHW), bias, the activation that follows, in LiteRT's numbers, and the edge behind all that is
+        fused."""
         weight = self._constants[node.input[1]].astype(np.float64)
         bias = self._constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight))
         edge = node.output[0]
@@ -111,25 +125,34 @@ class _Translation:
             factor = gamma / np.sqrt(variance + _attributes(batchnorm)["epsilon"])
             weight, bias = weight * factor[:, None, None, None], (bias - mean) * factor + beta
             edge = batchnorm.output[0]
-        clip = self._only_user(edge, "Clip")
-        if clip and [float(self._constants[name]) for name in clip.input[1:]] == [0.0, 6.0]:
-            edge = clip.output[0]
-        else:
+            self._fused.add(batchnorm.name)
+        edge, activation = self._fused_activation(edge)
+        return weight.astype(np.float32), bias.astype(np.float32), activation, edge
+
+    def _fused_activation(self, edge: str) -> tuple[str, int]:
+        """The edge behind the activation that alone reads ``edge``, and which that is; ``edge`` where there is none."""
+        kinds = self._schema.ActivationFunctionType
+        relu, clip = self._only_user(edge, "Relu"), self._only_user(edge, "Clip")
+        if clip and [float(self._constants[name]) for name in clip.input[1:]] != [0.0, 6.0]:
             clip = None
-        self._fused |= {one.name for one in (batchnorm, clip) if one}
-        return weight.astype(np.float32), bias.astype(np.float32), clip is not None, edge
+        node = relu or clip
+        if node is None:
+            return edge, int(kinds.NONE)
+        self._fused.add(node.name)
+        self._rectified.add(node.output[0])
+        return node.output[0], int(kinds.RELU if relu else kinds.RELU6)
 
     def _padded(self, node: onnx.NodeProto, kernel: Sequence[int], attributes: Attributes) -> tuple[int, int]:
-        """What the convolution reads, and its padding: ``SAME``, or ``VALID`` behind a ``PAD`` if need be."""
+        """What the node reads, and its padding: ``SAME``, or ``VALID`` behind a ``PAD`` if need be."""
         x, shape = self._tensors[node.input[0]], self._shapes[node.input[0]]
         top, left, bottom, right = attributes["pads"]
-        sides = zip(shape[1:3], kernel, attributes["strides"], strict=True)
-        if [_same_zeros(*side) for side in sides] == [(top, bottom), (left, right)]:
+        extents = zip(shape[1:3], kernel, attributes["strides"], strict=True)
+        if [_same_zeros(*extent) for extent in extents] == [(top, bottom), (left, right)]:
             return x, self._schema.Padding.SAME
         if any(attributes["pads"]):
-            zeros = np.array([(0, 0), (top, bottom), (left, right), (0, 0)], np.int32)
-            tensors = [x, self._flatbuffer.constant(f"{node.name}.zeros", zeros)]
-            padded = [extent + int(added) for extent, added in zip(shape, zeros.sum(axis=1), strict=True)]
+            sides = np.array([(0, 0), (top, bottom), (left, right), (0, 0)], np.int32)
+            tensors = [x, self._flatbuffer.constant(f"{node.name}.zeros", sides)]
+            padded = [extent + int(added) for extent, added in zip(shape, sides.sum(axis=1), strict=True)]
             x = self._operator("PAD", tensors, f"{node.name}.padded", padded, self._schema.PadOptionsT())
         return x, self._schema.Padding.VALID
 

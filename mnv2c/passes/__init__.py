@@ -11,7 +11,7 @@ from mnv2c.passes.fold_batchnorm import fold_batchnorm
 from mnv2c.passes.fuse_activation import fuse_activation
 from mnv2c.passes.fuse_add import fuse_add
 from mnv2c.passes.fuse_pad import fuse_pad
-from mnv2c.passes.pad_depthwise import pad_depthwise
+from mnv2c.passes.pad_convolution import pad_convolution
 
 __all__ = [
     "PIPELINE",
@@ -21,15 +21,16 @@ __all__ = [
     "fuse_activation",
     "fuse_add",
     "fuse_pad",
-    "pad_depthwise",
+    "pad_convolution",
     "run_pipeline",
 ]
 
 Pass = Callable[[Graph], Graph]
 """A rewrite: it returns a new graph, or an equal one where there is nothing to do, and leaves its argument as it is."""
 
-PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise, fuse_pad, add_bias)
-"""What every build runs. BatchNorm is folded first: it stands between a convolution and what may be fused into that."""
+PIPELINE: tuple[Pass, ...] = (fold_batchnorm, fuse_add, fuse_activation, pad_convolution, fuse_pad, add_bias)
+"""What every build runs. BatchNorm is folded first: it stands between a convolution and what may be fused into that; a
+shortcut is added before the activation."""
 
 
 def run_pipeline(

@@ -1,6 +1,6 @@
 """The reference: an ONNX model of the graph as the paper states it, before any pass.
 
-What comes in: the *unoptimised* ``Graph`` (BatchNorm and ReLU6 still ops of their own). What goes out: a float32
+What comes in: the *unoptimised* ``Graph`` (BatchNorm and activations still ops of their own). What goes out: a float32
 ``ModelProto`` that takes the NHWC image as ``input`` and gives each output of the graph under its name, maps as NHWC:
 exactly what the library takes and gives. It shares no code with the passes and backends, so that it can contradict
 them.
@@ -17,7 +17,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Add, BatchNorm, Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, ReLU6
+from mnv2c.ir.graph import (
+    Add,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Depthwise,
+    GlobalAvgPool,
+    Graph,
+    MaxPool,
+    Op,
+    ReLU,
+    ReLU6,
+)
 from mnv2c.ir.verifier import constant_names
 
 if TYPE_CHECKING:
@@ -61,6 +73,15 @@ def _nodes(op: Op, graph: Graph) -> list[onnx.NodeProto]:
             return [_node("BatchNormalization", inputs + statistics, op.name, row, attributes={"epsilon": op.epsilon})]
         case ReLU6():
             return [_node("Clip", [*inputs, "relu6.min", "relu6.max"], op.name, row)]
+        case ReLU():
+            return [_node("Relu", inputs, op.name, row)]
+        case MaxPool():
+            attributes = {
+                "kernel_shape": [op.kernel, op.kernel],
+                "strides": [op.stride, op.stride],
+                "pads": list(op.padding.sides),
+            }
+            return [_node("MaxPool", inputs, op.name, row, attributes=attributes)]
         case Add():
             return [_node("Add", inputs, op.name, row)]
         case GlobalAvgPool():
@@ -120,5 +141,6 @@ def _initializers(graph: Graph) -> list[onnx.TensorProto]:
     import numpy as np
     from onnx import numpy_helper
 
-    limits = {"relu6.min": np.array(0, np.float32), "relu6.max": np.array(6, np.float32)}
+    clips = any(isinstance(op, ReLU6) for op in graph.ops)
+    limits = {"relu6.min": np.array(0, np.float32), "relu6.max": np.array(6, np.float32)} if clips else {}
     return [numpy_helper.from_array(array, name) for name, array in (*graph.constants.items(), *limits.items())]

@@ -23,15 +23,17 @@ from mnv2c.ir.graph import (
     GlobalAvgPool,
     Graph,
     Input,
+    MaxPool,
     Op,
     Padding,
     Project,
+    ReLU,
     ReLU6,
     Source,
     TensorType,
 )
 from mnv2c.ir.verifier import verify
-from mnv2c.spec.table import PaddingConvention, Row, Spec
+from mnv2c.spec.table import PaddingConvention, Residual, Row, Separable, Spec
 
 _UNFOLDED = ("fc.bias",)
 """Of the names that tell the form of a layer those that say: a BatchNorm behind every convolution, a bias in ``fc``."""
@@ -60,16 +62,29 @@ def parameter_shapes(spec: Spec, given: Collection[str] = _UNFOLDED) -> dict[str
 
 def _network(spec: Spec, given: Collection[str]) -> _Layers:
     """Table 2 of the paper, top to bottom."""
-    layers = _Layers(spec, given)
-    layers.convolution(Conv, "stem", spec.channels(spec.stem.c), spec.stem.source, kernel=3, stride=spec.stem.s)
+    layers, stem = _Layers(spec, given), spec.stem
+    layers.convolution(Conv, "stem", spec.channels(stem.c), stem.source, kernel=stem.kernel, stride=stem.s)
+    if stem.pool:
+        layers.max_pool("stem.pool", stem.source, kernel=3, stride=stem.pool)
     block = 0
     for row in spec.bottlenecks:
         for repeat in range(row.n):
-            _inverted_residual(layers, f"block{block}", row, repeat, spec.channels(row.c))
+            _block(layers, f"block{block}", row, repeat, spec)
             block += 1
-    layers.convolution(Conv, "head", spec.head_channels, spec.head.source)
-    layers.classifier(spec.classes, spec.head.source, spec.classes_source)
+    if spec.head is not None:
+        layers.convolution(Conv, "head", spec.head_channels, spec.head.source)
+    layers.classifier(spec.classes, spec.head.source if spec.head else spec.classes_source, spec.classes_source)
     return layers
+
+
+def _block(layers: _Layers, block: str, row: Row | Separable | Residual, repeat: int, spec: Spec) -> None:
+    match row:
+        case Row():
+            _inverted_residual(layers, block, row, repeat, spec.channels(row.c))
+        case Separable():
+            _separable(layers, block, row, repeat, spec.channels(row.c))
+        case Residual():
+            _residual(layers, block, row, repeat, (spec.channels(row.c / row.r), spec.channels(row.c)))
 
 
 def _inverted_residual(layers: _Layers, block: str, row: Row, repeat: int, channels: int) -> None:
@@ -86,6 +101,30 @@ def _inverted_residual(layers: _Layers, block: str, row: Row, repeat: int, chann
         layers.append(add)
 
 
+def _separable(layers: _Layers, block: str, row: Separable, repeat: int, channels: int) -> None:
+    """Filter, then combine (arXiv 1704.04861, figure 3)."""
+    source, stride = replace(row.source, repeat=repeat), row.s if repeat == 0 else 1
+    layers.convolution(Depthwise, f"{block}.dw", layers.last.type.shape[3], source, kernel=3, stride=stride)
+    layers.convolution(Conv, f"{block}.pointwise", channels, source)
+
+
+def _residual(layers: _Layers, block: str, row: Residual, repeat: int, channels: tuple[int, int]) -> None:
+    """Reduce, filter, enlarge, to so many ``channels`` inside and behind; add; then the activation (arXiv 1512.03385,
+    figure 5)."""
+    source, stride = replace(row.source, repeat=repeat), row.s if repeat == 0 else 1
+    entry = layers.last
+    layers.convolution(Conv, f"{block}.reduce", channels[0], source)
+    layers.convolution(Conv, f"{block}.conv", channels[0], source, kernel=3, stride=stride)
+    layers.convolution(Conv, f"{block}.enlarge", channels[1], source, is_linear=True)
+    inside = layers.last
+    if inside.type != entry.type:
+        shortcut = f"{block}.shortcut"
+        layers.convolution(Conv, shortcut, channels[1], source, stride=stride, is_linear=True, reads=entry)
+        entry = layers.last
+    layers.append(Add(name=f"{block}.add", inputs=(inside.name, entry.name), type=inside.type, source=source))
+    layers.activation(f"{block}.add", source)
+
+
 class _Layers:
     """The ops so far and the shapes of their weights; ``given`` as in ``parameter_shapes``."""
 
@@ -94,6 +133,7 @@ class _Layers:
         self._given = given
         self._padding = spec.padding
         self._epsilon = spec.batchnorm_epsilon
+        self._activation = spec.activation
         self.shapes: dict[str, tuple[int, ...]] = {}
         image_type = TensorType((image.batch, image.height, image.width, 3))
         self.ops: list[Op] = [
@@ -109,10 +149,21 @@ class _Layers:
         self.ops.append(op)
 
     def convolution(
-        self, kind: type[Convolution], layer: str, channels: int, source: Source, *, kernel: int = 1, stride: int = 1
+        self,
+        kind: type[Convolution],
+        layer: str,
+        channels: int,
+        source: Source,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        is_linear: bool = False,
+        reads: Op | None = None,
     ) -> None:
-        """A convolution and its BatchNorm or bias, and ReLU6 unless it is a linear bottleneck (section 3.2)."""
-        batch, height, width, inputs = self.last.type.shape
+        """A convolution of ``reads``, by default the last op, its BatchNorm or bias, and the activation unless it
+        ``is_linear``, as a Project always is (section 3.2)."""
+        entry = reads or self.last
+        batch, height, width, inputs = entry.type.shape
         top, bottom, height = _extent(height, kernel, stride, self._padding)
         left, right, width = _extent(width, kernel, stride, self._padding)
         out = TensorType((batch, height, width, channels))
@@ -121,7 +172,7 @@ class _Layers:
         self.append(
             kind(
                 name=layer,
-                inputs=(self.last.name,),
+                inputs=(entry.name,),
                 type=out,
                 source=source,
                 weight=f"{layer}.weight",
@@ -134,8 +185,31 @@ class _Layers:
             self.shapes[f"{layer}.bias"] = (channels,)
         else:
             self._batchnorm(layer, source)
-        if kind is not Project:
-            self.append(ReLU6(name=f"{layer}.relu6", inputs=(self.last.name,), type=out, source=source))
+        if kind is not Project and not is_linear:
+            self.activation(layer, source)
+
+    def activation(self, layer: str, source: Source) -> None:
+        """The table's, behind the last op."""
+        kind = ReLU6 if self._activation == "relu6" else ReLU
+        name = f"{layer}.{self._activation}"
+        self.append(kind(name=name, inputs=(self.last.name,), type=self.last.type, source=source))
+
+    def max_pool(self, layer: str, source: Source, *, kernel: int, stride: int) -> None:
+        """The largest in each window."""
+        batch, height, width, channels = self.last.type.shape
+        top, bottom, height = _extent(height, kernel, stride, self._padding)
+        left, right, width = _extent(width, kernel, stride, self._padding)
+        self.append(
+            MaxPool(
+                name=layer,
+                inputs=(self.last.name,),
+                type=TensorType((batch, height, width, channels)),
+                source=source,
+                kernel=kernel,
+                stride=stride,
+                padding=Padding(top, left, bottom, right),
+            )
+        )
 
     def _is_folded(self, layer: str) -> bool:
         return f"{layer}.bias" in self._given and not any(name in self._given for name in _statistics(layer))

@@ -7,13 +7,13 @@ or one ``SpecError`` with every mistake of file and overrides, each with file, l
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Literal, cast
 
-from yaml.nodes import Node, SequenceNode
+from yaml.nodes import MappingNode, Node, SequenceNode
 
 from mnv2c.errors import SourceError, SpecError
 from mnv2c.ir.graph import Source
@@ -28,21 +28,25 @@ _NOWHERE = Source(file="", line=0, row="")
 _LONGEST_FILE = 1 << 20
 
 _MOST_CHANNELS = 8192
+_ACTIVATIONS = ("relu6", "relu")
 
-_KEYS = ("name", "width_multiplier", "classes", "input", "padding", "batchnorm_epsilon", "stem", "bottlenecks", "head")
-_OPTIONAL = ("channel_divisor",)
+_KEYS = ("name", "width_multiplier", "classes", "input", "padding", "batchnorm_epsilon", "stem", "bottlenecks")
+_OPTIONAL = ("channel_divisor", "activation", "head")
 _INPUT_KEYS = ("resolution",)
 _INPUT_OPTIONAL = ("batch", "mean", "scale")
 _STEM_KEYS = ("c", "s")
+_STEM_OPTIONAL = ("kernel", "pool")
 _ROW_KEYS = ("t", "c", "n", "s")
+_OTHER_ROWS = {"separable": (("c", "n", "s"), ()), "residual": (("c", "n", "s"), ("r",))}
 _HEAD_KEYS = ("c",)
 _PATHS = (
     *_KEYS,
     *_OPTIONAL,
     *(f"input.{key}" for key in (*_INPUT_KEYS, *_INPUT_OPTIONAL)),
-    *(f"stem.{key}" for key in _STEM_KEYS),
+    *(f"stem.{key}" for key in (*_STEM_KEYS, *_STEM_OPTIONAL)),
     "bottlenecks[]",
     *(f"bottlenecks[].{key}" for key in _ROW_KEYS),
+    *(f"bottlenecks[].{kind}.{key}" for kind, (keys, more) in _OTHER_ROWS.items() for key in (*keys, *more)),
     *(f"head.{key}" for key in _HEAD_KEYS),
 )
 """Every field that ``--set`` can name; ``[]`` stands for the number of a row."""
@@ -62,10 +66,13 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Stem:
-    """The full 3x3 convolution: channels ``c`` before scaling, and stride ``s`` (paper, Table 2)."""
+    """The full convolution of the image: channels ``c`` before scaling, stride ``s``, and ``kernel`` pixels a side
+    (paper, Table 2); behind it, where ``pool`` is not 0, the largest of 3x3 pixels, with that stride (ResNet)."""
 
     c: int
     s: int
+    kernel: int = 3
+    pool: int = 0
     source: Source = field(default=_NOWHERE, compare=False, repr=False)
 
 
@@ -80,6 +87,32 @@ class Row:
     c: int
     n: int
     s: int
+    source: Source = field(default=_NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Separable:
+    """``n`` depthwise separable convolutions, as in MobileNetV1 (arXiv 1704.04861, Table 1): a depthwise 3x3, then a
+    1x1 to ``c`` channels before scaling; stride ``s`` of the first."""
+
+    c: int
+    n: int
+    s: int
+    source: Source = field(default=_NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """``n`` residual bottlenecks, the paper's figure 3a (arXiv 1512.03385, figure 5): a 1x1 to ``c / r`` channels, a
+    3x3, a 1x1 to ``c`` channels before scaling; stride ``s`` of the first, in its 3x3.
+
+    The shortcut is a 1x1 of its own where stride or channels change.
+    """
+
+    c: int
+    n: int
+    s: int
+    r: int = 4
     source: Source = field(default=_NOWHERE, compare=False, repr=False)
 
 
@@ -106,17 +139,19 @@ class Spec:
     padding: PaddingConvention
     batchnorm_epsilon: float
     stem: Stem
-    bottlenecks: tuple[Row, ...]
-    head: Head
+    bottlenecks: tuple[Row | Separable | Residual, ...]
+    head: Head | None
+    activation: Literal["relu6", "relu"] = "relu6"
     classes_source: Source = field(default=_NOWHERE, compare=False, repr=False)
 
-    def channels(self, c: int) -> int:
+    def channels(self, c: float) -> int:
         """``c`` of the stem or of a row, scaled by the width multiplier, as a multiple of ``channel_divisor``."""
         return make_divisible(c * self.width_multiplier, self.channel_divisor)
 
     @property
     def head_channels(self) -> int:
-        """The head's ``c``, scaled as those of the rows, but not below 1.0 (paper, section 4)."""
+        """The head's ``c``, scaled as those of the rows, but not below 1.0 (paper, section 4); of a table with one."""
+        assert self.head is not None
         return make_divisible(self.head.c * max(1.0, self.width_multiplier), self.channel_divisor)
 
 
@@ -177,7 +212,7 @@ def _override(reader: Reader, text: str, index: int) -> None:
     key, equals, _ = text.partition("=")
     name = key.strip()
     pattern = re.sub(r"\[(0|[1-9][0-9]{0,5})\]", "[]", name, count=1)
-    meant = [path for path in _PATHS if path.endswith(f".{name}")]
+    meant = [path for path in _PATHS if path.endswith(f".{name}") and path.count(".") == 1]
     if not equals or not name:
         reader.report(OVERRIDES, index + 1, 1, "not KEY=VALUE", "write for example resolution=192")
     elif pattern in _PATHS and "[]" not in name:
@@ -200,10 +235,10 @@ def _read_spec(reader: Reader, root: Node) -> Spec:
     stem = _read_stem(reader, fields.get("stem"))
     items = reader.items(fields.get("bottlenecks"), "bottlenecks", most=64)
     rows = tuple(_read_row(reader, node, f"bottlenecks[{i}]") for i, node in enumerate(items))
-    stride = stem.s * prod(row.s for row in rows)
+    stride = stem.s * max(stem.pool, 1) * prod(row.s for row in rows)
     identifier = "a letter, then letters, digits, `.`, `_` or `-`, 64 at most"
     classes = reader.integer(fields.get("classes"), "classes", least=1, most=100_000)
-    divisor = fields.get("channel_divisor")
+    divisor, activation = fields.get("channel_divisor"), fields.get("activation")
     return Spec(
         name=reader.word(fields.get("name"), "name", pattern=r"[A-Za-z][A-Za-z0-9._-]{0,63}", meaning=identifier),
         width_multiplier=reader.number(fields.get("width_multiplier"), "width_multiplier", least=0.05, most=4.0),
@@ -214,7 +249,10 @@ def _read_spec(reader: Reader, root: Node) -> Spec:
         batchnorm_epsilon=reader.number(fields.get("batchnorm_epsilon"), "batchnorm_epsilon", least=1e-12, most=1.0),
         stem=stem,
         bottlenecks=rows,
-        head=_read_head(reader, fields.get("head")),
+        head=_read_head(reader, fields["head"]) if "head" in fields else None,
+        activation="relu"
+        if activation and reader.choice(activation, "activation", _ACTIVATIONS) == "relu"
+        else "relu6",
         classes_source=Source(*reader.place(fields.get("classes")), f"classes: {classes}"),
     )
 
@@ -274,22 +312,45 @@ def _text(values: PerChannel) -> str:
 
 
 def _read_stem(reader: Reader, node: Node | None) -> Stem:
-    fields = reader.fields(node, "stem", required=_STEM_KEYS)
+    fields = reader.fields(node, "stem", required=_STEM_KEYS, optional=_STEM_OPTIONAL)
     c = reader.integer(fields.get("c"), "stem.c", least=1, most=_MOST_CHANNELS)
     s = reader.integer(fields.get("s"), "stem.s", least=1, most=2)
-    return Stem(c, s, Source(*reader.place(node), f"stem: {{c: {c}, s: {s}}}"))
+    kernel = reader.integer(fields["kernel"], "stem.kernel", least=3, most=7) if "kernel" in fields else 3
+    pool = reader.integer(fields["pool"], "stem.pool", least=1, most=2) if "pool" in fields else 0
+    more = (f", kernel: {kernel}" if kernel != 3 else "") + (f", pool: {pool}" if pool else "")
+    return Stem(c, s, kernel, pool, Source(*reader.place(node), f"stem: {{c: {c}, s: {s}{more}}}"))
 
 
-def _read_row(reader: Reader, node: Node, path: str) -> Row:
+def _read_row(reader: Reader, node: Node, path: str) -> Row | Separable | Residual:
+    words = [str(key.value) for key, _ in node.value] if isinstance(node, MappingNode) else []
+    kind = next((kind for word in words if (kind := did_you_mean(word, _OTHER_ROWS))), "")
+    if kind:
+        return _read_other_row(reader, reader.fields(node, path, required=(kind,)).get(kind), f"{path}.{kind}", kind)
     fields = reader.fields(node, path, required=_ROW_KEYS)
     t = reader.integer(fields.get("t"), f"{path}.t", least=1, most=64)
-    c = reader.integer(fields.get("c"), f"{path}.c", least=1, most=_MOST_CHANNELS)
-    n = reader.integer(fields.get("n"), f"{path}.n", least=1, most=64)
-    s = reader.integer(fields.get("s"), f"{path}.s", least=1, most=2)
+    c, n, s = _read_block(reader, fields, path)
     return Row(t, c, n, s, Source(*reader.place(node), f"{{t: {t}, c: {c}, n: {n}, s: {s}}}"))
 
 
-def _read_head(reader: Reader, node: Node | None) -> Head:
+def _read_other_row(reader: Reader, node: Node | None, path: str, kind: str) -> Separable | Residual:
+    required, optional = _OTHER_ROWS[kind]
+    fields = reader.fields(node, path, required=required, optional=optional)
+    c, n, s = _read_block(reader, fields, path)
+    r = reader.integer(fields["r"], f"{path}.r", least=1, most=64) if "r" in fields else 4
+    more = f", r: {r}" if r != 4 else ""
+    source = Source(*reader.place(node), f"{{{kind}: {{c: {c}, n: {n}, s: {s}{more}}}}}")
+    return Separable(c, n, s, source) if kind == "separable" else Residual(c, n, s, r, source)
+
+
+def _read_block(reader: Reader, fields: Mapping[str, Node], path: str) -> tuple[int, int, int]:
+    """Channels, repeats and stride, which every kind of row has."""
+    c = reader.integer(fields.get("c"), f"{path}.c", least=1, most=_MOST_CHANNELS)
+    n = reader.integer(fields.get("n"), f"{path}.n", least=1, most=64)
+    s = reader.integer(fields.get("s"), f"{path}.s", least=1, most=2)
+    return c, n, s
+
+
+def _read_head(reader: Reader, node: Node) -> Head:
     fields = reader.fields(node, "head", required=_HEAD_KEYS)
     c = reader.integer(fields.get("c"), "head.c", least=1, most=_MOST_CHANNELS)
     return Head(c, Source(*reader.place(node), f"head: {{c: {c}}}"))

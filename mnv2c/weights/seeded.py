@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mnv2c.errors import WeightsError
 from mnv2c.ir.graph import Array
 from mnv2c.spec.frontend import parameter_shapes
-from mnv2c.spec.table import Spec
+from mnv2c.spec.table import InputSpec, Spec
 
 HALF = 1 << 23  # draws are 24-bit integers around zero: their sums of squares are exact in int64
 
@@ -30,13 +30,14 @@ class Moments:
     variance: float
 
 
-PIXELS = Moments(mean=0.0, variance=1 / 3)
 BOTTLENECK = Moments(mean=0.0, variance=2.0)  # after some shortcuts
-RECTIFIED = Moments(mean=1.4, variance=2.0)  # after ReLU6, with the gammas and betas below
+RECTIFIED = Moments(mean=1.4, variance=2.0)  # after ReLU6 or ReLU, with the gammas and betas below
+LARGEST = Moments(mean=3.5, variance=2.5)  # of nine of those
 LOGIT_VARIANCE = 6.0
 
 # Of each channel: gamma, beta, and how far mean and variance are off, in deviations and as a factor.
 LINEAR = {"gamma": (0.7, 1.3), "beta": (-0.1, 0.1), "mean": (-0.1, 0.1), "var": (0.7, 1.3)}
+ADDED = LINEAR | {"gamma": (0.2, 0.6)}  # to a sum that ReLU follows, again and again
 BEFORE_RELU6 = {"gamma": (1.0, 3.0), "beta": (0.5, 1.5), "mean": (-0.1, 0.1), "var": (0.7, 1.3)}
 
 
@@ -49,17 +50,16 @@ def seeded_weights(spec: Spec, seed: int) -> dict[str, Array]:
     for name, shape in shapes.items():
         layer, _, field = name.rpartition(".")
         if field == "weight":
-            values |= _classifier(shape, seed) if layer == "fc" else _layer(layer, shape, seed)
+            values |= _classifier(shape, seed) if layer == "fc" else _layer(layer, shape, seed, _reads(layer, spec))
     return {name: values[name].astype(np.float32).reshape(shape) for name, shape in shapes.items()}
 
 
-def _layer(layer: str, shape: tuple[int, ...], seed: int) -> dict[str, NDArray[np.float64]]:
+def _layer(layer: str, shape: tuple[int, ...], seed: int, reads: Moments) -> dict[str, NDArray[np.float64]]:
     """A convolution (He et al. 2015) and a BatchNorm whose mean and variance are about those of its output."""
     draws = _draws(f"{layer}.weight", math.prod(shape), seed).reshape(shape[0], -1)
     step = math.sqrt(6 / draws.shape[1]) / HALF
-    reads = _reads(layer)
     deviation = np.sqrt(reads.variance * step * step * (draws * draws).sum(axis=1))
-    ranges = LINEAR if layer.endswith(".project") else BEFORE_RELU6
+    ranges = LINEAR if layer.endswith(".project") else ADDED if layer.endswith(".enlarge") else BEFORE_RELU6
     spread = {field: _uniform(f"{layer}.{field}", shape[0], seed, ranges[field]) for field in ranges}
     return {
         f"{layer}.weight": draws * step,
@@ -70,10 +70,19 @@ def _layer(layer: str, shape: tuple[int, ...], seed: int) -> dict[str, NDArray[n
     }
 
 
-def _reads(layer: str) -> Moments:
+def _reads(layer: str, spec: Spec) -> Moments:
     if layer == "stem":
-        return PIXELS
-    return RECTIFIED if layer.endswith((".dw", ".project")) else BOTTLENECK
+        return _pixels(spec.input)
+    if spec.stem.pool and layer in ("block0.reduce", "block0.shortcut"):
+        return LARGEST
+    return BOTTLENECK if layer == "head" or layer.endswith(".expand") else RECTIFIED
+
+
+def _pixels(image: InputSpec) -> Moments:
+    """Bytes of which all are as likely, normalised."""
+    means = [(255 / 2 - mean) / scale for mean, scale in zip(image.mean, image.scale, strict=True)]
+    variances = [(255 / scale) ** 2 / 12 for scale in image.scale]
+    return Moments(sum(means) / 3, sum(variances) / 3)
 
 
 def _classifier(shape: tuple[int, ...], seed: int) -> dict[str, NDArray[np.float64]]:

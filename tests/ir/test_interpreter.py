@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -12,7 +13,20 @@ from command_line import SPECS
 from PIL import Image
 from shared_data import GOLDEN, PHOTOGRAPHS, TRAINED, needs_shared_data
 
-from mnv2c.ir.graph import Array, BatchNorm, Convolution, Dense, Depthwise, Graph, Op, Pad, Padding, Project, TensorType
+from mnv2c.ir.graph import (
+    Array,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Depthwise,
+    Graph,
+    MaxPool,
+    Op,
+    Pad,
+    Padding,
+    Project,
+    TensorType,
+)
 from mnv2c.ir.interpreter import interpret, interpret_all
 from mnv2c.passes import PIPELINE, Pass, fuse_pad, run_pipeline
 from mnv2c.spec.frontend import build_graph
@@ -27,11 +41,18 @@ TINY = [
     "head.c=24",
 ]
 
+OTHERS = [
+    "bottlenecks=[{separable: {c: 8, n: 2, s: 2}}, {residual: {c: 16, n: 2, s: 2}}, {residual: {c: 8, n: 1, s: 1}}]",
+    "stem={c: 32, s: 1, kernel: 5, pool: 2}",
+    "activation=relu",
+]
+"""Rows as MobileNetV1 and ResNet have them, and their stem."""
+
 PADDED = PIPELINE[: PIPELINE.index(fuse_pad)]
 
 
-def tiny(padding: str) -> Graph:
-    spec = load_spec(SPECS / "mnv2_0.35.yaml", [*TINY, f"padding={padding}"])
+def tiny(padding: str, *changes: str) -> Graph:
+    spec = load_spec(SPECS / "mnv2_0.35.yaml", [*TINY, f"padding={padding}", *changes])
     return build_graph(spec, seeded_weights(spec, 3))
 
 
@@ -67,14 +88,27 @@ def surround(x: np.ndarray, border: Padding) -> np.ndarray:
     return y
 
 
+def largest(op: MaxPool, x: Array) -> np.ndarray:
+    """Window by window, of what there is of it."""
+    y = np.empty(op.type.shape)
+    for row, column in product(*map(range, y.shape[1:3])):
+        top, left = row * op.stride - op.padding.top, column * op.stride - op.padding.left
+        window = x[:, max(top, 0) : top + op.kernel, max(left, 0) : left + op.kernel]
+        y[:, row, column] = window.max(axis=(1, 2))
+    return y
+
+
 def by_definition(op: Op, edges: dict[str, Array], graph: Graph) -> np.ndarray:
     x = edges[op.inputs[0]]
     match op:
         case Convolution():
             y = convolve(op, x, graph)
             y = y if op.bias is None else y + graph.constants[op.bias]
-            y = np.minimum(np.maximum(y, 0), 6) if op.activation == "relu6" else y
-            return surround(y + edges[op.inputs[1]] if len(op.inputs) == 2 else y, op.border)
+            y = y + edges[op.inputs[1]] if len(op.inputs) == 2 else y
+            y = np.maximum(y, 0) if op.activation else y
+            return surround(np.minimum(y, 6) if op.activation == "relu6" else y, op.border)
+        case MaxPool():
+            return largest(op, x)
         case Pad():
             return surround(x, op.border)
         case BatchNorm():
@@ -86,6 +120,8 @@ def by_definition(op: Op, edges: dict[str, Array], graph: Graph) -> np.ndarray:
     name = type(op).__name__
     if name == "ReLU6":
         return np.minimum(np.maximum(x, 0), 6)
+    if name == "ReLU":
+        return np.maximum(x, 0)
     if name == "Add":
         return x + edges[op.inputs[1]]
     assert name == "GlobalAvgPool"
@@ -95,8 +131,9 @@ def by_definition(op: Op, edges: dict[str, Array], graph: Graph) -> np.ndarray:
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
 @pytest.mark.parametrize("passes", [(), PADDED, PIPELINE], ids=["frontend", "padded", "fused"])
-def test_every_op_does_what_its_definition_says(padding: str, passes: tuple[Pass, ...]) -> None:
-    graph = run_pipeline(tiny(padding), passes)
+@pytest.mark.parametrize("changes", [(), OTHERS], ids=["paper", "others"])
+def test_every_op_does_what_its_definition_says(padding: str, passes: tuple[Pass, ...], changes: Sequence[str]) -> None:
+    graph = run_pipeline(tiny(padding, *changes), passes)
     edges = interpret_all(graph, image(graph))
     assert list(edges) == [op.name for op in graph.ops]
     for op in graph.ops[1:]:

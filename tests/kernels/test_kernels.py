@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 import pytest
 from compiled_kernels import CANARY, RUNNABLE, CompiledKernels
-from kernel_examples import IN_BANDS, TRIED, example
+from kernel_examples import IN_BANDS, OF_RESIDUAL_BLOCKS, TRIED, example
 
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Depthwise, Pointwise, Stem, Workload
 
-EVERY = (*TRIED, *IN_BANDS)
+EVERY = (*TRIED, *IN_BANDS, *OF_RESIDUAL_BLOCKS)
 
 
 @pytest.fixture(scope="module", params=RUNNABLE, ids=lambda isa: isa.name)

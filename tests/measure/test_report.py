@@ -7,7 +7,7 @@ import json
 import pytest
 from command_line import SPECS
 from folded_weights import fold
-from published import COUNTS, PARAMETERS
+from published import COUNTS, OTHERS, PARAMETERS, PARAMETERS_OF_RESNET_50
 
 from mnv2c.ir.graph import Graph
 from mnv2c.measure.report import format_table, summarize, to_json
@@ -27,6 +27,15 @@ def test_published_counts(width: str, resolution: int, macs: int, weights: float
     totals = summarize(graph_of(width, f"resolution={resolution}", "classes=1001")).totals
     assert totals.macs // 1_000_000 == macs
     assert round(totals.weights / 1e6, 2) == weights
+
+
+@pytest.mark.parametrize(("name", "macs", "parameters"), OTHERS)
+def test_published_counts_of_other_networks(name: str, macs: int, parameters: float) -> None:
+    spec = load_spec(name)
+    totals = summarize(build_graph(spec, load_weights(None, spec, 0)[0])).totals
+    assert abs(totals.macs / 1e6 - macs) < 1
+    assert round(totals.parameters / 1e6, 1) == parameters
+    assert name != "resnet_50" or totals.parameters == PARAMETERS_OF_RESNET_50
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])

@@ -19,7 +19,7 @@ from mnv2c.passes import (
     fuse_activation,
     fuse_add,
     fuse_pad,
-    pad_depthwise,
+    pad_convolution,
     run_pipeline,
 )
 from mnv2c.spec.frontend import build_graph
@@ -204,7 +204,7 @@ def test_fuse_add_gives_a_projection_one_residual() -> None:
         (fold_batchnorm, (), "head"),
         (fuse_activation, (fold_batchnorm,), "head"),
         (fuse_add, (fold_batchnorm,), "block2.project"),
-        (fuse_pad, (fold_batchnorm, fuse_activation, pad_depthwise), "block1.expand"),
+        (fuse_pad, (fold_batchnorm, fuse_activation, pad_convolution), "block1.expand"),
     ],
     ids=["fold_batchnorm", "fuse_activation", "fuse_add", "fuse_pad"],
 )
@@ -242,7 +242,7 @@ def test_fuse_pad_leaves_a_map_that_is_an_output() -> None:
 
 def test_fuse_pad_leaves_a_pad_that_is_an_output() -> None:
     """No output has a border: its kernel writes what the caller gets as it is."""
-    before = cut(run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise)), "block0.dw.pad")
+    before = cut(run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_convolution)), "block0.dw.pad")
     assert fuse_pad(before) == before
 
 
@@ -258,9 +258,9 @@ def test_passes_do_nothing_the_second_time_and_never_change_their_input() -> Non
         np.testing.assert_array_equal(graph.constants[name], value)
 
 
-def test_pad_depthwise_moves_the_padding_into_a_pad() -> None:
+def test_pad_convolution_moves_the_padding_into_a_pad() -> None:
     before = run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add))
-    after = pad_depthwise(before)
+    after = pad_convolution(before)
     padding = {op.name: op.padding for op in before.ops if isinstance(op, Depthwise)}
     assert len(padding) == 4
     for name, zeros in padding.items():
@@ -272,23 +272,23 @@ def test_pad_depthwise_moves_the_padding_into_a_pad() -> None:
     assert_same_numbers(before, after)
 
 
-def test_pad_depthwise_leaves_a_convolution_without_padding_alone() -> None:
-    padded = run_pipeline(tiny(), (fold_batchnorm, pad_depthwise))
-    assert pad_depthwise(padded) == padded
+def test_pad_convolution_leaves_a_convolution_without_padding_alone() -> None:
+    padded = run_pipeline(tiny(), (fold_batchnorm, pad_convolution))
+    assert pad_convolution(padded) == padded
 
 
-def test_pad_depthwise_leaves_the_padding_of_other_convolutions() -> None:
+def test_pad_convolution_leaves_the_padding_of_other_convolutions() -> None:
     before = fold_batchnorm(tiny())
     stem = before.op("stem")
     assert isinstance(stem, Convolution)
     assert stem.padding != Padding()
-    after = pad_depthwise(before)
+    after = pad_convolution(before)
     assert after.op("stem") == stem
     assert names(after, Pad) == [f"block{number}.dw.pad" for number in range(4)]
 
 
 def test_fuse_pad_gives_the_convolution_a_border() -> None:
-    before = run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise))
+    before = run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_convolution))
     after = fuse_pad(before)
     assert names(after, Pad) == []
     pads = [op for op in before.ops if isinstance(op, Pad)]
@@ -307,7 +307,7 @@ def test_fuse_pad_leaves_a_map_that_has_another_reader() -> None:
     table = "bottlenecks=[{t: 1, c: 32, n: 2, s: 1}]"
     spec = load_spec(SPECS / "mnv2_1.0.yaml", ["resolution=32", "classes=5", table])
     before = run_pipeline(build_graph(spec, seeded_weights(spec, 0)), (fold_batchnorm, fuse_activation, fuse_add))
-    after = fuse_pad(pad_depthwise(before))
+    after = fuse_pad(pad_convolution(before))
     assert names(after, Pad) == ["block0.dw.pad", "block1.dw.pad"]
     assert_same_numbers(before, after)
 
@@ -317,7 +317,7 @@ def test_fuse_pad_leaves_a_projection_with_a_shortcut() -> None:
     spec = load_spec(SPECS / "mnv2_1.0.yaml", ["resolution=32", "classes=5", table])
     before = run_pipeline(build_graph(spec, seeded_weights(spec, 0)), (fold_batchnorm, fuse_activation, fuse_add))
     assert len(before.op("block0.project").inputs) == 2, "this tests nothing"
-    after = fuse_pad(pad_depthwise(before))
+    after = fuse_pad(pad_convolution(before))
     assert "block1.dw.pad" in names(after, Pad)
     assert_same_numbers(before, after)
 
@@ -346,7 +346,7 @@ def test_fuse_pad_leaves_the_input() -> None:
 
 def test_fuse_pad_leaves_a_convolution_that_has_a_border() -> None:
     """Two Pads in a row: the first is fused, and stays with the convolution when the pass runs again."""
-    graph = run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_depthwise))
+    graph = run_pipeline(tiny(), (fold_batchnorm, fuse_activation, fuse_add, pad_convolution))
     before = cut(graph, "block0.dw.pad")
     last = before.op("block0.dw.pad")
     type_ = replace(last.type, shape=(1, last.type.shape[1] + 2, last.type.shape[2] + 2, last.type.shape[3]))
@@ -394,9 +394,9 @@ def test_the_pipeline_shows_every_stage() -> None:
     assert stages == [
         "00-frontend",
         "01-fold_batchnorm",
-        "02-fuse_activation",
-        "03-fuse_add",
-        "04-pad_depthwise",
+        "02-fuse_add",
+        "03-fuse_activation",
+        "04-pad_convolution",
         "05-fuse_pad",
         "06-add_bias",
     ]

@@ -7,20 +7,24 @@ from math import prod
 
 from hypothesis import strategies as st
 
-from mnv2c.spec.table import Head, InputSpec, Row, Spec, Stem
+from mnv2c.spec.table import Head, InputSpec, Residual, Row, Separable, Spec, Stem
 
 
-def rows() -> st.SearchStrategy[Row]:
-    """One row of the table: channels and repeats small, every expansion factor and stride."""
-    return st.builds(Row, t=st.integers(1, 6), c=st.integers(1, 32), n=st.integers(1, 2), s=st.integers(1, 2))
+def rows() -> st.SearchStrategy[Row | Separable | Residual]:
+    """One row of the table: channels and repeats small, every kind, expansion factor and stride."""
+    block = {"c": st.integers(1, 32), "n": st.integers(1, 2), "s": st.integers(1, 2)}
+    inverted = st.builds(Row, t=st.integers(1, 6), **block)
+    others = [st.builds(Separable, **block), st.builds(Residual, **block, r=st.integers(1, 5))]
+    return st.one_of(inverted, *others)
 
 
 @st.composite
 def specs(draw: st.DrawFn, *, largest_batch: int = 3, divisors: Sequence[int] = (1, 2, 8)) -> Spec:
     """A valid spec of one to four rows, whose maps are odd and even, square and not, down to one pixel."""
-    stem = draw(st.builds(Stem, c=st.integers(1, 24), s=st.integers(1, 2)))
+    kernel, pool = st.sampled_from([3, 3, 5, 7]), st.sampled_from([0, 0, 1, 2])
+    stem = draw(st.builds(Stem, c=st.integers(1, 24), s=st.integers(1, 2), kernel=kernel, pool=pool))
     table = tuple(draw(st.lists(rows(), min_size=1, max_size=4)))
-    stride = stem.s * prod(row.s for row in table)
+    stride = stem.s * max(stem.pool, 1) * prod(row.s for row in table)
     side = st.integers(stride, stride + 16)
     per_channel = st.tuples(*[st.integers(1, 255).map(float)] * 3)
     return Spec(
@@ -39,19 +43,33 @@ def specs(draw: st.DrawFn, *, largest_batch: int = 3, divisors: Sequence[int] = 
         batchnorm_epsilon=draw(st.sampled_from([1e-3, 1e-5])),
         stem=stem,
         bottlenecks=table,
-        head=Head(draw(st.integers(1, 48))),
+        head=draw(st.none() | st.builds(Head, st.integers(1, 48))),
+        activation=draw(st.sampled_from(["relu6", "relu6", "relu"])),
     )
 
 
 def yaml_of(spec: Spec) -> str:
     """The spec as a file would have it."""
     image = spec.input
-    table = "".join(f"  - {{t: {row.t}, c: {row.c}, n: {row.n}, s: {row.s}}}\n" for row in spec.bottlenecks)
+    table = "".join(f"  - {_row(row)}\n" for row in spec.bottlenecks)
+    stem = f"c: {spec.stem.c}, s: {spec.stem.s}, kernel: {spec.stem.kernel}"
+    pool = f", pool: {spec.stem.pool}" if spec.stem.pool else ""
+    head = f"head: {{c: {spec.head.c}}}\n" if spec.head else ""
     return (
         f"name: {spec.name}\nwidth_multiplier: {spec.width_multiplier}\n"
         f"channel_divisor: {spec.channel_divisor}\nclasses: {spec.classes}\n"
         f"input: {{batch: {image.batch}, resolution: [{image.height}, {image.width}], "
         f"mean: {list(image.mean)}, scale: {list(image.scale)}}}\n"
         f"padding: {spec.padding}\nbatchnorm_epsilon: {spec.batchnorm_epsilon}\n"
-        f"stem: {{c: {spec.stem.c}, s: {spec.stem.s}}}\nbottlenecks:\n{table}head: {{c: {spec.head.c}}}\n"
+        f"activation: {spec.activation}\nstem: {{{stem}{pool}}}\nbottlenecks:\n{table}{head}"
     )
+
+
+def _row(row: Row | Separable | Residual) -> str:
+    block = f"c: {row.c}, n: {row.n}, s: {row.s}"
+    match row:
+        case Row():
+            return f"{{t: {row.t}, {block}}}"
+        case Separable():
+            return f"{{separable: {{{block}}}}}"
+    return f"{{residual: {{{block}, r: {row.r}}}}}"

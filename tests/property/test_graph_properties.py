@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from property.strategies import specs, yaml_of
 
 from mnv2c.errors import SourceError, SpecError
-from mnv2c.ir.graph import Add, Array, BatchNorm, Convolution, Depthwise, Graph, Pad, Padding, ReLU6
+from mnv2c.ir.graph import ACTIVATIONS, Add, Array, BatchNorm, Convolution, Graph, MaxPool, Pad, Padding
 from mnv2c.ir.interpreter import interpret
 from mnv2c.ir.verifier import verify
 from mnv2c.passes import run_pipeline
 from mnv2c.spec.frontend import build_graph, parameter_shapes
-from mnv2c.spec.table import Spec, load_spec
+from mnv2c.spec.table import Row, Separable, Spec, load_spec
 from mnv2c.weights.seeded import seeded_weights
 
 SPEC = SPECS / "mnv2_1.0.yaml"
+KINDS = ("stem", "expand", "dw", "project", "pointwise", "reduce", "conv", "enlarge", "shortcut", "head")
+LAYERS = st.sampled_from(KINDS)
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +62,18 @@ def test_a_random_spec_gives_a_verified_graph(spec: Spec, seed: int) -> None:
     assert {name: value.shape for name, value in weights.items()} == parameter_shapes(spec)
     assert graph.op(graph.outputs["logits"]).type.shape == (spec.input.batch, spec.classes)
     convolutions = [op for op in graph.ops if isinstance(op, Convolution)]
-    assert len(convolutions) == 2 + sum(row.n * (2 if row.t == 1 else 3) for row in spec.bottlenecks)
-    for op in convolutions:
-        _, height, width, _ = graph.op(op.inputs[0]).type.shape
-        assert op.type.shape[1:3] == (-(-height // op.stride), -(-width // op.stride))
+    shortcuts = [op.name for op in convolutions if op.name.endswith(".shortcut")]
+    inside = sum(
+        row.n * (2 if isinstance(row, Separable) or (isinstance(row, Row) and row.t == 1) else 3)
+        for row in spec.bottlenecks
+    )
+    assert len(convolutions) == 1 + (spec.head is not None) + inside + len(shortcuts)
+    for name in shortcuts:
+        assert len(graph.op(name.replace("shortcut", "add")).inputs) == 2
+    for op in graph.ops:
+        if isinstance(op, Convolution | MaxPool):
+            _, height, width, _ = graph.op(op.inputs[0]).type.shape
+            assert op.type.shape[1:3] == (-(-height // op.stride), -(-width // op.stride))
 
 
 @settings(max_examples=40, deadline=None)
@@ -79,23 +89,25 @@ def test_every_pass_preserves_the_logits(spec: Spec, seed: int) -> None:
     assert list(stages) == [
         "00-frontend",
         "01-fold_batchnorm",
-        "02-fuse_activation",
-        "03-fuse_add",
-        "04-pad_depthwise",
+        "02-fuse_add",
+        "03-fuse_activation",
+        "04-pad_convolution",
         "05-fuse_pad",
         "06-add_bias",
     ]
     for stage, logits in stages.items():
         np.testing.assert_allclose(logits, before, rtol=1e-4, atol=1e-4, err_msg=stage)
-    assert not [op.name for op in final.ops if isinstance(op, (BatchNorm, ReLU6, Add))]
-    assert all(op.padding == Padding() for op in final.ops if isinstance(op, Depthwise))
+    assert not [op.name for op in final.ops if isinstance(op, (BatchNorm, Add, *ACTIVATIONS))]
+    inside = [op for op in final.ops if isinstance(op, Convolution) and op.inputs[0] != "input"]
+    assert all(op.padding == Padding() for op in inside)
     for pad in (op for op in final.ops if isinstance(op, Pad)):
         producer = final.op(pad.inputs[0])
-        assert len(producer.inputs) == 2 or len(final.users(producer.name)) > 1, f"{pad.name} could be fused"
+        is_shared = len(producer.inputs) == 2 or len(final.users(producer.name)) > 1
+        assert is_shared or isinstance(producer, MaxPool), f"{pad.name} could be fused"
 
 
 @settings(max_examples=40, deadline=None)
-@given(spec=specs(), folded=st.sets(st.sampled_from(["stem", "expand", "dw", "project", "head"])), biased=st.booleans())
+@given(spec=specs(), folded=st.sets(LAYERS), biased=st.booleans())
 def test_weights_in_any_form_give_the_same_logits(spec: Spec, folded: set[str], biased: bool) -> None:
     weights = seeded_weights(spec, 0)
     given = fold(weights, spec.batchnorm_epsilon, layers=lambda layer: layer.rpartition(".")[2] in folded)

@@ -68,6 +68,12 @@ CASES = [
     ("resolution=33",),
     ("resolution=45", "padding=symmetric"),
     ("input.batch=3", "resolution=[32, 47]"),
+    (
+        "bottlenecks=[{separable: {c: 64, n: 2, s: 2}}, {residual: {c: 128, n: 2, s: 2}}]",
+        "stem={c: 32, s: 2, kernel: 7, pool: 2}",
+        "activation=relu",
+        "padding=symmetric",
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from command_line import SPECS
 
 from mnv2c.errors import SourceError, SpecError
-from mnv2c.spec.table import Row, Stem, load_spec, make_divisible
+from mnv2c.spec.table import Residual, Row, Separable, Stem, load_spec, make_divisible
 
 PAPER = SPECS / "mnv2_1.0.yaml"
 
@@ -107,6 +107,30 @@ def test_overrides_reach_every_field() -> None:
     assert spec.bottlenecks[2].source.row == "{t: 6, c: 40, n: 3, s: 2}"
 
 
+def test_rows_of_other_networks() -> None:
+    spec = load_spec(
+        PAPER,
+        [
+            "bottlenecks[0]={separable: {c: 64, n: 2, s: 2}}",
+            "bottlenecks[1]={residual: {c: 256, n: 3, s: 1}}",
+            "bottlenecks[2]={residual: {c: 256, n: 3, s: 1, r: 8}}",
+            "stem={c: 64, s: 2, kernel: 7, pool: 2}",
+            "activation=relu",
+        ],
+    )
+    assert spec.bottlenecks[:3] == (Separable(64, 2, 2), Residual(256, 3, 1), Residual(256, 3, 1, 8))
+    assert [row.source.row for row in spec.bottlenecks[:3]] == [
+        "{separable: {c: 64, n: 2, s: 2}}",
+        "{residual: {c: 256, n: 3, s: 1}}",
+        "{residual: {c: 256, n: 3, s: 1, r: 8}}",
+    ]
+    assert (spec.stem, spec.activation) == (Stem(64, 2, 7, 2), "relu")
+    assert load_spec("resnet_50", ["bottlenecks[2].residual.c=512"]).bottlenecks[2] == Residual(512, 6, 2)
+    assert load_spec("resnet_50").head is None
+    paper = load_spec(PAPER)
+    assert (paper.stem.kernel, paper.stem.pool, paper.activation) == (3, 0, "relu6")
+
+
 @pytest.mark.parametrize("key", ["resolution", "input.resolution"])
 @pytest.mark.parametrize(("text", "sides"), [("96", (96, 96)), ("[192,256]", (192, 256)), ("[192, 256]", (192, 256))])
 def test_a_resolution_is_one_side_or_two(key: str, text: str, sides: tuple[int, int]) -> None:
@@ -132,6 +156,7 @@ def test_sources_name_file_line_and_row() -> None:
     assert source.row in line
 
 
+ROW = "{t: 6, c: 96, n: 3, s: 1}"
 WRONG_IN_FILE = [
     ("classes: 1000", "clases: 1000", "unknown key `clases`", "did you mean `classes`?"),
     ("classes: 1000", "classes: 1000\ncolour: red", "unknown key `colour`", "known here: name"),
@@ -185,6 +210,20 @@ WRONG_IN_FILE = [
     ("{t: 6, c: 96, n: 3, s: 1}", "{t: 6, c: 0, n: 3, s: 1}", "`bottlenecks[4].c` must be from 1 to 8192", ""),
     ("{t: 6, c: 96, n: 3, s: 1}", "{t: 6, c: 96, n: 1000000000, s: 1}", "`bottlenecks[4].n` must be from 1 to 64", ""),
     ("{t: 6, c: 96, n: 3, s: 1}", "[6, 96, 3, 1]", "`bottlenecks[4]` must be a mapping, not a list", "t, c, n, s"),
+    (ROW, "{separable: {c: 96, n: 3}}", "`bottlenecks[4].separable` lacks `s`", "add `s: ...`"),
+    (ROW, "{separable: {t: 6, c: 96, n: 3, s: 1}}", "unknown key `t`", "known here: c, n, s"),
+    (ROW, "{residual: {c: 96, n: 3, s: 1, r: 0}}", "`bottlenecks[4].residual.r` must be from 1 to 64, not 0", ""),
+    (ROW, "{residual: 96}", "`bottlenecks[4].residual` must be a mapping, not 96", "c, n, s"),
+    (ROW, "{residual: {c: 96, n: 3, s: 1}, t: 6}", "unknown key `t`", "known here: residual"),
+    (ROW, "{seperable: {c: 96, n: 3, s: 1}}", "unknown key `seperable`", "did you mean `separable`?"),
+    (
+        "classes: 1000",
+        "classes: 1000\nactivation: relu7",
+        "`activation` must be relu6 or relu",
+        "did you mean `relu",
+    ),
+    ("stem: {c: 32, s: 2}", "stem: {c: 32, s: 2, kernel: 9}", "`stem.kernel` must be from 3 to 7, not 9", ""),
+    ("stem: {c: 32, s: 2}", "stem: {c: 32, s: 2, pool: 0}", "`stem.pool` must be from 1 to 2, not 0", ""),
     ("head: {c: 1280}", "head: {c: -8}", "`head.c` must be from 1 to 8192, not -8", ""),
     ("head: {c: 1280}", "head: {c: 1280", "not valid YAML", ""),
     ("head: {c: 1280}", "head: *nowhere", "not valid YAML: found undefined alias", ""),

@@ -21,9 +21,11 @@ from mnv2c.ir.graph import (
     Depthwise,
     GlobalAvgPool,
     Graph,
+    MaxPool,
     Op,
     Pad,
     Padding,
+    ReLU,
     ReLU6,
     TensorType,
 )
@@ -53,7 +55,7 @@ def emit(graph: Graph, *, returned: Sequence[str] | None = None) -> tvm.IRModule
 
 def _check(op: Op) -> None:
     """Before TVM's builder is open, which writes to the terminal where it is left half done."""
-    if isinstance(op, BatchNorm | ReLU6 | Add):
+    if isinstance(op, BatchNorm | ReLU6 | ReLU | Add):
         before = " and ".join(op.inputs)
         raise GraphError(
             f"{op.name}: no kernel computes {type(op).__name__} by itself; the passes fold it into what computes "
@@ -84,13 +86,15 @@ def _emit_op(builder: relax.BlockBuilder, op: Op, edges: Mapping[str, relax.Expr
             weight = builder.emit(relax.op.permute_dims(edges[op.weight]), _readable(f"{op.name}.transposed"))
             product = builder.emit(relax.op.matmul(edges[op.inputs[0]], weight), _readable(f"{op.name}.product"))
             return builder.emit(relax.op.add(product, edges[op.bias]), _readable(op.name))
+        case MaxPool():
+            return builder.emit(_max_pool(edges[op.inputs[0]], op), _readable(op.name))
         case Pad():
             return builder.emit(_pad(edges[op.inputs[0]], op.border), _readable(op.name))
     raise AssertionError(f"{op.name}: a {type(op).__name__}, which _check lets through")
 
 
 def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mapping[str, relax.Expr]) -> relax.Expr:
-    """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, ReLU6, shortcut."""
+    """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, shortcut, activation."""
     assert op.bias is not None, "_check refuses it"
     bias, pad, border = edges[op.bias], op.padding, op.border
     convolution = relax.op.nn.conv2d(
@@ -106,10 +110,12 @@ def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mappi
         ("convolved", lambda _: convolution),
         ("biased", lambda x: relax.op.add(x, bias)),
     ]
-    if op.activation == "relu6":
-        steps.append(("clipped", lambda x: relax.op.clip(x, 0, 6)))
     if len(op.inputs) > 1:
         steps.append(("added", lambda x: relax.op.add(x, edges[op.inputs[1]])))
+    if op.activation == "relu6":
+        steps.append(("clipped", lambda x: relax.op.clip(x, 0, 6)))
+    if op.activation == "relu":
+        steps.append(("rectified", relax.op.nn.relu))
     if border != Padding():
         steps.append(("padded", lambda x: _pad(x, border)))
     value: relax.Expr = None
@@ -120,3 +126,8 @@ def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mappi
 
 def _pad(x: relax.Expr, border: Padding) -> relax.Expr:
     return relax.op.nn.pad(x, [0, 0, border.top, border.bottom, border.left, border.right, 0, 0])
+
+
+def _max_pool(x: relax.Expr, op: MaxPool) -> relax.Expr:
+    window, strides = (op.kernel, op.kernel), (op.stride, op.stride)
+    return relax.op.nn.max_pool2d(x, window, strides, op.padding.sides, layout="NHWC")

@@ -17,8 +17,8 @@ from tvm import relax
 from mnv2c.backends.calls import KernelCall
 from mnv2c.backends.relax.patterns import PATTERNS, shape_of
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Padding, TensorType
-from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.ir.graph import Activation, Padding, TensorType
+from mnv2c.workloads import Conv, Dense, Depthwise, MaxPool, Pad, Pointwise, Pool, Stem, Workload
 
 
 def partition(
@@ -96,14 +96,14 @@ class _Composite:
         return Padding(top, left, bottom, right)
 
     @property
-    def relu6(self) -> bool:
-        """Whether the sums are clipped; ValueError where not to 0 and 6."""
+    def activation(self) -> Activation:
+        """What cuts the sums; ValueError where that is a clip to others than 0 and 6."""
         if "clip" not in self.calls:
-            return False
+            return "relu" if "nn.relu" in self.calls else None
         limits = [float(arg.value) for arg in self.one("clip").args[1:]]
         if limits != [0, 6]:
             raise ValueError(f"clip to {limits}, not to [0, 6]")
-        return True
+        return "relu6"
 
 
 Read = tuple[Workload, Sequence[relax.Var], Sequence[relax.Var]]  # the workload, its inputs, its constants
@@ -116,7 +116,7 @@ def _convolution(body: _Composite) -> tuple[relax.Call, tuple[int, ...], Sequenc
     bias = body.calls["add"][0].args[1]
     if shape_of(bias) != (channels,):
         raise ValueError(f"a bias of shape {shape_of(bias)} for {channels} channels")
-    shared = {"batch": batch, "height": height, "width": width, "activation": "relu6" if body.relu6 else None}
+    shared = {"batch": batch, "height": height, "width": width, "activation": body.activation}
     return convolution, (batch, height, width, channels), (convolution.args[1], bias), shared
 
 
@@ -143,9 +143,49 @@ def _read_stem(body: _Composite) -> Read:
     _, rows, columns, _ = shape_of(convolution.args[0])
     stride, padding = int(convolution.attrs.strides[0]), Padding(*map(int, convolution.attrs.padding))
     workload = Stem(
-        n=shape[3], stride=stride, rows=rows, columns=columns, padding=padding, border=body.border, **shared
+        n=shape[3],
+        kernel=shape_of(constants[0])[2],
+        stride=stride,
+        rows=rows,
+        columns=columns,
+        padding=padding,
+        border=body.border,
+        **shared,
     )
     return workload, (convolution.args[0],), constants
+
+
+def _read_conv(body: _Composite) -> Read:
+    convolution, shape, constants, shared = _convolution(body)
+    _, rows, columns, k = shape_of(convolution.args[0])
+    stride, kernel = int(convolution.attrs.strides[0]), shape_of(constants[0])[2]
+    workload = Conv(
+        k=k, n=shape[3], kernel=kernel, stride=stride, rows=rows, columns=columns, border=body.border, **shared
+    )
+    return workload, (convolution.args[0],), constants
+
+
+def _read_max_pool(body: _Composite) -> Read:
+    pool = body.one("nn.max_pool2d")
+    x, attrs = pool.args[0], pool.attrs
+    _, rows, columns, channels = _map_shape(x)
+    batch, height, width, _ = _map_shape(pool)
+    (kernel, across), (stride, aside) = map(int, attrs.pool_size), map(int, attrs.strides)
+    plain = kernel == across and stride == aside and list(map(int, attrs.dilation)) == [1, 1]
+    if not plain or (attrs.layout, attrs.out_layout) != ("NHWC", "NHWC") or attrs.ceil_mode:
+        raise ValueError("nn.max_pool2d with other windows than square ones of NHWC maps, rounded down")
+    workload = MaxPool(
+        batch=batch,
+        height=height,
+        width=width,
+        channels=channels,
+        kernel=kernel,
+        stride=stride,
+        rows=rows,
+        columns=columns,
+        padding=Padding(*map(int, attrs.padding)),
+    )
+    return workload, (x,), ()
 
 
 def _read_pad(body: _Composite) -> Read:
@@ -174,6 +214,8 @@ _READERS: dict[str, Callable[[_Composite], Read]] = {
     "pointwise": _read_pointwise,
     "depthwise": _read_depthwise,
     "stem": _read_stem,
+    "conv": _read_conv,
+    "max_pool": _read_max_pool,
     "pad": _read_pad,
     "pool": _read_pool,
     "dense": _read_dense,

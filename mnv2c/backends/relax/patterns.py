@@ -22,18 +22,22 @@ Check = Callable[[relax.Call], bool]
 def _convolution_patterns(family: str, check: Check, *, residual: bool, border: bool) -> Iterator[FusionPattern]:
     convolution = dpl.is_op("relax.nn.conv2d")(dpl.wildcard(), dpl.wildcard())
     biased = dpl.is_op("relax.add")(convolution, dpl.wildcard())
-    clipped = dpl.is_op("relax.clip")(biased, dpl.wildcard(), dpl.wildcard())
-    found: list[Pattern] = [clipped, biased]
+    found = _activated(biased)
     if border:
         found = [*(dpl.is_op("relax.nn.pad")(pattern) for pattern in found), *found]
     if residual:
-        found = [dpl.is_op("relax.add")(pattern, dpl.wildcard()) for pattern in (clipped, biased)] + found
+        found = [*_activated(dpl.is_op("relax.add")(biased, dpl.wildcard())), *found]
 
     def fits(context: PatternCheckContext) -> bool:
         return _is_read_inside_alone(context) and check(context.annotated_expr["convolution"])
 
     for pattern in found:
         yield FusionPattern(family, pattern, {"convolution": convolution}, fits)
+
+
+def _activated(sums: Pattern) -> list[Pattern]:
+    clipped = dpl.is_op("relax.clip")(sums, dpl.wildcard(), dpl.wildcard())
+    return [clipped, dpl.is_op("relax.nn.relu")(sums), sums]
 
 
 def _is_read_inside_alone(context: PatternCheckContext) -> bool:
@@ -65,9 +69,17 @@ def _is_depthwise(call: relax.Call) -> bool:
 
 def _is_stem(call: relax.Call) -> bool:
     (*_, channels), weight = (shape_of(arg) for arg in call.args)
-    return (
-        _is_plain(call) and channels == Stem.CHANNELS and weight[1:] == (channels, 3, 3) and int(call.attrs.groups) == 1
-    )
+    return _is_full(call) and channels == Stem.CHANNELS and weight[2:] != (1, 1)
+
+
+def _is_conv(call: relax.Call) -> bool:
+    return _is_full(call) and not any(map(int, call.attrs.padding))
+
+
+def _is_full(call: relax.Call) -> bool:
+    (*_, channels), weight = (shape_of(arg) for arg in call.args)
+    square = weight[1] == channels and weight[2] == weight[3]
+    return _is_plain(call) and square and int(call.attrs.groups) == 1
 
 
 def _dense_pattern() -> Pattern:
@@ -79,7 +91,9 @@ PATTERNS: list[Any] = [
     *_convolution_patterns("pointwise", _is_pointwise, residual=True, border=True),
     *_convolution_patterns("depthwise", _is_depthwise, residual=False, border=False),
     *_convolution_patterns("stem", _is_stem, residual=False, border=True),
+    *_convolution_patterns("conv", _is_conv, residual=False, border=True),
     ("dense", _dense_pattern()),
+    ("max_pool", dpl.is_op("relax.nn.max_pool2d")(dpl.wildcard())),
     ("pool", dpl.is_op("relax.mean")(dpl.wildcard())),
     ("pad", dpl.is_op("relax.nn.pad")(dpl.wildcard())),
 ]

@@ -14,7 +14,7 @@ import tvm
 from tvm import relay
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Pad, Padding
+from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, MaxPool, Op, Pad, Padding
 
 
 def emit(graph: Graph, *, returned: Sequence[str] | None = None) -> tvm.IRModule:
@@ -42,13 +42,18 @@ def _emit_op(op: Op, edges: Mapping[str, relay.Expr]) -> relay.Expr:
         case Dense(bias=str() as bias):
             product = relay.nn.dense(edges[op.inputs[0]], edges[op.weight])
             return relay.nn.bias_add(product, edges[bias], axis=1)
+        case MaxPool():
+            window, strides = (op.kernel, op.kernel), (op.stride, op.stride)
+            return relay.nn.max_pool2d(
+                edges[op.inputs[0]], pool_size=window, strides=strides, padding=op.padding.sides, layout="NHWC"
+            )
         case Pad():
             return _pad(edges[op.inputs[0]], op.border)
     raise GraphError(f"{op.name}: no kernel computes {type(op).__name__} as it is; the passes fold it into another op")
 
 
 def _emit_convolution(op: Convolution, bias: relay.Expr, edges: Mapping[str, Any]) -> relay.Expr:
-    """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, ReLU6, shortcut."""
+    """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, shortcut, activation."""
     weight = edges[op.weight]
     channels, _, height, width = (int(extent) for extent in weight.type_annotation.shape)
     value = relay.nn.conv2d(
@@ -63,10 +68,12 @@ def _emit_convolution(op: Convolution, bias: relay.Expr, edges: Mapping[str, Any
         kernel_layout="OIHW",
     )
     value = relay.nn.bias_add(value, bias, axis=3)
-    if op.activation == "relu6":
-        value = relay.clip(value, 0.0, 6.0)
     if len(op.inputs) > 1:
         value = relay.add(value, edges[op.inputs[1]])
+    if op.activation == "relu6":
+        value = relay.clip(value, 0.0, 6.0)
+    if op.activation == "relu":
+        value = relay.nn.relu(value)
     return _pad(value, op.border) if op.border else value
 
 

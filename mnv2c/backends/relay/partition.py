@@ -20,7 +20,7 @@ from tvm.relay.dataflow_pattern import is_op, wildcard
 from mnv2c.backends.calls import KernelCall
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Padding
-from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.workloads import Conv, Dense, Depthwise, MaxPool, Pad, Pointwise, Pool, Stem, Workload
 
 Check = Callable[[Any], bool]
 
@@ -93,7 +93,7 @@ def _convolution(ops: Ops) -> tuple[Any, tuple[int, ...], Sequence[Any], dict[st
 
 def _activation(ops: Ops) -> str | None:
     if "clip" not in ops:
-        return None
+        return "relu" if "nn.relu" in ops else None
     limits = [float(ops["clip"].attrs.a_min), float(ops["clip"].attrs.a_max)]
     if limits != [0, 6]:
         raise ValueError(f"clip to {limits}, not to [0, 6]")
@@ -137,9 +137,48 @@ def _read_stem(ops: Ops) -> Read:
     _, rows, columns, _ = _shape(convolution.args[0])
     stride, padding = int(convolution.attrs.strides[0]), Padding(*map(int, convolution.attrs.padding))
     workload = Stem(
-        n=shape[3], stride=stride, rows=rows, columns=columns, padding=padding, border=_border(ops), **shared
+        n=shape[3],
+        kernel=_shape(constants[0])[2],
+        stride=stride,
+        rows=rows,
+        columns=columns,
+        padding=padding,
+        border=_border(ops),
+        **shared,
     )
     return workload, (convolution.args[0],), constants
+
+
+def _read_conv(ops: Ops) -> Read:
+    convolution, shape, constants, shared = _convolution(ops)
+    _, rows, columns, k = _shape(convolution.args[0])
+    stride, kernel = int(convolution.attrs.strides[0]), _shape(constants[0])[2]
+    workload = Conv(
+        k=k, n=shape[3], kernel=kernel, stride=stride, rows=rows, columns=columns, border=_border(ops), **shared
+    )
+    return workload, (convolution.args[0],), constants
+
+
+def _read_max_pool(ops: Ops) -> Read:
+    pool = ops["nn.max_pool2d"]
+    (batch, height, width, channels), (_, rows, columns, _) = _shape(pool), _shape(pool.args[0])
+    attrs, (kernel, across) = pool.attrs, map(int, pool.attrs.pool_size)
+    stride, aside = map(int, attrs.strides)
+    square = kernel == across and stride == aside and [int(d) for d in attrs.dilation] == [1, 1]
+    if not square or str(attrs.layout) != "NHWC" or attrs.ceil_mode:
+        raise ValueError("nn.max_pool2d with other windows than square ones of NHWC maps, rounded down")
+    workload = MaxPool(
+        batch=batch,
+        height=height,
+        width=width,
+        channels=channels,
+        kernel=kernel,
+        stride=stride,
+        rows=rows,
+        columns=columns,
+        padding=Padding(*map(int, attrs.padding)),
+    )
+    return workload, (pool.args[0],), ()
 
 
 def _read_pad(ops: Ops) -> Read:
@@ -167,6 +206,8 @@ _READERS: dict[str, Callable[[Ops], Read]] = {
     "pointwise": _read_pointwise,
     "depthwise": _read_depthwise,
     "stem": _read_stem,
+    "conv": _read_conv,
+    "max_pool": _read_max_pool,
     "pad": _read_pad,
     "pool": _read_pool,
     "dense": _read_dense,
@@ -176,13 +217,17 @@ _READERS: dict[str, Callable[[Ops], Read]] = {
 def _convolution_patterns(family: str, check: Check, *, residual: bool, border: bool) -> Iterator[tuple[Any, ...]]:
     """The longest first."""
     biased = is_op("nn.bias_add")(is_op("nn.conv2d")(wildcard(), wildcard()), wildcard())
-    found = [is_op("clip")(biased), biased]
+    found = _activated(biased)
     if border:
         found = [*(is_op("nn.pad")(pattern, wildcard()) for pattern in found), *found]
     if residual:
-        found = [is_op("add")(pattern, wildcard()) for pattern in (is_op("clip")(biased), biased)] + found
+        found = [*_activated(is_op("add")(biased, wildcard())), *found]
     for pattern in found:
         yield family, pattern, lambda call: check(_chain(call)["nn.conv2d"])
+
+
+def _activated(sums: Any) -> list[Any]:
+    return [is_op("clip")(sums), is_op("nn.relu")(sums), sums]
 
 
 def _is_plain(call: Any) -> bool:
@@ -207,9 +252,17 @@ def _is_depthwise(call: Any) -> bool:
 
 def _is_stem(call: Any) -> bool:
     (*_, channels), weight = (_shape(arg) for arg in call.args)
-    return (
-        _is_plain(call) and channels == Stem.CHANNELS and weight[1:] == (channels, 3, 3) and int(call.attrs.groups) == 1
-    )
+    return _is_full(call) and channels == Stem.CHANNELS and weight[2:] != (1, 1)
+
+
+def _is_conv(call: Any) -> bool:
+    return _is_full(call) and not any(map(int, call.attrs.padding))
+
+
+def _is_full(call: Any) -> bool:
+    (*_, channels), weight = (_shape(arg) for arg in call.args)
+    square = weight[1] == channels and weight[2] == weight[3]
+    return _is_plain(call) and square and int(call.attrs.groups) == 1
 
 
 def _dense_pattern() -> Any:
@@ -220,7 +273,9 @@ PATTERNS: list[tuple[Any, ...]] = [
     *_convolution_patterns("pointwise", _is_pointwise, residual=True, border=True),
     *_convolution_patterns("depthwise", _is_depthwise, residual=False, border=False),
     *_convolution_patterns("stem", _is_stem, residual=False, border=True),
+    *_convolution_patterns("conv", _is_conv, residual=False, border=True),
     ("dense", _dense_pattern()),
+    ("max_pool", is_op("nn.max_pool2d")(wildcard())),
     ("pool", is_op("mean")(wildcard())),
     ("pad", is_op("nn.pad")(wildcard(), wildcard())),
 ]

@@ -1,6 +1,6 @@
 """1x1 convolutions (expand, project, head): the computation, its schedule template and the rule for its defaults.
 
-``output[p, n] = activation(sum_k input[p, k] * weight[n // 16, k, n % 16] + bias[n]) (+ residual[p, n])``, NHWC, so
+``output[p, n] = activation(sum_k input[p, k] * weight[n // 16, k, n % 16] + bias[n] (+ residual[p, n]))``, NHWC, so
 that the pixels ``p`` of a whole batch are rows of a matrix; the weight lies in panels of 16 columns, which every
 vector width can read. Where the reader is a depthwise convolution, the output has a border of zeros around it, so that
 the reader never has to ask where the edge is.
@@ -17,9 +17,13 @@ from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.cpu.tiles import (
+    column_tiles,
+    most_rows,
     pack_panels,
     panels_of,
     register_tile,
+    row_cycles,
+    spills,
     summed_columns,
     task_loops,
     vector_lanes,
@@ -111,7 +115,7 @@ def _rows_with_residual(workload: Pointwise) -> tirx.PrimFunc:
             with T.sblock("epilogue"):
                 vb, vh, vw, vn = T.axis.remap("SSSS", [b, h, w, n])
                 if whole or vn < N:
-                    output[vb, vh, vw, vn] = activate(product[vb, vh, vw, vn], act) + residual[vb, vh, vw, vn]
+                    output[vb, vh, vw, vn] = activate(product[vb, vh, vw, vn] + residual[vb, vh, vw, vn], act)
 
     return pointwise
 
@@ -180,7 +184,7 @@ def _with_residual(workload: Pointwise) -> tirx.PrimFunc:
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
                 if whole or vn < N:
-                    output[vp, vn] = activate(product[vp, vn], act) + residual[vp, vn]
+                    output[vp, vn] = activate(product[vp, vn] + residual[vp, vn], act)
 
     return pointwise
 
@@ -219,7 +223,9 @@ def space(workload: Pointwise, isa: InstructionSet) -> list[PointwiseSchedule]:
     """
 
     def rank(one: PointwiseSchedule) -> tuple[bool, float, int, int, int]:
-        return _spills(workload, isa, one), _cycles(workload, isa, one), -one.strip, -one.rows, -one.columns
+        tile = one.rows, one.columns // one.lanes
+        spilled = spills(isa, workload.k, tile, apart=workload.k)
+        return spilled, _cycles(workload, isa, one), -one.strip, -one.rows, -one.columns
 
     unrolls = [turns for turns in (4, 2, 1) if workload.k % turns == 0]
     found = []
@@ -234,9 +240,9 @@ def space(workload: Pointwise, isa: InstructionSet) -> list[PointwiseSchedule]:
 def _tiles(workload: Pointwise, isa: InstructionSet) -> Iterator[PointwiseSchedule]:
     """Strips of whole tiles, or one for the whole map; turns and prefetch left open."""
     for strip, weights_outer in _strips(workload, isa):
-        for columns in _column_tiles(workload):
+        for columns in column_tiles(workload.n):
             lanes = vector_lanes(columns, isa.lanes)
-            for rows in range(1, _most_rows(isa, columns // lanes) + 1):
+            for rows in range(1, most_rows(isa, columns // lanes) + 1):
                 ragged = workload.bordered or weights_outer or workload.band
                 if rows <= strip and (ragged or strip % rows == 0):
                     yield PointwiseSchedule(rows, columns, lanes, strip, weights_outer)
@@ -258,61 +264,7 @@ def _strips(workload: Pointwise, isa: InstructionSet) -> Iterator[tuple[int, boo
             yield workload.pixels, True
 
 
-def _column_tiles(workload: Pointwise) -> Iterator[int]:
-    """Tiles that begin at a panel's or a half panel's edge; the last may be wider than what is left of an odd count."""
-    widest = max(summed_columns(workload.n), 8)
-    for columns in (8, 16, 24, 32, 40, 48, 64):
-        within_panels = columns in (8, workload.n) or columns % PANEL == 0
-        if within_panels and columns <= widest:
-            yield columns
-
-
-def _most_rows(isa: InstructionSet, vectors: int) -> int:
-    """The tallest tile whose accumulators, one row of weights and one pixel fit in the registers together."""
-    return (isa.registers - _factors(isa) - isa.loads_ahead) // vectors - 1
-
-
-WHOLE = 8  # the greatest ``k`` of which LLVM unrolls every turn
-
-
-def _spills(workload: Pointwise, isa: InstructionSet, schedule: PointwiseSchedule) -> bool:
-    """Whether LLVM wants more registers for a tile than there are.
-
-    It loads two values of a pixel at once: one base is enough for ``paired`` pixels, whose second values wait together
-    until the first ones are used. Where it unrolls all of ``k``, all weights and biases are loaded before the loop over
-    the pixels.
-    """
-    if not isa.pair_bytes:
-        return False
-    rows, vectors = schedule.rows, schedule.columns // schedule.lanes
-    weights = vectors * (workload.k + 1 if workload.k <= WHOLE else 1)
-    paired = min(rows, 3 * isa.pair_bytes // (4 * 4 * workload.k))
-    return rows * vectors + weights + paired + _factors(isa) > isa.registers
-
-
-def _factors(isa: InstructionSet) -> int:
-    """Registers for what a row of weights is multiplied by, and for the products."""
-    return 1 + (not isa.fused_multiply_add) + (not isa.scalar_operand)
-
-
-TILE = 8.0  # cycles a tile costs at its ends; like the cores' ``load_cycles`` fitted, to Zen 3
-
-
 def _cycles(workload: Pointwise, isa: InstructionSet, schedule: PointwiseSchedule) -> float:
-    """Estimated cycles for all tiles: each bound by the FMA units or their latency, and a little by its loads."""
-
-    def tile(rows: int, columns: int) -> float:
-        vectors = -(-columns // vector_lanes(columns, isa.lanes))
-        spread = 0 if isa.scalar_operand else rows
-        step = max((rows * vectors + spread) / isa.fmas_per_cycle, isa.fma_latency) + isa.load_cycles * (rows + vectors)
-        return workload.k * step + 2 * rows * vectors + TILE
-
-    def tiles(columns: int) -> float:
-        last = schedule.strip % schedule.rows
-        return (schedule.strip // schedule.rows) * tile(schedule.rows, columns) + (tile(last, columns) if last else 0.0)
-
-    last = summed_columns(workload.n) % schedule.columns
-    one_strip = (summed_columns(workload.n) // schedule.columns) * tiles(schedule.columns) + (
-        tiles(last) if last else 0.0
-    )
-    return (workload.pixels // schedule.strip) * one_strip
+    """Estimated cycles for all strips."""
+    strip, tile = (schedule.strip, workload.n), (schedule.rows, schedule.columns)
+    return (workload.pixels // schedule.strip) * row_cycles(isa, workload.k, strip, tile)

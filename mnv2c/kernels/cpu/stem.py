@@ -1,4 +1,4 @@
-"""The stem, a full 3x3 convolution of the image: the computation, its schedule template and the rule for its defaults.
+"""The stem, a full convolution of the image: the computation, its schedule template and the rule for its defaults.
 
 ``output[h, w, n] = activation(sum_{i, j, c} padded[h * stride + i, w * stride + j, c] * weight[i, j, c, n] +
 bias[n])``. The caller's image has no border, so that a band of its rows is first copied into one, in scratch; for raw
@@ -27,7 +27,7 @@ CHANNELS = Stem.CHANNELS
 
 
 def pack(workload: Stem, constants: Sequence[Array]) -> tuple[Array, ...]:
-    """``n x 3 x 3 x 3`` (OIHW) tap by tap, and the bias; zeros behind both where the sums have more columns."""
+    """``n x 3 x kernel x kernel`` (OIHW) tap by tap, and the bias; zeros behind both where more columns are summed."""
     weight, bias = constants
     zeros = (0, summed_columns(workload.n) - workload.n)
     taps = np.pad(weight.transpose(2, 3, 1, 0), ((0, 0), (0, 0), (0, 0), zeros))
@@ -39,17 +39,18 @@ def compute(workload: Stem) -> tirx.PrimFunc:
     B, H, W, N, stride = workload.batch, workload.height, workload.width, workload.n, workload.stride
     S = summed_columns(N)
     whole = S == N
-    rows, columns, image, act = workload.rows, workload.columns, workload.image, workload.activation
+    kernel, rows, columns = workload.kernel, workload.rows, workload.columns
+    image, act = workload.image, workload.activation
     border, zeros = workload.border, workload.padding
     top, left, bottom, right = border.top, border.left, border.bottom, border.right
     first, begin, end = zeros.top, zeros.left * CHANNELS, (zeros.left + columns) * CHANNELS
-    padded_rows, padded_columns = (H - 1) * stride + 3, ((W - 1) * stride + 3) * CHANNELS
+    padded_rows, padded_columns = (H - 1) * stride + kernel, ((W - 1) * stride + kernel) * CHANNELS
     pixel = functools.partial(_normalised, workload)
 
     @T.prim_func(s_tir=True)
     def stem(
         input: T.Buffer((B, rows, columns, CHANNELS), image),
-        weight: T.Buffer((3, 3, CHANNELS, S), "float32"),
+        weight: T.Buffer((kernel, kernel, CHANNELS, S), "float32"),
         bias: T.Buffer((S,), "float32"),
         output: T.Buffer((B, top + H + bottom, left + W + right, N), "float32"),
     ):
@@ -63,7 +64,7 @@ def compute(workload: Stem) -> tirx.PrimFunc:
                     pixel(input[vb, vh - first, (vx - begin) // CHANNELS, (vx - begin) % CHANNELS], vx),
                     T.float32(0),
                 )
-        for b, h, w, n, i, j, c in T.grid(B, H, W, S, 3, 3, CHANNELS):
+        for b, h, w, n, i, j, c in T.grid(B, H, W, S, kernel, kernel, CHANNELS):
             with T.sblock("product"):
                 vb, vh, vw, vn, vi, vj, vc = T.axis.remap("SSSSRRR", [b, h, w, n, i, j, c])
                 with T.init():
@@ -109,7 +110,7 @@ class StemSchedule:
 
 
 def apply(s: s_tir.Schedule, workload: Stem, schedule: StemSchedule) -> None:
-    """Band, row, column tile, pixel tile, the 27 taps, register tile; the band's padded copy first."""
+    """Band, row, column tile, pixel tile, the taps, register tile; the band's padded copy first."""
     padded, product, epilogue = s.get_sblock("padded"), s.get_sblock("product"), s.get_sblock("epilogue")
     b, h, w, n = s.get_loops(epilogue)
     band, h = s.split(h, [None, schedule.band])

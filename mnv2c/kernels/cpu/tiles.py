@@ -1,6 +1,8 @@
-"""What several kernel families share: packing, the border of zeros, and the register tile."""
+"""What several kernel families share: packing, the border of zeros, the register tile and what it costs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from tvm import s_tir
@@ -8,6 +10,7 @@ from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.cpu.tir_passes import PANEL, RAGGED, TASK
+from mnv2c.targets import InstructionSet
 
 
 def panels_of(columns: int) -> int:
@@ -80,3 +83,62 @@ def vector_lanes(columns: int, lanes: int) -> int:
     while columns % lanes:
         lanes //= 2
     return lanes
+
+
+def column_tiles(summed: int) -> Iterator[int]:
+    """Tiles that begin at a panel's or a half panel's edge; the last may be wider than what is left of an odd count."""
+    widest = max(summed_columns(summed), 8)
+    for columns in (8, 16, 24, 32, 40, 48, 64):
+        within_panels = columns in (8, summed) or columns % PANEL == 0
+        if within_panels and columns <= widest:
+            yield columns
+
+
+def most_rows(isa: InstructionSet, vectors: int) -> int:
+    """The tallest tile whose accumulators, one row of weights and one pixel fit in the registers together."""
+    return (isa.registers - _factors(isa) - isa.loads_ahead) // vectors - 1
+
+
+WHOLE = 8  # the greatest sum of products of which LLVM unrolls every turn
+
+
+def spills(isa: InstructionSet, k: int, tile: tuple[int, int], *, apart: int) -> bool:
+    """Whether LLVM wants more registers for a ``tile`` of (rows, vectors) than there are.
+
+    It loads two values of a pixel at once: one base is enough for ``paired`` pixels, ``apart`` by so many values, whose
+    second values wait together until the first ones are used. Where it unrolls all of ``k``, all weights and biases are
+    loaded before the loop over the pixels.
+    """
+    if not isa.pair_bytes:
+        return False
+    rows, vectors = tile
+    weights = vectors * (k + 1 if k <= WHOLE else 1)
+    paired = min(rows, 3 * isa.pair_bytes // (4 * 4 * apart))
+    return rows * vectors + weights + paired + _factors(isa) > isa.registers
+
+
+def _factors(isa: InstructionSet) -> int:
+    """Registers for what a row of weights is multiplied by, and for the products."""
+    return 1 + (not isa.fused_multiply_add) + (not isa.scalar_operand)
+
+
+TILE = 8.0  # cycles a tile costs at its ends; like the cores' ``load_cycles`` fitted, to Zen 3
+
+
+def row_cycles(isa: InstructionSet, k: int, extents: tuple[int, int], tile: tuple[int, int]) -> float:
+    """Estimated cycles to multiply ``extents`` (pixels in a row, columns) in tiles of (rows, columns), each a sum of
+    ``k`` products: bound by the FMA units or their latency, and a little by its loads."""
+    pixels, columns = extents[0], summed_columns(extents[1])
+
+    def one(rows: int, columns: int) -> float:
+        vectors = -(-columns // vector_lanes(columns, isa.lanes))
+        spread = 0 if isa.scalar_operand else rows
+        step = max((rows * vectors + spread) / isa.fmas_per_cycle, isa.fma_latency) + isa.load_cycles * (rows + vectors)
+        return k * step + 2 * rows * vectors + TILE
+
+    def all_rows(columns: int) -> float:
+        last = pixels % tile[0]
+        return (pixels // tile[0]) * one(tile[0], columns) + (one(last, columns) if last else 0.0)
+
+    last = columns % tile[1]
+    return (columns // tile[1]) * all_rows(tile[1]) + (all_rows(last) if last else 0.0)

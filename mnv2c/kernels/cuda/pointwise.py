@@ -1,6 +1,6 @@
 """1x1 convolutions (project with its shortcut, expansions that stand alone) and the classifier: a matrix product.
 
-``output[p, n] = activation(sum_k input[p, k] * weight[k, n] + bias[n]) (+ residual[p, n])``. A late layer has few
+``output[p, n] = activation(sum_k input[p, k] * weight[k, n] + bias[n] (+ residual[p, n]))``. A late layer has few
 outputs and long sums: so those of a block's tile are split over groups of its threads, and added up through shared
 memory. What a thread reads it reads in vectors of four: of the input along ``k``, of the weight along ``n``.
 """
@@ -92,7 +92,7 @@ def compute(workload: Pointwise | Dense) -> tirx.PrimFunc:
             with T.sblock("epilogue"):
                 vp, vn = T.axis.remap("SS", [p, n])
                 output[vp, vn] = inside(
-                    vp, stored(plus(activate(product[vp, vn] + bias[vn], act), residual, vp, vn), result)
+                    vp, stored(activate(plus(product[vp, vn] + bias[vn], residual, vp, vn), act), result)
                 )
 
     @T.prim_func(s_tir=True)

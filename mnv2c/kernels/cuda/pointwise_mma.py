@@ -100,11 +100,14 @@ def compute(workload: Pointwise) -> tirx.PrimFunc:
                 vm, vn, vl, vh, vp = T.axis.remap("SSSSS", [m, n, lane, half, pair])
                 if row(vm, vl, vh) < P:
                     output[row(vm, vl, vh), column(vn, vl, vp)] = stored(
-                        plus(
-                            activate(total[vm, vn, vl, vh, vp] + bias[column(vn, vl, vp)], act),
-                            residual,
-                            row(vm, vl, vh),
-                            column(vn, vl, vp),
+                        activate(
+                            plus(
+                                total[vm, vn, vl, vh, vp] + bias[column(vn, vl, vp)],
+                                residual,
+                                row(vm, vl, vh),
+                                column(vn, vl, vp),
+                            ),
+                            act,
                         ),
                         element,
                     )

@@ -1,4 +1,4 @@
-"""The stem, a full 3x3 convolution of the image: a thread sums a row of pixels of one channel.
+"""The stem, a full convolution of the image: a thread sums a row of pixels of one channel.
 
 ``output[h, w, n] = activation(sum_{i, j, c} input[h * stride + i - top, w * stride + j - left, c] *
 weight[i, j, c, n] + bias[n])``, with zeros around the image, and around the output where a depthwise convolution reads
@@ -22,7 +22,7 @@ CHANNELS = Stem.CHANNELS
 
 
 def pack(workload: Stem, constants: Sequence[Array]) -> tuple[Array, ...]:
-    """``n x 3 x 3 x 3`` (OIHW) tap by tap, and the bias as it is."""
+    """``n x 3 x kernel x kernel`` (OIHW) tap by tap, and the bias as it is."""
     weight, bias = constants
     return stored_weight(weight.transpose(2, 3, 1, 0), workload.dtype), bias
 
@@ -31,7 +31,7 @@ def compute(workload: Stem) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
     B, H, W, N, S = workload.batch, workload.height, workload.width, workload.n, workload.stride
     rows, columns, image, act = workload.rows, workload.columns, workload.image, workload.activation
-    element = workload.dtype
+    element, kernel = workload.dtype, workload.kernel
     border, zeros = workload.border, workload.padding
     top, left, up, aside = border.top, border.left, zeros.top, zeros.left
     out_rows, out_columns = top + H + border.bottom, left + W + border.right
@@ -46,12 +46,12 @@ def compute(workload: Stem) -> tirx.PrimFunc:
     @T.prim_func(s_tir=True)
     def stem(
         input: T.Buffer((B, rows, columns, CHANNELS), image),
-        weight: T.Buffer((3, 3, CHANNELS, N), element),
+        weight: T.Buffer((kernel, kernel, CHANNELS, N), element),
         bias: T.Buffer((N,), "float32"),
         output: T.Buffer((B, out_rows, out_columns, N), element),
     ):
         total = T.sblock_alloc_buffer((B, out_rows, out_columns, N), "float32")
-        for b, h, w, n, i, j, c in T.grid(B, out_rows, out_columns, N, 3, 3, CHANNELS):
+        for b, h, w, n, i, j, c in T.grid(B, out_rows, out_columns, N, kernel, kernel, CHANNELS):
             with T.sblock("total"):
                 vb, vh, vw, vn, vi, vj, vc = T.axis.remap("SSSSRRR", [b, h, w, n, i, j, c])
                 with T.init():

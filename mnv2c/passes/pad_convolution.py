@@ -1,21 +1,21 @@
-"""Gives each depthwise convolution its zeros as a border in memory, so that its kernel never asks where the edge is."""
+"""Gives convolutions of maps their zeros as a border in memory, so that their kernels never ask where the edge is."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from mnv2c.ir.graph import Depthwise, Graph, Op, Pad, Padding, TensorType
+from mnv2c.ir.graph import Convolution, Graph, Op, Pad, Padding, TensorType
 
 
-def pad_depthwise(graph: Graph) -> Graph:
-    """A Pad before the convolution for the padding in it::
+def pad_convolution(graph: Graph) -> Graph:
+    """A Pad before a convolution for the padding in it; the image, which is the caller's, stays without::
 
     b.dw = Depthwise(x, b.dw.weight) padding=1,1,1,1  ->  b.dw.pad = Pad(x) border=1,1,1,1
                                                           b.dw = Depthwise(b.dw.pad, b.dw.weight)
     """
     ops: list[Op] = []
     for op in graph.ops:
-        if isinstance(op, Depthwise) and op.padding:
+        if isinstance(op, Convolution) and op.padding and op.inputs[0] != graph.input.name:
             pad = _pad(op, graph.op(op.inputs[0]).type)
             ops += [pad, replace(op, inputs=(pad.name,), padding=Padding())]
         else:
@@ -23,7 +23,7 @@ def pad_depthwise(graph: Graph) -> Graph:
     return replace(graph, ops=tuple(ops))
 
 
-def _pad(op: Depthwise, type_: TensorType) -> Pad:
+def _pad(op: Convolution, type_: TensorType) -> Pad:
     return Pad(
         name=f"{op.name}.pad",
         inputs=op.inputs,
