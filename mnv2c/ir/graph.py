@@ -78,8 +78,8 @@ class Padding:
         return batch, height - self.top - self.bottom, width - self.left - self.right, channels
 
 
-Activation = Literal["relu6"] | None
-"""What a convolution does to its sums before it stores them."""
+Activation = Literal["relu", "relu6"] | None
+"""What a convolution, or a dense layer, does to its sums before it stores them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +156,16 @@ class ReLU6(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReLU(Op):
+    """``max(x, 0)``: between the dense layers of a classifier."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Op):
+    """``exp(x) / sum(exp(x))`` over the last axis: N x classes, each row a distribution."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Add(Op):
     """The shortcut: the sum of two edges of one type (paper, section 3.3)."""
 
@@ -174,13 +184,14 @@ class GlobalAvgPool(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Op):
-    """``y = x W^T + b``, N x features to N x classes.
+    """``y = activation(x W^T + b)``, N x features to N x classes.
 
     ``weight`` (classes x features) and ``bias`` (classes), where there is one, name constants.
     """
 
     weight: str
     bias: str | None = None
+    activation: Activation = None
 
 
 @dataclass(frozen=True)

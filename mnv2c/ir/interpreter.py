@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.ir.graph import (
+    Activation,
     Add,
     Array,
     BatchNorm,
@@ -21,7 +22,9 @@ from mnv2c.ir.graph import (
     Op,
     Pad,
     Padding,
+    ReLU,
     ReLU6,
+    Softmax,
 )
 
 Wide = NDArray[np.float64]
@@ -58,6 +61,11 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
             return gamma * (x - mean) / np.sqrt(var + op.epsilon) + beta
         case ReLU6():
             return np.clip(x, 0.0, 6.0)
+        case ReLU():
+            return np.maximum(x, 0.0)
+        case Softmax():
+            e = np.exp(x - x.max(axis=-1, keepdims=True))
+            return np.asarray(e / e.sum(axis=-1, keepdims=True))
         case Add():
             return x + inputs[1]
         case Pad():
@@ -66,7 +74,7 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
             return np.asarray(x.mean(axis=(1, 2)))
         case Dense():
             y = x @ _wide(graph, op.weight).T
-            return y if op.bias is None else y + _wide(graph, op.bias)
+            return _activate(y if op.bias is None else y + _wide(graph, op.bias), op.activation)
     raise TypeError(f"the interpreter does not know {type(op).__name__}")
 
 
@@ -84,9 +92,14 @@ def _convolution(op: Convolution, inputs: list[Wide], graph: Graph) -> Wide:
             y += shifted * tap[:, 0] if isinstance(op, Depthwise) else shifted @ tap.T
     if op.bias is not None:
         y += _wide(graph, op.bias)
-    if op.activation == "relu6":
-        y = np.clip(y, 0.0, 6.0)
+    y = _activate(y, op.activation)
     return _pad(y + inputs[1] if len(inputs) == 2 else y, op.border)
+
+
+def _activate(x: Wide, activation: Activation) -> Wide:
+    if activation is None:
+        return x
+    return np.clip(x, 0.0, 6.0 if activation == "relu6" else np.inf)
 
 
 def _pad(x: Wide, zeros: Padding) -> Wide:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import PurePath
 
-from mnv2c.ir.graph import BatchNorm, Convolution, Graph, Input, Op, Pad, Padding, TensorType
+from mnv2c.ir.graph import BatchNorm, Convolution, Dense, Graph, Input, Op, Pad, Padding, TensorType
 from mnv2c.ir.verifier import constant_names
 
 
@@ -47,6 +47,8 @@ def _attributes(op: Op) -> list[str]:
             return stride + _sides("padding", op.padding) + activation + _sides("border", op.border)
         case Pad():
             return _sides("border", op.border)
+        case Dense():
+            return [f"activation={op.activation}"] if op.activation else []
     return []
 
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Add, BatchNorm, Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, ReLU6
+from mnv2c.ir.graph import Add, BatchNorm, Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, ReLU, ReLU6, Softmax
 from mnv2c.ir.verifier import constant_names
 
 if TYPE_CHECKING:
@@ -61,12 +61,16 @@ def _nodes(op: Op, graph: Graph) -> list[onnx.NodeProto]:
             return [_node("BatchNormalization", inputs + statistics, op.name, row, attributes={"epsilon": op.epsilon})]
         case ReLU6():
             return [_node("Clip", [*inputs, "relu6.min", "relu6.max"], op.name, row)]
+        case ReLU():
+            return [_node("Relu", inputs, op.name, row)]
+        case Softmax():
+            return [_node("Softmax", inputs, op.name, row, attributes={"axis": -1})]
         case Add():
             return [_node("Add", inputs, op.name, row)]
         case GlobalAvgPool():
             pooled = f"{op.name}.nchw"  # N x C x 1 x 1
             return [_node("GlobalAveragePool", inputs, pooled, row), _node("Flatten", [pooled], op.name, row)]
-        case Dense():
+        case Dense(activation=None):
             return [_node("Gemm", [*inputs, *constant_names(op)], op.name, row, attributes={"transB": 1})]
     raise GraphError(f"{op.name}: {type(op).__name__} has no place in the reference; export the graph before any pass")
 

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 from programs import need
 
-from mnv2c.instructions.a64 import decode
 from mnv2c.instructions.improve import improved
-from mnv2c.instructions.inorder import PIPELINES, cycles
+from mnv2c.instructions.inorder import PIPELINES
 from mnv2c.targets import PI3
 from mnv2c.toolchain import find_toolchain, link_program
 
@@ -226,7 +224,5 @@ def test_functions_compute_the_same_and_are_faster(tmp_path: Path) -> None:
     before, after = run(tmp_path / "before", functions), run(tmp_path / "after", better)
     different = [n for n in range(FUNCTIONS) if not np.array_equal(before[n], after[n])]
     assert different == []
-    changed = sum(
-        old != new for old, new in zip(functions.split(".type"), better.split(".type"), strict=True)
-    )
+    changed = sum(old != new for old, new in zip(functions.split(".type"), better.split(".type"), strict=True))
     assert changed > FUNCTIONS / 2

@@ -1,0 +1,61 @@
+"""Writes a spec as the YAML that ``table`` reads.
+
+What comes in: a ``Spec``. What goes out: text, the same for equal specs; what is read from it is equal to the spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mnv2c.spec.table import DenseRow, InputSpec, Spec
+
+
+def write_spec(spec: Spec, *, comments: Sequence[str] = ()) -> str:
+    """The file's text, ``comments`` as its first lines."""
+    rows = "".join(f"  - {{t: {row.t}, c: {row.c}, n: {row.n}, s: {row.s}}}\n" for row in spec.bottlenecks)
+    return (
+        "".join(f"# {' '.join(comment.split())}\n" for comment in comments)
+        + f"name: {spec.name}\n"
+        + f"width_multiplier: {_number(spec.width_multiplier)}\n"
+        + (f"channel_divisor: {spec.channel_divisor}\n" if spec.channel_divisor != 8 else "")
+        + _classifier(spec.classifier)
+        + f"input: {_input(spec.input)}\n"
+        + f"padding: {spec.padding}\n"
+        + f"batchnorm_epsilon: {_number(spec.batchnorm_epsilon)}\n"
+        + f"stem: {{c: {spec.stem.c}, s: {spec.stem.s}}}\n"
+        + f"bottlenecks:\n{rows}"
+        + f"head: {{c: {spec.head.c}}}\n"
+    )
+
+
+def _classifier(rows: tuple[DenseRow, ...]) -> str:
+    if len(rows) == 1 and rows[0].activation is None:
+        return f"classes: {rows[0].c}\n"
+    if not rows:
+        return "classifier: []\n"
+    return "classifier:\n" + "".join(f"  - {_dense(row)}\n" for row in rows)
+
+
+def _dense(row: DenseRow) -> str:
+    return f"{{c: {row.c}}}" if row.activation is None else f"{{c: {row.c}, activation: {row.activation}}}"
+
+
+def _input(image: InputSpec) -> str:
+    square = image.height == image.width
+    resolution = str(image.height) if square else f"[{image.height}, {image.width}]"
+    return (
+        f"{{batch: {image.batch}, resolution: {resolution}, mean: {_per_channel(image.mean)}, "
+        f"scale: {_per_channel(image.scale)}}}"
+    )
+
+
+def _per_channel(values: tuple[float, ...]) -> str:
+    """One number where all three are the same."""
+    return _number(values[0]) if len(set(values)) == 1 else f"[{', '.join(map(_number, values))}]"
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads as the same number; YAML 1.1 wants a point in ``1.0e-05``."""
+    text = repr(value)
+    mantissa, e, exponent = text.partition("e")
+    return text if not e or "." in mantissa else f"{mantissa}.0e{exponent}"
