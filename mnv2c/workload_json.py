@@ -50,7 +50,7 @@ def _field(type_: str, name: str, value: Any) -> Any:
         return value
     if type_ == "Precision" and value in PRECISIONS:
         return value
-    if type_ == "Activation" and value in ("relu6", None):
+    if type_ == "Activation" and value in ("relu6", "relu", None):
         return value
     if type_ == "Padding" and isinstance(value, list) and len(value) == 4 and all(map(_is_side, value)):
         return Padding(*value)

@@ -309,11 +309,13 @@ class Pool(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Workload):
-    """``x W^T + bias``: ``k`` features in, the logits of ``n`` classes out (paper, Table 2, last row)."""
+    """``activation(x W^T + bias)``: ``k`` features in, the logits of ``n`` classes out (paper, Table 2, last row), or
+    what the next such layer reads."""
 
     family: ClassVar[str] = "dense"
     k: int
     n: int
+    activation: Activation = None
 
     @property
     def inputs(self) -> tuple[TensorType, ...]:
@@ -333,10 +335,36 @@ class Dense(Workload):
 
     @property
     def description(self) -> str:
-        return f"dense, {self.k} features -> {self.n} classes"
+        return f"dense, {self.k} features -> {self.n} classes" + _and(self.activation)
 
     def _extents(self) -> tuple[str, ...]:
         return str(self.k), str(self.n)
+
+    def _options(self) -> list[str]:
+        return [*super()._options(), *_activation(self.activation)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Workload):
+    """``exp(x) / sum(exp(x))`` over ``n`` classes: logits in, a distribution out, in fp32 both."""
+
+    family: ClassVar[str] = "softmax"
+    n: int
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (_floats(self.batch, self.n),)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (_floats(self.batch, self.n),)
+
+    @property
+    def description(self) -> str:
+        return f"softmax of {self.n} classes"
+
+    def _extents(self) -> tuple[str, ...]:
+        return (str(self.n),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,7 +462,7 @@ class PointwisePool(_Spatial):
         return [*super()._options(), *_activation(self.activation)]
 
 
-_KINDS = (Stem, Pointwise, Depthwise, Pad, Pool, Dense, ExpandDepthwise, PointwisePool)
+_KINDS = (Stem, Pointwise, Depthwise, Pad, Pool, Dense, Softmax, ExpandDepthwise, PointwisePool)
 FAMILIES: dict[str, type[Workload]] = {kind.family: kind for kind in _KINDS}
 """The kinds of workload by the names of their families."""
 
@@ -448,7 +476,7 @@ def _activation(activation: Activation) -> list[str]:
 
 
 def _and(activation: Activation) -> str:
-    return ", ReLU6" if activation == "relu6" else ""
+    return {"relu6": ", ReLU6", "relu": ", ReLU", None: ""}[activation]
 
 
 def _sides(name: str, zeros: Padding) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -78,7 +79,7 @@ class Padding:
         return batch, height - self.top - self.bottom, width - self.left - self.right, channels
 
 
-Activation = Literal["relu", "relu6"] | None
+Activation = Literal["relu6", "relu"] | None
 """What a convolution, or a dense layer, does to its sums before it stores them."""
 
 
@@ -157,7 +158,11 @@ class ReLU6(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class ReLU(Op):
-    """``max(x, 0)``: between the dense layers of a classifier."""
+    """``max(x, 0)``."""
+
+
+ACTIVATIONS: Mapping[type[Op], Activation] = MappingProxyType({ReLU6: "relu6", ReLU: "relu"})
+"""What each op that is one does, as a convolution or a dense layer into which it is fused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +197,11 @@ class Dense(Op):
     weight: str
     bias: str | None = None
     activation: Activation = None
+
+
+LOGITS, PROBABILITIES = "logits", "probabilities"
+CLASSIFIED = (LOGITS, PROBABILITIES)
+"""Names of outputs, N x classes, that say how well each class fits."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from mnv2c.ir.graph import Activation, Array
 
 
 def activate(x: tirx.Expr, activation: Activation) -> tirx.Expr:
-    """``min(max(x, 0), 6)`` for ReLU6, else ``x``."""
+    """``min(max(x, 0), 6)`` for ReLU6, ``max(x, 0)`` for ReLU, else ``x``."""
     if activation is None:
         return x
-    return tirx.max(tirx.min(x, tirx.const(6.0, "float32")), tirx.const(0.0, "float32"))
+    most = tirx.min(x, tirx.const(6.0, "float32")) if activation == "relu6" else x
+    return tirx.max(most, tirx.const(0.0, "float32"))
 
 
 def single(x: tirx.Expr) -> tirx.Expr:

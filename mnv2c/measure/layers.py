@@ -87,7 +87,7 @@ class LayerComparer:
             (top, left, bottom, right), edge = _attribute(node, "pads"), node.input[0]
             return edge, np.pad(edges[edge], ((0, 0), (top, bottom), (left, right), (0, 0)))
         fused = [f"{block}.add"] if kind == "project" else []
-        for edge in (*fused, f"{layer}.relu6", f"{layer}.bn", layer):
+        for edge in (*fused, f"{layer}.relu6", f"{layer}.relu", f"{layer}.bn", layer):
             if edge in edges:
                 return edge, edges[edge]
         raise LibraryError(f"the reference has no edge for layer {layer}; build the library again")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-from mnv2c.ir.graph import BatchNorm, Convolution, Dense, Graph, Input, Op, ReLU6
+from mnv2c.ir.graph import ACTIVATIONS, BatchNorm, Convolution, Dense, Graph, Input, Op
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def summarize(
 ) -> Summary:
     """Counts of every layer, in the order in which they run; ``bands`` has the rows of those that run in bands."""
     norms = {op.inputs[0]: op for op in graph.ops if isinstance(op, BatchNorm)}
-    rows = [op for op in graph.ops if not isinstance(op, (Input, BatchNorm, ReLU6))]
+    rows = [op for op in graph.ops if not isinstance(op, (Input, BatchNorm, *ACTIVATIONS))]
     layers = tuple(_layer(op, norms.get(op.name), graph, bands.get(op.name)) for op in rows)
     totals = Totals(
         parameters=sum(layer.parameters for layer in layers),

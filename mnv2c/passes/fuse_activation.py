@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mnv2c.ir.graph import Convolution, Dense, Graph, Op, Project, ReLU, ReLU6
+from mnv2c.ir.graph import ACTIVATIONS, Convolution, Dense, Graph, Op, Project
 from mnv2c.passes.rewrite import has_one_reader, merge
 
 
@@ -16,8 +16,8 @@ def fuse_activation(graph: Graph) -> Graph:
     x.relu6 = ReLU6(x)
     """
     merged: dict[str, Op] = {}
-    for op in graph.ops:
-        sums = graph.op(op.inputs[0]) if isinstance(op, ReLU6 | ReLU) else None
+    for relu in graph.ops:
+        sums = graph.op(relu.inputs[0]) if type(relu) in ACTIVATIONS else None
         if isinstance(sums, Convolution | Dense) and not isinstance(sums, Project) and has_one_reader(graph, sums.name):
-            merged[op.name] = replace(sums, activation="relu6" if isinstance(op, ReLU6) else "relu")
+            merged[relu.name] = replace(sums, activation=ACTIVATIONS[type(relu)])
     return merge(graph, merged, graph.constants)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import onnx
 
 INPUT = "input"
-LOGITS = "logits"
 OPSET = 17
 IR_VERSION = 8  # with opset 17: what onnxruntime reads from 1.12 on
 

@@ -15,6 +15,8 @@ from dataclasses import replace
 from typing import TypedDict
 
 from mnv2c.ir.graph import (
+    LOGITS,
+    PROBABILITIES,
     Add,
     Array,
     BatchNorm,
@@ -38,8 +40,8 @@ from mnv2c.ir.graph import (
 from mnv2c.ir.verifier import verify
 from mnv2c.spec.table import DenseActivation, DenseRow, PaddingConvention, Row, Spec
 
-OUTPUTS = ("logits", "probabilities", "features")
-"""What the one output of a spec's network may be."""
+FEATURES = "features"
+"""The output of a network without a classifier."""
 
 
 def build_graph(spec: Spec, weights: Mapping[str, Array]) -> Graph:
@@ -120,7 +122,7 @@ class _Layers:
         self._padding = spec.padding
         self._epsilon = spec.batchnorm_epsilon
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.output = OUTPUTS[0]
+        self.output = FEATURES
         image_type = TensorType((image.batch, image.height, image.width, 3))
         self.ops: list[Op] = [
             Input(name="input", inputs=(), type=image_type, source=image.source, mean=image.mean, scale=image.scale)
@@ -189,7 +191,6 @@ class _Layers:
         batch, _, _, features = self.last.type.shape
         pooled = TensorType((batch, features))
         self.append(GlobalAvgPool(name="pool", inputs=(self.last.name,), type=pooled, source=source))
-        self.output = "features"
 
     def dense(self, name: str, row: DenseRow) -> None:
         """A layer of the classifier, and its activation."""
@@ -203,7 +204,7 @@ class _Layers:
         if row.activation is not None:
             kind = _ACTIVATIONS[row.activation]
             self.append(kind(name=f"{name}.{row.activation}", inputs=(name,), **shared))
-        self.output = "probabilities" if row.activation == "softmax" else "logits"
+        self.output = PROBABILITIES if row.activation == "softmax" else LOGITS
 
 
 def _statistics(layer: str) -> tuple[str, str, str, str]:

@@ -167,4 +167,4 @@ def _apart(one: Any, other: Any) -> float:
         return 0.5  # a shortcut or none, another mean or scale, in bands or not: the same loops
     if isinstance(one, int) and isinstance(other, int):
         return abs(math.log2(one / other))
-    return 0.5 if {one, other} == {None, "relu6"} else 2 * _NEAR
+    return 0.5 if {one, other} <= {None, "relu6", "relu"} else 2 * _NEAR

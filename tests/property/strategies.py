@@ -7,12 +7,21 @@ from math import prod
 
 from hypothesis import strategies as st
 
-from mnv2c.spec.table import Head, InputSpec, Row, Spec, Stem
+from mnv2c.spec.table import DenseRow, Head, InputSpec, Row, Spec, Stem
 
 
 def rows() -> st.SearchStrategy[Row]:
     """One row of the table: channels and repeats small, every expansion factor and stride."""
     return st.builds(Row, t=st.integers(1, 6), c=st.integers(1, 32), n=st.integers(1, 2), s=st.integers(1, 2))
+
+
+@st.composite
+def classifiers(draw: st.DrawFn) -> tuple[DenseRow, ...]:
+    """None, one layer, or several, the last with a softmax or without."""
+    *hidden, last = draw(st.lists(st.integers(1, 20), min_size=1, max_size=3))
+    activation = st.sampled_from([None, "relu", "relu6"])
+    rows = (*(DenseRow(c, draw(activation)) for c in hidden), DenseRow(last, draw(st.sampled_from([None, "softmax"]))))
+    return draw(st.sampled_from([rows, rows[-1:], ()]))
 
 
 @st.composite
@@ -27,7 +36,7 @@ def specs(draw: st.DrawFn, *, largest_batch: int = 3, divisors: Sequence[int] = 
         name="random",
         width_multiplier=draw(st.sampled_from([0.35, 0.5, 0.75, 1.0, 1.3, 1.4])),
         channel_divisor=draw(st.sampled_from(divisors)),
-        classes=draw(st.integers(1, 20)),
+        classifier=draw(classifiers()),
         input=InputSpec(
             height=draw(side),
             width=draw(side),
@@ -40,18 +49,4 @@ def specs(draw: st.DrawFn, *, largest_batch: int = 3, divisors: Sequence[int] = 
         stem=stem,
         bottlenecks=table,
         head=Head(draw(st.integers(1, 48))),
-    )
-
-
-def yaml_of(spec: Spec) -> str:
-    """The spec as a file would have it."""
-    image = spec.input
-    table = "".join(f"  - {{t: {row.t}, c: {row.c}, n: {row.n}, s: {row.s}}}\n" for row in spec.bottlenecks)
-    return (
-        f"name: {spec.name}\nwidth_multiplier: {spec.width_multiplier}\n"
-        f"channel_divisor: {spec.channel_divisor}\nclasses: {spec.classes}\n"
-        f"input: {{batch: {image.batch}, resolution: [{image.height}, {image.width}], "
-        f"mean: {list(image.mean)}, scale: {list(image.scale)}}}\n"
-        f"padding: {spec.padding}\nbatchnorm_epsilon: {spec.batchnorm_epsilon}\n"
-        f"stem: {{c: {spec.stem.c}, s: {spec.stem.s}}}\nbottlenecks:\n{table}head: {{c: {spec.head.c}}}\n"
     )

@@ -24,7 +24,9 @@ from mnv2c.ir.graph import (
     Op,
     Pad,
     Padding,
+    ReLU,
     ReLU6,
+    Softmax,
     TensorType,
 )
 
@@ -53,7 +55,7 @@ def emit(graph: Graph, *, returned: Sequence[str] | None = None) -> tvm.IRModule
 
 def _check(op: Op) -> None:
     """Before TVM's builder is open, which writes to the terminal where it is left half done."""
-    if isinstance(op, BatchNorm | ReLU6 | Add):
+    if isinstance(op, BatchNorm | ReLU6 | ReLU | Add):
         before = " and ".join(op.inputs)
         raise GraphError(
             f"{op.name}: no kernel computes {type(op).__name__} by itself; the passes fold it into what computes "
@@ -83,14 +85,19 @@ def _emit_op(builder: relax.BlockBuilder, op: Op, edges: Mapping[str, relax.Expr
             assert op.bias is not None, "_check refuses it"
             weight = builder.emit(relax.op.permute_dims(edges[op.weight]), _readable(f"{op.name}.transposed"))
             product = builder.emit(relax.op.matmul(edges[op.inputs[0]], weight), _readable(f"{op.name}.product"))
-            return builder.emit(relax.op.add(product, edges[op.bias]), _readable(op.name))
+            sums = relax.op.add(product, edges[op.bias])
+            if op.activation is None:
+                return builder.emit(sums, _readable(op.name))
+            return builder.emit(_activated(builder.emit(sums, _readable(f"{op.name}.biased")), op), _readable(op.name))
+        case Softmax():
+            return builder.emit(relax.op.nn.softmax(edges[op.inputs[0]], axis=-1), _readable(op.name))
         case Pad():
             return builder.emit(_pad(edges[op.inputs[0]], op.border), _readable(op.name))
     raise AssertionError(f"{op.name}: a {type(op).__name__}, which _check lets through")
 
 
 def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mapping[str, relax.Expr]) -> relax.Expr:
-    """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, ReLU6, shortcut."""
+    """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, activation, shortcut."""
     assert op.bias is not None, "_check refuses it"
     bias, pad, border = edges[op.bias], op.padding, op.border
     convolution = relax.op.nn.conv2d(
@@ -106,8 +113,8 @@ def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mappi
         ("convolved", lambda _: convolution),
         ("biased", lambda x: relax.op.add(x, bias)),
     ]
-    if op.activation == "relu6":
-        steps.append(("clipped", lambda x: relax.op.clip(x, 0, 6)))
+    if op.activation is not None:
+        steps.append(("clipped", lambda x: _activated(x, op)))
     if len(op.inputs) > 1:
         steps.append(("added", lambda x: relax.op.add(x, edges[op.inputs[1]])))
     if border != Padding():
@@ -116,6 +123,10 @@ def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mappi
     for suffix, step in steps[:-1]:
         value = builder.emit(step(value), _readable(f"{op.name}.{suffix}"))
     return builder.emit(steps[-1][1](value), _readable(op.name))
+
+
+def _activated(x: relax.Expr, op: Convolution | Dense) -> relax.Expr:
+    return relax.op.clip(x, 0, 6) if op.activation == "relu6" else relax.op.nn.relu(x)
 
 
 def _pad(x: relax.Expr, border: Padding) -> relax.Expr:

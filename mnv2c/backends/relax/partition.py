@@ -17,8 +17,8 @@ from tvm import relax
 from mnv2c.backends.calls import KernelCall
 from mnv2c.backends.relax.patterns import PATTERNS, shape_of
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Padding, TensorType
-from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.ir.graph import Activation, Padding, TensorType
+from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Softmax, Stem, Workload
 
 
 def partition(
@@ -96,14 +96,14 @@ class _Composite:
         return Padding(top, left, bottom, right)
 
     @property
-    def relu6(self) -> bool:
-        """Whether the sums are clipped; ValueError where not to 0 and 6."""
+    def activation(self) -> Activation:
+        """What cuts the sums; ValueError where that is a clip to others than 0 and 6."""
         if "clip" not in self.calls:
-            return False
+            return "relu" if "nn.relu" in self.calls else None
         limits = [float(arg.value) for arg in self.one("clip").args[1:]]
         if limits != [0, 6]:
             raise ValueError(f"clip to {limits}, not to [0, 6]")
-        return True
+        return "relu6"
 
 
 Read = tuple[Workload, Sequence[relax.Var], Sequence[relax.Var]]  # the workload, its inputs, its constants
@@ -116,7 +116,7 @@ def _convolution(body: _Composite) -> tuple[relax.Call, tuple[int, ...], Sequenc
     bias = body.calls["add"][0].args[1]
     if shape_of(bias) != (channels,):
         raise ValueError(f"a bias of shape {shape_of(bias)} for {channels} channels")
-    shared = {"batch": batch, "height": height, "width": width, "activation": "relu6" if body.relu6 else None}
+    shared = {"batch": batch, "height": height, "width": width, "activation": body.activation}
     return convolution, (batch, height, width, channels), (convolution.args[1], bias), shared
 
 
@@ -167,7 +167,16 @@ def _read_dense(body: _Composite) -> Read:
     if len(shape_of(product)) != 2 or len(shape_of(weight)) != 2 or shape_of(bias) != shape_of(weight)[:1]:
         raise ValueError(f"matmul to {shape_of(product)} with a bias of {shape_of(bias)}")
     batch, classes = shape_of(product)
-    return Dense(batch=batch, k=shape_of(weight)[1], n=classes), (product.args[0],), (weight, bias)
+    workload = Dense(batch=batch, k=shape_of(weight)[1], n=classes, activation=body.activation)
+    return workload, (product.args[0],), (weight, bias)
+
+
+def _read_softmax(body: _Composite) -> Read:
+    softmax = body.one("nn.softmax")
+    shape = shape_of(softmax)
+    if len(shape) != 2 or int(softmax.attrs.axis) not in (-1, 1):
+        raise ValueError(f"softmax of {shape} over axis {int(softmax.attrs.axis)}, not over the classes of each image")
+    return Softmax(batch=shape[0], n=shape[1]), (softmax.args[0],), ()
 
 
 _READERS: dict[str, Callable[[_Composite], Read]] = {
@@ -177,6 +186,7 @@ _READERS: dict[str, Callable[[_Composite], Read]] = {
     "pad": _read_pad,
     "pool": _read_pool,
     "dense": _read_dense,
+    "softmax": _read_softmax,
 }
 
 

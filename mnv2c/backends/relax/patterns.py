@@ -22,18 +22,22 @@ Check = Callable[[relax.Call], bool]
 def _convolution_patterns(family: str, check: Check, *, residual: bool, border: bool) -> Iterator[FusionPattern]:
     convolution = dpl.is_op("relax.nn.conv2d")(dpl.wildcard(), dpl.wildcard())
     biased = dpl.is_op("relax.add")(convolution, dpl.wildcard())
-    clipped = dpl.is_op("relax.clip")(biased, dpl.wildcard(), dpl.wildcard())
-    found: list[Pattern] = [clipped, biased]
+    found = activated = _activated(biased)
     if border:
         found = [*(dpl.is_op("relax.nn.pad")(pattern) for pattern in found), *found]
     if residual:
-        found = [dpl.is_op("relax.add")(pattern, dpl.wildcard()) for pattern in (clipped, biased)] + found
+        found = [dpl.is_op("relax.add")(pattern, dpl.wildcard()) for pattern in activated] + found
 
     def fits(context: PatternCheckContext) -> bool:
         return _is_read_inside_alone(context) and check(context.annotated_expr["convolution"])
 
     for pattern in found:
         yield FusionPattern(family, pattern, {"convolution": convolution}, fits)
+
+
+def _activated(sums: Pattern) -> list[Pattern]:
+    clipped = dpl.is_op("relax.clip")(sums, dpl.wildcard(), dpl.wildcard())
+    return [clipped, dpl.is_op("relax.nn.relu")(sums), sums]
 
 
 def _is_read_inside_alone(context: PatternCheckContext) -> bool:
@@ -70,16 +74,19 @@ def _is_stem(call: relax.Call) -> bool:
     )
 
 
-def _dense_pattern() -> Pattern:
+def _dense_patterns() -> Iterator[FusionPattern]:
     transposed = dpl.is_op("relax.permute_dims")(dpl.wildcard())
-    return dpl.is_op("relax.add")(dpl.is_op("relax.matmul")(dpl.wildcard(), transposed), dpl.wildcard())
+    sums = dpl.is_op("relax.add")(dpl.is_op("relax.matmul")(dpl.wildcard(), transposed), dpl.wildcard())
+    for pattern in _activated(sums):
+        yield FusionPattern("dense", pattern, {}, _is_read_inside_alone)
 
 
 PATTERNS: list[Any] = [
     *_convolution_patterns("pointwise", _is_pointwise, residual=True, border=True),
     *_convolution_patterns("depthwise", _is_depthwise, residual=False, border=False),
     *_convolution_patterns("stem", _is_stem, residual=False, border=True),
-    ("dense", _dense_pattern()),
+    *_dense_patterns(),
+    ("softmax", dpl.is_op("relax.nn.softmax")(dpl.wildcard())),
     ("pool", dpl.is_op("relax.mean")(dpl.wildcard())),
     ("pad", dpl.is_op("relax.nn.pad")(dpl.wildcard())),
 ]

@@ -14,7 +14,7 @@ import tvm
 from tvm import relay
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Pad, Padding
+from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, Op, Pad, Padding, Softmax
 
 
 def emit(graph: Graph, *, returned: Sequence[str] | None = None) -> tvm.IRModule:
@@ -41,14 +41,16 @@ def _emit_op(op: Op, edges: Mapping[str, relay.Expr]) -> relay.Expr:
             return relay.mean(edges[op.inputs[0]], axis=[1, 2])
         case Dense(bias=str() as bias):
             product = relay.nn.dense(edges[op.inputs[0]], edges[op.weight])
-            return relay.nn.bias_add(product, edges[bias], axis=1)
+            return _activated(relay.nn.bias_add(product, edges[bias], axis=1), op)
+        case Softmax():
+            return relay.nn.softmax(edges[op.inputs[0]], axis=-1)
         case Pad():
             return _pad(edges[op.inputs[0]], op.border)
     raise GraphError(f"{op.name}: no kernel computes {type(op).__name__} as it is; the passes fold it into another op")
 
 
 def _emit_convolution(op: Convolution, bias: relay.Expr, edges: Mapping[str, Any]) -> relay.Expr:
-    """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, ReLU6, shortcut."""
+    """``conv2d`` of an NHWC map with an OIHW weight, then whatever was fused into it: bias, activation, shortcut."""
     weight = edges[op.weight]
     channels, _, height, width = (int(extent) for extent in weight.type_annotation.shape)
     value = relay.nn.conv2d(
@@ -63,11 +65,16 @@ def _emit_convolution(op: Convolution, bias: relay.Expr, edges: Mapping[str, Any
         kernel_layout="OIHW",
     )
     value = relay.nn.bias_add(value, bias, axis=3)
-    if op.activation == "relu6":
-        value = relay.clip(value, 0.0, 6.0)
+    value = _activated(value, op)
     if len(op.inputs) > 1:
         value = relay.add(value, edges[op.inputs[1]])
     return _pad(value, op.border) if op.border else value
+
+
+def _activated(x: relay.Expr, op: Convolution | Dense) -> relay.Expr:
+    if op.activation == "relu6":
+        return relay.clip(x, 0.0, 6.0)
+    return relay.nn.relu(x) if op.activation == "relu" else x
 
 
 def _pad(x: relay.Expr, border: Padding) -> relay.Expr:

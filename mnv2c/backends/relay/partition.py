@@ -19,8 +19,8 @@ from tvm.relay.dataflow_pattern import is_op, wildcard
 
 from mnv2c.backends.calls import KernelCall
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Padding
-from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.ir.graph import Activation, Padding
+from mnv2c.workloads import Dense, Depthwise, Pad, Pointwise, Pool, Softmax, Stem, Workload
 
 Check = Callable[[Any], bool]
 
@@ -91,9 +91,9 @@ def _convolution(ops: Ops) -> tuple[Any, tuple[int, ...], Sequence[Any], dict[st
     return convolution, shape, (convolution.args[1], bias.args[1]), shared
 
 
-def _activation(ops: Ops) -> str | None:
+def _activation(ops: Ops) -> Activation:
     if "clip" not in ops:
-        return None
+        return "relu" if "nn.relu" in ops else None
     limits = [float(ops["clip"].attrs.a_min), float(ops["clip"].attrs.a_max)]
     if limits != [0, 6]:
         raise ValueError(f"clip to {limits}, not to [0, 6]")
@@ -160,7 +160,16 @@ def _read_dense(ops: Ops) -> Read:
     product, bias = ops["nn.dense"], ops["nn.bias_add"]
     weight = product.args[1]
     classes, k = _shape(weight)
-    return Dense(batch=_shape(product)[0], k=k, n=classes), (product.args[0],), (weight, bias.args[1])
+    workload = Dense(batch=_shape(product)[0], k=k, n=classes, activation=_activation(ops))
+    return workload, (product.args[0],), (weight, bias.args[1])
+
+
+def _read_softmax(ops: Ops) -> Read:
+    softmax = ops["nn.softmax"]
+    shape = _shape(softmax)
+    if len(shape) != 2 or int(softmax.attrs.axis) not in (-1, 1):
+        raise ValueError(f"softmax of {shape} over axis {softmax.attrs.axis}, not over the classes of each image")
+    return Softmax(batch=shape[0], n=shape[1]), (softmax.args[0],), ()
 
 
 _READERS: dict[str, Callable[[Ops], Read]] = {
@@ -170,19 +179,24 @@ _READERS: dict[str, Callable[[Ops], Read]] = {
     "pad": _read_pad,
     "pool": _read_pool,
     "dense": _read_dense,
+    "softmax": _read_softmax,
 }
 
 
 def _convolution_patterns(family: str, check: Check, *, residual: bool, border: bool) -> Iterator[tuple[Any, ...]]:
     """The longest first."""
     biased = is_op("nn.bias_add")(is_op("nn.conv2d")(wildcard(), wildcard()), wildcard())
-    found = [is_op("clip")(biased), biased]
+    found = activated = _activated(biased)
     if border:
         found = [*(is_op("nn.pad")(pattern, wildcard()) for pattern in found), *found]
     if residual:
-        found = [is_op("add")(pattern, wildcard()) for pattern in (is_op("clip")(biased), biased)] + found
+        found = [is_op("add")(pattern, wildcard()) for pattern in activated] + found
     for pattern in found:
         yield family, pattern, lambda call: check(_chain(call)["nn.conv2d"])
+
+
+def _activated(sums: Any) -> list[Any]:
+    return [is_op("clip")(sums), is_op("nn.relu")(sums), sums]
 
 
 def _is_plain(call: Any) -> bool:
@@ -212,15 +226,16 @@ def _is_stem(call: Any) -> bool:
     )
 
 
-def _dense_pattern() -> Any:
-    return is_op("nn.bias_add")(is_op("nn.dense")(wildcard(), wildcard()), wildcard())
+def _dense_patterns() -> list[Any]:
+    return _activated(is_op("nn.bias_add")(is_op("nn.dense")(wildcard(), wildcard()), wildcard()))
 
 
 PATTERNS: list[tuple[Any, ...]] = [
     *_convolution_patterns("pointwise", _is_pointwise, residual=True, border=True),
     *_convolution_patterns("depthwise", _is_depthwise, residual=False, border=False),
     *_convolution_patterns("stem", _is_stem, residual=False, border=True),
-    ("dense", _dense_pattern()),
+    *(("dense", pattern) for pattern in _dense_patterns()),
+    ("softmax", is_op("nn.softmax")(wildcard())),
     ("pool", is_op("mean")(wildcard())),
     ("pad", is_op("nn.pad")(wildcard(), wildcard())),
 ]
