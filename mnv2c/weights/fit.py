@@ -114,7 +114,7 @@ def _meta_faults(meta: Tensor | None, spec: Trained, found: Iterable[str]) -> li
     if meta is None:
         return []
     try:
-        trained = _parse_meta(meta)
+        trained = parse_meta(meta)
     except ValueError as error:
         return [f"{META}: {' '.join(str(error).split())}"]
     faults = []
@@ -133,7 +133,7 @@ def _meta_faults(meta: Tensor | None, spec: Trained, found: Iterable[str]) -> li
     return faults
 
 
-def _parse_meta(meta: Tensor) -> Trained:
+def parse_meta(meta: Tensor) -> Trained:
     """Raises ValueError with a message for the user; keys other than ``padding`` and ``bn_eps`` are left alone."""
     if isinstance(meta, str):
         raise ValueError(meta)

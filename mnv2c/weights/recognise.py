@@ -90,8 +90,7 @@ class _Recogniser:
             f"{layer}.{part}": value for layer, unit in self.units.items() for part, value in unit.tensors.items()
         }
         padding: PaddingConvention = "same" if "same" in self.conventions else "symmetric"
-        known = preprocessing or self.network.preprocessing
-        assumed = known or (TENSORFLOW if padding == "same" else PYTORCH)
+        assumed = preprocessing or (TENSORFLOW if padding == "same" else PYTORCH)
         epsilon = self._epsilon(weights)
         channels = unscaled(len(stem.convolution.weight), rows_of(blocks), len(head.convolution.weight))
         spec = Spec(
@@ -118,21 +117,25 @@ class _Recogniser:
             folded=sum(unit.epsilon is None for unit in self.units.values()),
             convolutions=len(self.units),
             resolution_known=image.height is not None and image.width is not None,
-            preprocessing_known=known is not None,
+            preprocessing_known=preprocessing is not None,
             epsilons=tuple(sorted({unit.epsilon for unit in self.units.values() if unit.epsilon is not None})),
             paddings=frozenset(self.conventions),
         )
 
     def _preprocessing(self, last: Layer) -> tuple[Preprocessing | None, Layer]:
-        """What is done to every pixel before the first convolution: ``factor * pixel + offset``."""
+        """What is done to every pixel before the first convolution, outside the layers and in them: ``factor * pixel +
+        offset``; None where nothing says."""
         factor, offset = np.ones(3), np.zeros(3)
+        if self.network.preprocessing is not None:
+            factor = 1 / np.array(self.network.preprocessing.scale)
+            offset = -factor * np.array(self.network.preprocessing.mean)
         found = False
         while isinstance(scale := self.walk.only_user(last), Scale):
             factor = factor * scale.factor
             offset = offset * scale.factor + scale.offset
             last, found = scale, True
         if not found:
-            return None, last
+            return self.network.preprocessing, last
         if not (np.isfinite(factor) & (factor > 0) & np.isfinite(offset)).all():
             raise MisfitError(last, "takes the pixels by something else than a factor above zero and an offset")
         return Preprocessing(_three(-offset / factor), _three(1 / factor)), last

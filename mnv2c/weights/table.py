@@ -13,6 +13,8 @@ from mnv2c.spec.table import Row, make_divisible
 
 PAPER = (16, 24, 32, 64, 96, 160, 320)
 """The channels of Table 2's rows."""
+REPEATS = (1, 2, 3, 4, 3, 3, 1)
+"""How many blocks each has, where all are there."""
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
 """Of their first blocks."""
 _STEM, _HEAD, _DIVISOR = 32, 1280, 8
