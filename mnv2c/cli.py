@@ -163,6 +163,14 @@ def _declare_import(parser: _Parser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="K=V", help="what the file cannot say, e.g. resolution=192"
     )
+    parser.add_argument(
+        "--check",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="compare with MODEL in its own engine, on these images, or folders of them",
+    )
     parser.add_argument("--softmax", action="store_true", help="the library ends in softmax: it gives probabilities")
     _json(parser)
 
@@ -251,6 +259,12 @@ def _declare_validate(parser: _Parser) -> None:
         help="largest error allowed (fp32 1e-4, tf32 0.1, fp16 0.2; more where that leaves more open)",
     )
     parser.add_argument("--layers", action="store_true", help="find the first layer that diverges")
+    parser.add_argument(
+        "--original",
+        type=Path,
+        metavar="MODEL",
+        help="also compare with the file it was imported from, in its own engine",
+    )
     parser.add_argument(
         "--backend",
         choices=BACKENDS,

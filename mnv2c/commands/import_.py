@@ -5,10 +5,21 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mnv2c.commands import OutputError, progress, say, say_json, write_file
+import numpy as np
+
+from mnv2c.commands import OutputError, Report, progress, say, say_json, write_file
+from mnv2c.ir.graph import Array
+from mnv2c.measure.images import Rgb, find_images, read_rgb
+from mnv2c.measure.noise import Noise
+from mnv2c.measure.noise import allowed as largest_allowed
+from mnv2c.measure.original import Agreement, compare, open_original
+from mnv2c.reference.evaluator import Reference
+from mnv2c.reference.onnx_export import export_onnx
+from mnv2c.spec.frontend import build_graph
 from mnv2c.weights.importing import WRITTEN_BY, Imported, describe, import_model
 
 
@@ -20,14 +31,39 @@ def command(options: argparse.Namespace) -> int:
     report = progress()
     report(f"read {options.model}")
     imported = import_model(options.model, _name(out), overrides=options.set, softmax=options.softmax)
+    agreement = _check(imported, find_images(options.check), report) if options.check else None
     report(f"write {table} and {weights}")
     write_file(weights, imported.npz())
     write_file(table, imported.yaml().encode())
     if options.json:
-        say_json(_to_json(imported, table, weights))
+        say_json(_to_json(imported, table, weights) | ({"check": agreement.to_json()} if agreement else {}))
     else:
-        say(_summary(imported, table, weights))
-    return 0
+        say(_summary(imported, table, weights, agreement))
+    return 0 if agreement is None or agreement.passed else 1
+
+
+def _check(imported: Imported, paths: Sequence[Path], report: Report) -> Agreement:
+    """The network that was imported, as ONNX, against the file in its own engine."""
+    spec = imported.spec
+    image = spec.input
+    original = open_original(imported.path, imported.network, imported.found, mean=image.mean, scale=image.scale)
+    model = export_onnx(build_graph(spec, imported.weights))
+    reference, noise = Reference(model), Noise(model)
+    seen: list[Array] = []
+
+    def ours(pixels: Rgb) -> tuple[str, Array]:
+        x = (pixels.astype(np.float32) - np.asarray(image.mean, np.float32)) / np.asarray(image.scale, np.float32)
+        seen[:] = [np.repeat(x[None], image.batch, axis=0)]
+        ((name, values),) = reference.run(seen[0]).items()
+        return name, values[0]
+
+    def allowed(tolerance: float) -> float:
+        noise.add(seen[0], reference.run(seen[0]))
+        return largest_allowed(tolerance, *noise.largest.values())
+
+    images = ((str(path), read_rgb(path, height=image.height, width=image.width, fit="stretch")) for path in paths)
+    with report.counting("compare", images, total=len(paths)) as counted:
+        return compare(original, ours, counted, allowed)
 
 
 def _name(path: Path) -> str:
@@ -51,12 +87,13 @@ def _check_replaceable(table: Path, weights: Path, model: Path) -> None:
         raise OutputError(f"{there}: is there already, and no import wrote it; give another name: -o NAME")
 
 
-def _summary(imported: Imported, table: Path, weights: Path) -> str:
+def _summary(imported: Imported, table: Path, weights: Path, agreement: Agreement | None) -> str:
     facts, unknown = describe(imported)
     width = max(map(len, facts)) + 2
     lines = [f"{imported.path}", *(f"  {name:{width}}{text}" for name, text in facts.items())]
     if unknown:
         lines += ["the file does not say:", *(f"  {line}" for line in unknown)]
+    lines += [] if agreement is None else [agreement.text()]
     lines += [f"wrote {table} and {weights}", "next:"]
     lines.append(f"  {shlex.join(['mnv2c', 'build', str(table), '--weights', str(weights)])}")
     return "\n".join(lines)

@@ -132,7 +132,7 @@ class Network:
     ``origin`` says what the file is (``ONNX opset 17, from pytorch 2.5.1``); ``layout`` the order of axes of what its
     own engine takes, None where it is tensors alone; ``notes`` what was changed on reading (``int8 dequantised``) and
     what was taken for granted, since the file cannot say it, in ``assumed``. ``preprocessing`` is the file's own word,
-    outside its layers.
+    outside its layers. ``library`` is whose names the tensors of a file without a graph have.
     """
 
     origin: str
@@ -142,6 +142,7 @@ class Network:
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    library: str = ""
     image: Image = field(init=False)
 
     def __post_init__(self) -> None:

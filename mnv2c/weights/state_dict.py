@@ -113,6 +113,7 @@ class _Reading:
             layout=None,
             assumed=self._assumed(hidden),
             preprocessing=self._known.preprocessing,
+            library=self._dialect.library,
         )
 
     def _assumed(self, hidden: int) -> tuple[str, ...]:

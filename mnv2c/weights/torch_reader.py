@@ -30,6 +30,20 @@ _HOLDERS = ("state_dict", "model_state_dict", "model", "net", "ema_state_dict", 
 
 def read_safetensors(path: Path) -> Network:
     """WeightsError, one line, where the file cannot be read; ToolError where the package is not installed."""
+    return network_of(path, _safetensors(path), "safetensors", _beside(path))
+
+
+def read_pth(path: Path) -> Network:
+    """A state dict, or a checkpoint with one in it; anything else in the pickle is refused by torch, and so told."""
+    return network_of(path, _pth(path), "state dict of PyTorch", _beside(path))
+
+
+def state_dict(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of either file, under the names that they have there."""
+    return _safetensors(path) if path.suffix == ".safetensors" else _pth(path)
+
+
+def _safetensors(path: Path) -> dict[str, NDArray[Any]]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
@@ -49,11 +63,10 @@ def read_safetensors(path: Path) -> Network:
                 tensors[name] = file.get_tensor(name)
     except (SafetensorError, OSError, ValueError, OverflowError, MemoryError) as error:
         raise WeightsError(f"{path}: not a safetensors file, or truncated ({_one_line(error)})") from error
-    return network_of(path, tensors, "safetensors", _beside(path))
+    return tensors
 
 
-def read_pth(path: Path) -> Network:
-    """A state dict, or a checkpoint with one in it; anything else in the pickle is refused by torch, and so told."""
+def _pth(path: Path) -> dict[str, NDArray[Any]]:
     _check_size(path)
     try:
         import torch
@@ -63,14 +76,12 @@ def read_pth(path: Path) -> Network:
         ) from error
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except KeyboardInterrupt:
-        raise
     except Exception as error:  # of torch, pickle, zip, or anything that a damaged file makes of them
         raise WeightsError(
             f"{path}: torch refuses it: more than tensors, or damaged ({_one_line(error)[:120]}); save "
             "model.state_dict() alone"
         ) from error
-    return network_of(path, _tensors(path, loaded, torch), f"state dict of PyTorch {torch.__version__}", _beside(path))
+    return _tensors(path, loaded, torch)
 
 
 def _check_size(path: Path) -> None:
