@@ -2,7 +2,8 @@
 
 What comes in: a path. What goes out: its ``Network``. Every edge is known by the layer that makes it and the order of
 its axes, so that transpositions need no layer of their own; reshapes and flattening count only behind the mean over the
-map, where they do nothing. Quantised models (QDQ, and the QLinear operators) give their float values back.
+map, where they do nothing. Quantised models (QDQ, and the QLinear operators) give their float values back; where their
+quantiser has left an activation to the range of 8 bits, it is there again.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _MOST_NODES = 20_000
 _LONGEST_FILE = (1 << 31) - 1  # protobuf's own limit
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _RGB = 3
+_ABOVE_SIX = 6.01  # what rounding may make of 6
 _DEQUANTISED = "quantised: its weights are taken as floats, without what 8 bits lost in the activations"
 
 
@@ -200,9 +202,36 @@ def _alias(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> Non
     reader.edges[node.output[0]] = reader.edges[node.input[0]]
 
 
-def _quantisation(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> None:
+def _dequantise(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> None:
     reader.quantised = True
     _alias(reader, node, attributes)
+
+
+def _quantise(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> None:
+    reader.quantised = True
+    _alias(reader, node, attributes)
+    _clip_to_range(reader, node, 1, 2)
+
+
+def _clip_to_range(reader: _Reader, node: onnx.NodeProto, scale: int, zero: int) -> None:
+    """What onnxruntime's quantiser makes of an activation behind sums: a range of 8 bits that begins at zero."""
+    edge = reader.edges[node.output[0]]
+    name = _optional(node, zero)
+    zeros = np.zeros(1, np.uint8) if name is None else reader.constant(name)
+    step = reader.float(node.input[scale])
+    if zeros.size != 1 or step.size != 1 or zeros.dtype.kind not in "iu":
+        return
+    limits = np.iinfo(zeros.dtype)
+    if zeros.item() == limits.min and isinstance(reader.layers[edge.layer], Convolution | BatchNorm | Scale | Dense):
+        high = (limits.max - limits.min) * step.item()
+        layer = Clip(
+            name=f"{node.output[0]}.clip",
+            inputs=(edge.layer,),
+            label=_label(node),
+            low=0.0,
+            high=6.0 if high <= _ABOVE_SIX else inf,
+        )
+        reader.add(node, layer, edge)
 
 
 def _transpose(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> None:
@@ -250,6 +279,7 @@ def _qlinear_convolution(reader: _Reader, node: onnx.NodeProto, attributes: Attr
     unit = reader.constant(node.input[1]).astype(np.float64) * scale.astype(np.float64)
     values = None if bias is None else np.asarray(reader.constant(bias).astype(np.float64) * unit, np.float32)
     _add_convolution(reader, node, attributes, weight, values)
+    _clip_to_range(reader, node, 6, 7)
 
 
 def _add_convolution(
@@ -423,6 +453,7 @@ def _qlinear_matmul(reader: _Reader, node: onnx.NodeProto, attributes: Attribute
     value, scale, zero = (reader.constant(node.input[index]) for index in (3, 4, 5))
     weight = dequantised(value, scale, zero, 1)
     _add_dense(reader, node, weight.T, None)
+    _clip_to_range(reader, node, 6, 7)
 
 
 def _qgemm(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> None:
@@ -435,6 +466,8 @@ def _qgemm(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> Non
     bias = _optional(node, 6)
     values = None if bias is None else np.asarray(reader.constant(bias).astype(np.float64) * unit, np.float32)
     _add_dense(reader, node, weight if turned else weight.T, values)
+    if _optional(node, 7) is not None:
+        _clip_to_range(reader, node, 7, 8)
 
 
 def _add_dense(reader: _Reader, node: onnx.NodeProto, weight: Array, bias: Array | None) -> None:
@@ -465,7 +498,7 @@ _NODES: dict[str, Handle] = {
     "Cast": _alias,
     "Clip": _clip,
     "Conv": _convolution,
-    "DequantizeLinear": _quantisation,
+    "DequantizeLinear": _dequantise,
     "Div": _arithmetic,
     "Dropout": _alias,
     "Flatten": _flatten,
@@ -482,7 +515,7 @@ _NODES: dict[str, Handle] = {
     "QLinearConv": _qlinear_convolution,
     "QLinearGlobalAveragePool": _global_mean,
     "QLinearMatMul": _qlinear_matmul,
-    "QuantizeLinear": _quantisation,
+    "QuantizeLinear": _quantise,
     "ReduceMean": _reduce_mean,
     "Relu": lambda reader, node, attributes: _add_clip(reader, node, 0.0, inf),
     "Reshape": _flatten,
