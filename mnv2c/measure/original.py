@@ -149,8 +149,7 @@ def open_original(
         x = pixels.astype(np.float32) if is_raw else (pixels.astype(np.float32) - means) / scales
         return np.asarray(run(x[None]), np.float64).ravel()
 
-    is_quantised = network.origin.startswith("TFLite, quantised") or any("quantised" in note for note in network.notes)
-    return Original(engine, from_pixels, found.softmax, is_quantised)
+    return Original(engine, from_pixels, found.softmax, network.in_8_bits)
 
 
 _ADVICE = {

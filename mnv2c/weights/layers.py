@@ -132,7 +132,8 @@ class Network:
     ``origin`` says what the file is (``ONNX opset 17, from pytorch 2.5.1``); ``layout`` the order of axes of what its
     own engine takes, None where it is tensors alone; ``notes`` what was changed on reading (``int8 dequantised``) and
     what was taken for granted, since the file cannot say it, in ``assumed``. ``preprocessing`` is the file's own word,
-    outside its layers. ``library`` is whose names the tensors of a file without a graph have.
+    outside its layers. ``library`` is whose names the tensors of a file without a graph have;
+    ``in_8_bits`` says that its own engine computes so.
     """
 
     origin: str
@@ -143,6 +144,7 @@ class Network:
     assumed: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     library: str = ""
+    in_8_bits: bool = False
     image: Image = field(init=False)
 
     def __post_init__(self) -> None:

@@ -44,7 +44,8 @@ _LONGEST_FILE = (1 << 31) - 1  # protobuf's own limit
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _RGB = 3
 _ABOVE_SIX = 6.01  # what rounding may make of 6
-_DEQUANTISED = "quantised: its weights are taken as floats, without what 8 bits lost in the activations"
+_DEQUANTISED = "quantised weights: taken as floats"
+_ACTIVATIONS = "quantised activations: left as floats, without what 8 bits lose"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_onnx(path: Path) -> Network:
 
 
 class _Reader:
-    """``layers`` so far by name, ``edges`` by their ONNX names; ``sizes`` are edges that hold extents, not values."""
+    """``layers`` so far by name, ``edges`` by their ONNX names; ``quantised`` says that activations are."""
 
     def __init__(self, model: onnx.ModelProto, constants: Constants) -> None:
         self._model = model
@@ -88,6 +89,7 @@ class _Reader:
         self.layers: dict[str, Layer] = {}
         self.edges: dict[str, _Edge] = {}
         self.quantised = False
+        self.dequantised = False
         self._sizes: set[str] = set()
 
     def run(self) -> Network:
@@ -106,7 +108,8 @@ class _Reader:
             layers=self.layers,
             output=output,
             layout=layout,
-            notes=(_DEQUANTISED,) if self.quantised else (),
+            notes=(_DEQUANTISED,) * self.dequantised + (_ACTIVATIONS,) * self.quantised,
+            in_8_bits=self.quantised,
         )
 
     def _image(self) -> Layout:
@@ -142,6 +145,7 @@ class _Reader:
             raise ValueError(f"{_label(node)}: {error}") from error
         data = [name for name in given if name in self.edges]
         if not data and all(name in self.constants for name in given) and self.constants.add_computed(node, attributes):
+            self.dequantised |= node.op_type == "DequantizeLinear"
             return
         if node.op_type in ("Shape", "Size") or not data:
             self._sizes.update(node.output)
@@ -272,7 +276,7 @@ def _convolution(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) 
 
 def _qlinear_convolution(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> None:
     """``x, x scale, x zero, w, w scale, w zero, y scale, y zero, bias``; the bias in units of both scales."""
-    reader.quantised = True
+    reader.quantised = reader.dequantised = True
     scale = reader.constant(node.input[4])
     weight = dequantised(reader.constant(node.input[3]), scale, reader.constant(node.input[5]), 0)
     bias = _optional(node, 8)
@@ -449,7 +453,7 @@ def _matmul(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> No
 
 def _qlinear_matmul(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> None:
     """QLinearMatMul: ``a, a scale, a zero, b, b scale, b zero, y scale, y zero``."""
-    reader.quantised = True
+    reader.quantised = reader.dequantised = True
     value, scale, zero = (reader.constant(node.input[index]) for index in (3, 4, 5))
     weight = dequantised(value, scale, zero, 1)
     _add_dense(reader, node, weight.T, None)
@@ -458,7 +462,7 @@ def _qlinear_matmul(reader: _Reader, node: onnx.NodeProto, attributes: Attribute
 
 def _qgemm(reader: _Reader, node: onnx.NodeProto, attributes: Attributes) -> None:
     """com.microsoft's QGemm: ``a, a scale, a zero, b, b scale, b zero, bias, y scale, y zero``."""
-    reader.quantised = True
+    reader.quantised = reader.dequantised = True
     scale = reader.constant(node.input[4])
     turned = bool(attributes.get("transB"))
     weight = dequantised(reader.constant(node.input[3]), scale, reader.constant(node.input[5]), 0 if turned else 1)

@@ -73,6 +73,8 @@ def format_of(path: Path) -> str:
 
 
 def _by_content(path: Path, begin: bytes) -> str | None:
+    if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < 1 << 27:
+        return ".safetensors"  # first of all: its length may begin as others' marks do
     if begin.startswith(b"\x89HDF\r\n\x1a\n"):
         return ".h5"
     if begin[4:8] == b"TFL3":
@@ -81,8 +83,6 @@ def _by_content(path: Path, begin: bytes) -> str | None:
         return _by_members(path)
     if begin[:1] == b"\x80" or begin.startswith(b"\x08\x00PK"):
         return ".pth"  # a bare pickle: torch alone may look at it
-    if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < 1 << 27:
-        return ".safetensors"
     return None
 
 

@@ -339,4 +339,4 @@ def _three(values: NDArray[np.float64]) -> PerChannel:
 
 def _rounded(value: float) -> float:
     """What float32 made of a decimal number, as that number: 0.001, not 0.0010000000474974513."""
-    return float(f"{value:.7g}")
+    return float(f"{value:.7g}") + 0.0  # not -0

@@ -39,7 +39,7 @@ from mnv2c.weights.layers import (
 _MOST = 20_000  # operators, tensors, buffers
 _KINDS = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 7: "<i2", 9: "i1", 10: "<f8"}
 _UINT8, _INT8 = 3, 9
-_QUANTISED = "quantised: its weights are taken as floats, without what 8 bits lost in the activations"
+_QUANTISED = "quantised: taken as floats, without what 8 bits lose in the activations"
 _NAMES = {
     0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 6: "DEQUANTIZE",
     9: "FULLY_CONNECTED", 14: "LOGISTIC", 17: "MAX_POOL_2D", 18: "MUL", 19: "RELU", 21: "RELU6", 22: "RESHAPE",
@@ -124,6 +124,7 @@ class _Reader:
             layout="NHWC",
             notes=(_QUANTISED,) if self.quantised else (),
             preprocessing=preprocessing,
+            in_8_bits=self.quantised,
         )
 
     def _image(self, inputs: list[int]) -> Preprocessing | None:
