@@ -166,6 +166,7 @@ class _Recogniser:
 
     def _convolution_behind(self, entry: Layer) -> Layer:
         """The reader of ``entry`` that is no shortcut."""
+        self.walk.blame_unknown(entry)
         readers = [layer for layer in self.walk.users(entry) if not isinstance(layer, Sum)]
         if not readers:
             raise MisfitError(entry, "the network ends here, before its head")
@@ -198,6 +199,7 @@ class _Recogniser:
                 convolution, f"strides {convolution.strides}, dilations {convolution.dilations}, not as {where}"
             )
         if unit.activation != activation:
+            self.walk.blame_unknown(unit.last)
             raise MisfitError(unit.last, f"{_shown(unit.activation)} where {where} has {_shown(activation)}")
         self._pad(unit, kernel)
         self.units[name] = unit

@@ -66,8 +66,15 @@ class Walk:
         users = self.users(layer)
         return users[0] if len(users) == 1 and layer.name != self.network.output else None
 
+    def blame_unknown(self, layer: Layer) -> None:
+        """MisfitError where a layer that is not known reads ``layer``: it is the first that does not fit."""
+        for user in self.users(layer):
+            if isinstance(user, Unknown):
+                raise MisfitError(user, user.why)
+
     def next(self, layer: Layer) -> Layer | None:
         """The only reader; None at the end. MisfitError where there are several."""
+        self.blame_unknown(layer)
         users = self.users(layer)
         if len(users) > 1:
             raise MisfitError(layer, f"{len(users)} layers read it: {', '.join(one.label for one in users[:3])}")
@@ -139,6 +146,11 @@ def _merged(layer: Convolution, scales: list[BatchNorm | Scale]) -> tuple[dict[s
 
 def _folded(layer: Convolution | Dense, scales: list[BatchNorm | Scale]) -> tuple[Array, Array]:
     """Weight and bias that do the work of all, computed in float64."""
+    with np.errstate(all="ignore"):  # ``fit`` tells what is not finite
+        return _fold(layer, scales)
+
+
+def _fold(layer: Convolution | Dense, scales: list[BatchNorm | Scale]) -> tuple[Array, Array]:
     channels = len(layer.weight)
     factor = np.ones(channels)
     bias = np.zeros(channels) if layer.bias is None else layer.bias.astype(np.float64)
