@@ -19,6 +19,7 @@ import numpy as np
 from mnv2c.errors import WeightsError
 from mnv2c.ir.graph import Array, Padding
 from mnv2c.weights.layers import (
+    MOST_BYTES,
     BatchNorm,
     Clip,
     Convolution,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     import onnx
 
 _MOST_NODES = 20_000
-_LONGEST_FILE = (1 << 31) - 1  # protobuf's own limit
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _RGB = 3
 _ABOVE_SIX = 6.01  # what rounding may make of 6
@@ -64,8 +64,8 @@ def read_onnx(path: Path) -> Network:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     size = path.stat().st_size
-    if size > _LONGEST_FILE:
-        raise WeightsError(f"{path}: {size} bytes are more than an ONNX file can have; keep its data in another file")
+    if size > MOST_BYTES:
+        raise WeightsError(f"{path}: {size >> 20} MiB: this is no MobileNetV2")
     try:
         model = onnx.load_model_from_string(path.read_bytes())
     except (DecodeError, ValueError) as error:

@@ -69,7 +69,13 @@ def format_of(path: Path) -> str:
     if not begin:
         raise WeightsError(f"{path}: the file is empty (0 bytes); copy or download it again")
     suffix = path.suffix.lower()
-    return _by_content(path, begin) or (suffix if suffix in _READ else _OTHER_NAMES.get(suffix)) or _unknown(path)
+    named = suffix if suffix in _READ else _OTHER_NAMES.get(suffix)
+    if named is None and begin[:1] == b"\x08":  # ModelProto.ir_version, as every exporter of ONNX begins
+        named = ".onnx"
+    found = _by_content(path, begin) or named
+    if found is None:
+        raise WeightsError(f"{path}: not a trained model of a format that is known ({FORMATS})")
+    return found
 
 
 def _by_content(path: Path, begin: bytes) -> str | None:
@@ -98,9 +104,3 @@ def _by_members(path: Path) -> str | None:
     if any(name.endswith("data.pkl") for name in names):
         return ".pth"
     return NPZ if any(name.endswith(".npy") for name in names) else None
-
-
-def _unknown(path: Path) -> str:
-    if path.read_bytes()[:1] == b"\x08":  # ModelProto.ir_version, as every exporter begins
-        return ".onnx"
-    raise WeightsError(f"{path}: not a trained model of a format that is known ({FORMATS})")

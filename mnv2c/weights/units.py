@@ -46,7 +46,7 @@ class Walk:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        needed, open_ = set(), [network.output]
+        needed, open_ = {network.image.name}, [network.output]
         while open_:
             name = open_.pop()
             if name not in needed:
@@ -134,6 +134,8 @@ def _merged(layer: Convolution, scales: list[BatchNorm | Scale]) -> tuple[dict[s
             bias = np.zeros(len(layer.weight), np.float32) if layer.bias is None else layer.bias
             return {"weight": layer.weight, "bias": bias}, None
         case [BatchNorm() as norm]:
+            if not 0 < norm.epsilon <= 1:
+                raise MisfitError(norm, f"an epsilon of {norm.epsilon:g}")
             for name in ("gamma", "beta", "mean", "var"):
                 if getattr(norm, name).shape != (len(layer.weight),):
                     raise MisfitError(norm, f"{name} has not one value for each of {len(layer.weight)} channels")

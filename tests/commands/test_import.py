@@ -26,6 +26,8 @@ HEAD = "classifier:\n  - {c: 20, activation: relu}\n  - {c: 7, activation: softm
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``tuned.onnx``, fine-tuned: two dense layers, softmax, pixels normalised inside; the same as ``plain.tflite``."""
+    for engine in ("onnxruntime", "ai_edge_litert"):
+        pytest.importorskip(engine)
     made = tmp_path_factory.mktemp("models")
     spec = load_spec(SPECS / "mnv2_0.35.yaml", ["resolution=64", "classes=7"])
     (made / "spec.yaml").write_text(write_spec(spec).replace("classes: 7\n", HEAD), encoding="utf-8")

@@ -303,6 +303,7 @@ def tflite(change: Callable[[bytes], bytes]) -> Made:
 
 
 def good_tflite() -> bytes:
+    pytest.importorskip("ai_edge_litert")
     return write_tflite(export_onnx(build_graph(SPEC, WEIGHTS)))
 
 
@@ -442,6 +443,10 @@ CASES: dict[str, tuple[Made, str]] = {
     "an npz of a pickle": (
         lambda folder: (np.savez(folder / "m.npz", a=np.array([None])), folder / "m.npz")[1], "cannot be read",  # type: ignore[arg-type]
     ),
+    "an npz that unfolds": (
+        lambda folder: (np.savez_compressed(folder / "m.npz", a=np.zeros(300 << 20, np.float32)), folder / "m.npz")[1],
+        "holds 1200 MiB",
+    ),
     "Keras weights alone": (h5(lambda opened: opened.attrs.pop("model_config")), "holds no model, only weights"),
     "Keras HDF5 cut in half": (
         lambda folder: file("m.h5", keras(dict.copy, "h5")(folder).read_bytes()[:90_000])(folder), "no HDF5",
@@ -465,6 +470,12 @@ CASES: dict[str, tuple[Made, str]] = {
         keras(lambda c: layer(c, "Conv1")["config"].update(data_format="channels_first")), "channels first",
     ),
     "Keras swish": (keras(lambda c: layer(c, "Conv1")["config"].update(activation="swish")), "the activation swish"),
+    "a Keras epsilon of nothing": (
+        keras(lambda c: layer(c, "bn_Conv1")["config"].update(epsilon=-1)), "an epsilon of -1",
+    ),
+    "a Keras model that ends where it begins": (
+        keras(lambda c: c["config"].update(output_layers=["input_2", 0, 0])), "the network ends here",
+    ),
     "a Keras layer used twice": (
         keras(lambda c: layer(c, "Conv1").update(inbound_nodes=layer(c, "Conv1")["inbound_nodes"] * 2)), "used 2 times",
     ),
