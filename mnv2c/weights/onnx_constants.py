@@ -68,6 +68,8 @@ class Constants:
 
     def _constant(self, attributes: Attributes) -> Value:
         if "value" in attributes:
+            if not hasattr(attributes["value"], "data_type"):
+                raise ValueError("Constant whose value is no tensor")
             return self._read(attributes["value"])
         for kind, dtype in (("float", np.float32), ("int", np.int64)):
             for form in (f"value_{kind}", f"value_{kind}s"):

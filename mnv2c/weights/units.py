@@ -97,6 +97,7 @@ class Walk:
             if padding == "same":
                 raise MisfitError(first, "zeros before a convolution that has its own")
             padding = Padding(*(one + other for one, other in zip(zeros.sides, padding.sides, strict=True)))
+        _check_bias(convolution)
         scales, last = self._scales(convolution)
         tensors, epsilon = _merged(convolution, scales)
         activation, last = self.activation(last)
@@ -104,6 +105,7 @@ class Walk:
 
     def dense(self, first: Dense | Convolution) -> tuple[Array, Array | None, Activation, Layer]:
         """Weight (classes x features), bias, and activation of a dense layer, or of a convolution of one pixel."""
+        _check_bias(first)
         scales, last = self._scales(first)
         weight, bias = _folded(first, scales) if scales else (first.weight, first.bias)
         activation, last = self.activation(last)
@@ -125,6 +127,11 @@ class Walk:
             found.append(layer)
             last = layer
         return found, last
+
+
+def _check_bias(layer: Convolution | Dense) -> None:
+    if layer.bias is not None and layer.bias.shape != (len(layer.weight),):
+        raise MisfitError(layer, f"a bias of {layer.bias.size} numbers for {len(layer.weight)} channels")
 
 
 def _merged(layer: Convolution, scales: list[BatchNorm | Scale]) -> tuple[dict[str, Array], float | None]:

@@ -409,6 +409,12 @@ CASES: dict[str, tuple[Made, str]] = {
     "weights that are no numbers": (
         changed_onnx(weight("stem.weight", np.full((16, 3, 3, 3), np.nan, np.float32))), "432 of 432 values not finite",
     ),
+    "a bias of another layer": (
+        changed_onnx(lambda m: node(m, "Conv", 3).input.append("stem.gamma")), "a bias of 16 numbers for 48 channels",
+    ),
+    "a constant that is no tensor": (
+        changed_onnx(lambda m: attribute(node(m, "Constant"), "value", 7), Form(relu6="constants")), "is no tensor",
+    ),
     "variances below zero": (
         changed_onnx(weight("stem.var", np.full(16, -1, np.float32))), "16 of 16 variances below zero",
     ),
