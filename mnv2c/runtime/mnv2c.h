@@ -77,7 +77,7 @@ void mnv2c_destroy(mnv2c_context *context);
 /*
  * Runs the network on MNV2C_BATCH normalised images: MNV2C_HEIGHT rows of MNV2C_WIDTH pixels of MNV2C_CHANNELS floats,
  * x = (pixel - mean) / scale as the network was trained. Writes each output, MNV2C_..._SIZE floats as its constant above
- * says; logits come before any softmax, probabilities behind it. Buffers must not overlap.
+ * says; logits come before any softmax. Buffers must not overlap.
  */
 int mnv2c_run(mnv2c_context *context, const float *input, /* @outputs@ */);
 
