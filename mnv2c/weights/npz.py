@@ -14,6 +14,7 @@ import numpy as np
 
 from mnv2c.errors import WeightsError
 from mnv2c.weights.fit import Tensor
+from mnv2c.weights.layers import MOST_BYTES
 
 DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -40,11 +41,23 @@ def _check_archive(path: Path) -> None:
             raise WeightsError(f"{path}: not a file; give an .npz file of trained weights")
         with path.open("rb") as file:
             size, archive = path.stat().st_size, zipfile.is_zipfile(file)
+        unpacked = _unpacked(path) if archive else 0
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if unpacked > MOST_BYTES:
+        raise WeightsError(f"{path}: holds {unpacked >> 20} MiB: these are no weights of ours")
     if not archive:
         state = "empty" if size == 0 else "not an .npz archive, or truncated"
         raise WeightsError(f"{path}: the file is {state} ({size} bytes); copy or download it again")
+
+
+def _unpacked(path: Path) -> int:
+    """The bytes that the archive says it holds; what is more than it says is not read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError):
+        return 0
 
 
 def _read_member(archive: Any, name: str) -> Tensor:
