@@ -25,12 +25,13 @@ from mnv2c.weights.importing import WRITTEN_BY, Imported, describe, import_model
 
 def command(options: argparse.Namespace) -> int:
     """Writes both files or none, never over somebody's own; says what was recognised and what was not."""
-    out: Path = options.out or Path(_name(options.model))
+    model: Path = options.model
+    out: Path = options.out or Path(_name(model.name if model.is_dir() else model.stem))
     table, weights = (out.with_name(f"{out.name}.{suffix}") for suffix in ("yaml", "npz"))
-    _check_replaceable(table, weights, options.model)
+    _check_replaceable(table, weights, model)
     report = progress()
-    report(f"read {options.model}")
-    imported = import_model(options.model, _name(out), overrides=options.set, softmax=options.softmax)
+    report(f"read {model}")
+    imported = import_model(model, _name(out.name), overrides=options.set, softmax=options.softmax)
     agreement = _check(imported, find_images(options.check), report) if options.check else None
     report(f"write {table} and {weights}")
     write_file(weights, imported.npz())
@@ -66,10 +67,9 @@ def _check(imported: Imported, paths: Sequence[Path], report: Report) -> Agreeme
         return compare(original, ours, counted, allowed)
 
 
-def _name(path: Path) -> str:
+def _name(text: str) -> str:
     """A spec's name from a file's, without what a name may not have."""
-    stem = path.stem if path.suffix else path.name
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", stem, flags=re.ASCII)[:60]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text, flags=re.ASCII)[:60]
     return plain if re.match(r"[A-Za-z]", plain) else f"net_{plain}".rstrip("_")
 
 

@@ -15,7 +15,7 @@ def write_spec(spec: Spec, *, comments: Sequence[str] = ()) -> str:
     rows = "".join(f"  - {_row(row)}\n" for row in spec.bottlenecks)
     return (
         "".join(f"# {' '.join(comment.split())}\n" for comment in comments)
-        + f"name: {spec.name}\n"
+        + f"name: {_word(spec.name)}\n"
         + f"width_multiplier: {_number(spec.width_multiplier)}\n"
         + (f"channel_divisor: {spec.channel_divisor}\n" if spec.channel_divisor != 8 else "")
         + _classifier(spec.classifier)
@@ -69,6 +69,11 @@ def _input(image: InputSpec) -> str:
 def _per_channel(values: tuple[float, ...]) -> str:
     """One number where all three are the same."""
     return _number(values[0]) if len(set(values)) == 1 else f"[{', '.join(map(_number, values))}]"
+
+
+def _word(name: str) -> str:
+    """In quotes where YAML 1.1 takes it for something else than a word."""
+    return f'"{name}"' if name.lower() in ("true", "false", "yes", "no", "on", "off", "null", "y", "n") else name
 
 
 def _number(value: float) -> str:

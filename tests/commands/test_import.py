@@ -70,6 +70,21 @@ def test_what_was_recognised_as_json(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "plain.yaml").read_text(encoding="utf-8").startswith("# written by mnv2c import of plain.tflite")
 
 
+@pytest.mark.parametrize(
+    ("model", "out", "name"),
+    [
+        ("mnv2_1.4.tflite", None, "mnv2_1.4"),
+        ("my model (2).tflite", None, "my_model_2_"),
+        ("a.tflite", "net.v2", "net.v2"),
+    ],
+)
+def test_what_the_files_are_called(folder: Path, tmp_path: Path, model: str, out: str | None, name: str) -> None:
+    (tmp_path / model).write_bytes((folder / "plain.tflite").read_bytes())
+    succeed("import", model, *(("-o", out) if out else ()), cwd=tmp_path)
+    assert load_spec(tmp_path / f"{name}.yaml").name == name
+    assert (tmp_path / f"{name}.npz").is_file()
+
+
 def test_the_check_finds_an_import_that_is_wrong(folder: Path, tmp_path: Path) -> None:
     """Other preprocessing than the file's; and in ``validate`` another model than the library's."""
     model = ("import", folder / "tuned.onnx", "-o", "net")

@@ -18,7 +18,7 @@ from mnv2c.ir.graph import Array
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.spec.frontend import build_graph
-from mnv2c.spec.table import Spec, load_spec
+from mnv2c.spec.table import Spec, load_spec, read_spec
 from mnv2c.spec.yaml_writer import write_spec
 from mnv2c.weights import load_weights
 from mnv2c.weights.importing import Imported, describe, import_model
@@ -213,6 +213,12 @@ def test_the_files_written_are_read_as_the_same(tmp_path: Path) -> None:
     assert again == found.spec
     assert_equal(load_weights(tmp_path / "net.npz", again, 0)[0], found.weights)
     assert found.npz() == found.npz()
+
+
+@pytest.mark.parametrize("name", ["yes", "null", "mnv2_1.0", "a-b.c"])
+def test_any_name_is_read_back(name: str) -> None:
+    spec = replace(spec_of(), name=name)
+    assert read_spec(write_spec(spec), "x.yaml") == spec
 
 
 def test_build_takes_the_model_itself_where_it_fits(tmp_path: Path) -> None:
