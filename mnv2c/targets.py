@@ -36,11 +36,14 @@ class InstructionSet:
 
     The rest drives the schedules: ``lanes`` is fp32 values per vector register; ``registers`` the architectural vector
     registers; ``fused_multiply_add`` whether one instruction multiplies and adds, so that no register is needed for the
-    product; ``l2_bytes`` per core, or what all share; ``fmas_per_cycle`` counts vectors; ``fma_latency`` in cycles, to
-    the next use as accumulator; ``sums`` how many of those, vectors, a kernel with few multiply-adds for each keeps:
-    with more the code grows, and on a Zen 4 with 32 registers sixteen are 1.04 to 1.2 times slower than eight;
-    ``loads_ahead`` registers that a core which executes in order needs free for what it loads before its use;
-    ``load_cycles`` what a load costs beside multiply-adds.
+    product; ``scalar_operand`` whether it takes one value for all lanes, or a load spreads it in passing, so that
+    neither a register nor an instruction is needed for that; ``pair_bytes`` how far apart values may lie that LLVM
+    loads from one base, each with its neighbour, which then waits in a register; ``l2_bytes`` per core, or what all
+    share; ``fmas_per_cycle`` counts vectors; ``fma_latency`` in cycles, to the next use as accumulator; ``sums`` how
+    many of those, vectors, a kernel with few multiply-adds for each keeps: with more the code grows, and with 32
+    registers sixteen are 1.04 to 1.2 times slower than eight on a Zen 4, 1.01 to 1.2 times by the models of the A72 and
+    the A76, where LLVM spills some; ``loads_ahead`` registers that a core which executes in order needs free for what
+    it loads before its use; ``load_cycles`` what a load costs beside multiply-adds.
     """
 
     name: str
@@ -52,6 +55,8 @@ class InstructionSet:
     l2_bytes: int = 512 * 1024
     attributes: tuple[str, ...] = ()
     fused_multiply_add: bool = True
+    scalar_operand: bool = True
+    pair_bytes: int = 0
     fmas_per_cycle: float = 2
     fma_latency: int = 4
     sums: int = 8
@@ -144,6 +149,7 @@ X86 = Target(
 # Latencies and throughputs: Arm's software optimization guides for each core; the A53 has none, so LLVM's model of it.
 _ARMV8 = ("fp", "asimd")
 _ARMV82 = (*_ARMV8, "crc32", "atomics", "fphp", "asimdhp", "asimdrdm", "lrcpc", "asimddp")
+_PAIR_BYTES = 512  # of ldp, for single values
 _BASE_ONLY = ("+neon", "-crypto", "-aes", "-sha2", "-crc")  # the BCM2711 has no crypto extension, though its core may
 
 A53 = InstructionSet(
@@ -151,6 +157,7 @@ A53 = InstructionSet(
     mcpu="cortex-a53",
     lanes=4,
     registers=32,
+    pair_bytes=_PAIR_BYTES,
     features=_ARMV8,
     parts=(0x41D03, 0x41D04, 0x41D05, 0x41D46, 0x41D80),  # A53, A35, A55, A510, A520: all execute in order
     attributes=_BASE_ONLY,
@@ -164,25 +171,25 @@ A72 = InstructionSet(
     mcpu="cortex-a72",
     lanes=4,
     registers=32,
+    pair_bytes=_PAIR_BYTES,
     features=_ARMV8,
     parts=(0x41D08, 0x41D07, 0x41D09),  # A72, A57, A73
     l2_bytes=1024 * 1024,
     attributes=_BASE_ONLY,
     fmas_per_cycle=1,
     fma_latency=4,
-    sums=16,
 )
 A76 = InstructionSet(
     name="a76",
     mcpu="cortex-a76",
     lanes=4,
     registers=32,
+    pair_bytes=_PAIR_BYTES,
     features=_ARMV82,
     parts=(0x41D0B,),
     attributes=("+neon", "+dotprod", "+fullfp16", "-crypto", "-aes", "-sha2"),
     fmas_per_cycle=2,
     fma_latency=4,
-    sums=16,
 )
 NEOVERSE_N1 = replace(A76, name="n1", mcpu="neoverse-n1", parts=(0x41D0C,), l2_bytes=1024 * 1024)
 # LLVM takes a multiplication and an addition for vfma on a Cortex-A7, and orders by its oldest scheduler, which spills.
@@ -194,9 +201,13 @@ A7 = InstructionSet(
     registers=16,
     features=("neon", "vfpv4"),
     attributes=("+neon", "+vfp4", *_FUSED, "+use-misched"),
+    scalar_operand=False,
+    pair_bytes=1 << 20,  # LLVM gives each pixel a base, and loads four values
     fmas_per_cycle=0.25,
     fma_latency=8,
-    loads_ahead=5,
+    sums=4,
+    loads_ahead=2,
+    load_cycles=2,
 )
 
 

@@ -1,6 +1,7 @@
 """A program, disassembled by LLVM, and what of it ran: runs of instructions, each so many times.
 
-What comes in: an executable, and blocks of it that were counted. What goes out: ``Code`` and ``Run`` values.
+What comes in: an executable or an object file, and blocks of it that were counted. What goes out: ``Code`` and
+``Run`` values.
 """
 
 from __future__ import annotations
@@ -25,12 +26,17 @@ _TARGET = re.compile(rf"^((b|bl|blx)(\.?({_CONDITION}))?|[ct]bn?z|adrp?)(\.[wn])
 
 @dataclass(frozen=True)
 class Code:
-    """Each instruction's text by address; each function's first address by name; ``loop_ends`` are the addresses of
-    the branches that go back."""
+    """Each instruction's text by address; each function's first address by name; ``loops`` are the addresses of their
+    first instruction and of the branch that goes back to it."""
 
     instructions: dict[int, str]
     functions: dict[str, int]
-    loop_ends: frozenset[int]
+    loops: frozenset[tuple[int, int]]
+
+    @cached_property
+    def loop_ends(self) -> frozenset[int]:
+        """Of all loops."""
+        return frozenset(end for _, end in self.loops)
 
     @cached_property
     def addresses(self) -> list[int]:
@@ -66,21 +72,21 @@ class Run:
     count: int
 
 
-def disassemble(executable: Path) -> Code:
-    """All of it, with LLVM's objdump."""
-    command = (find_tool("llvm-objdump"), "--disassemble", "--no-show-raw-insn", str(executable))
+def disassemble(binary: Path) -> Code:
+    """The functions of an executable or an object file, with LLVM's objdump."""
+    command = (find_tool("llvm-objdump"), "--disassemble", "--section=.text", "--no-show-raw-insn", str(binary))
     instructions: dict[int, str] = {}
     functions: dict[str, int] = {}
-    loop_ends = set()
+    loops = set()
     for line in run_tool(command).splitlines():
         if symbol := _SYMBOL.match(line):
             functions[symbol[2]] = int(symbol[1], 16)
         elif instruction := _INSTRUCTION.match(line):
             address, text = int(instruction[1], 16), " ".join(_COMMENT.sub("", instruction[2]).split())
             instructions[address] = _for_assembler(text or instruction[2])
-            if (branch := _BRANCH.match(text)) and int(branch[4], 16) <= address:
-                loop_ends.add(address)
-    return Code(instructions, functions, frozenset(loop_ends))
+            if (branch := _BRANCH.match(text)) and (first := int(branch[4], 16)) <= address:
+                loops.add((first, address))
+    return Code(instructions, functions, frozenset(loops))
 
 
 def runs(code: Code, blocks: Iterable[Block], functions: Collection[str]) -> list[Run]:

@@ -46,7 +46,7 @@ def cycles(bodies: Sequence[Sequence[str]], core: str, triple: str) -> list[floa
 
 
 def _in_order(bodies: Sequence[Sequence[str]], core: str, triple: str) -> list[float]:
-    return [inorder.cycles([_decode(text, triple) for text in body], inorder.PIPELINES[core]) for body in bodies]
+    return [inorder.cycles([decode(text, triple) for text in body], inorder.PIPELINES[core]) for body in bodies]
 
 
 def _by_mca(bodies: Sequence[Sequence[str]], core: str, triple: str) -> list[float]:
@@ -69,7 +69,7 @@ def _by_mca(bodies: Sequence[Sequence[str]], core: str, triple: str) -> list[flo
 
 def _at_peak(body: Sequence[str], core: str, triple: str) -> float:
     """What the body's arithmetic takes at least: LLVM lets an A72 compute twice its width in 32-bit code."""
-    operations = (_decode(text, triple) for text in body)
+    operations = (decode(text, triple) for text in body)
     bits = sum(one.bits for one in operations if one.kind in ("multiply-add", "arithmetic"))
     return bits / 32 / CORES[core].macs_per_cycle if core in CORES else 0.0
 
@@ -99,7 +99,7 @@ def _unknown(run: Run, core: str, triple: str) -> Counter[str]:
     """llvm-mca refuses what it does not know."""
     if core not in inorder.PIPELINES:
         return Counter()
-    unknown = Counter(text.split()[0] for text in run.instructions if _decode(text, triple).kind == "unknown")
+    unknown = Counter(text.split()[0] for text in run.instructions if decode(text, triple).kind == "unknown")
     return Counter({mnemonic: run.count * number for mnemonic, number in unknown.items()})
 
 
@@ -107,5 +107,6 @@ def _modelled_as(core: str, triple: str) -> str:
     return MODELLED_AS.get((core, triple.split("-")[0]), core)
 
 
-def _decode(text: str, triple: str) -> Operation:
+def decode(text: str, triple: str) -> Operation:
+    """One instruction of code for ``triple``."""
     return a64.decode(text) if triple.startswith("aarch64") else a32.decode(text)

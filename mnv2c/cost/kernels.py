@@ -19,6 +19,7 @@ from mnv2c.cost.caches import simulate
 from mnv2c.cost.code import disassemble, runs
 from mnv2c.cost.cores import LINE_BYTES, core_for
 from mnv2c.cost.cycles import function_costs
+from mnv2c.cost.spills import spills
 from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import HEADER, KernelCode
 from mnv2c.targets import InstructionSet, Target
@@ -55,20 +56,23 @@ int main(void)
 }}
 """
 _MANY_L1S = 8
+_RUNS, _TASKS = 8, 4  # of a kernel whose tasks do not all run; and tasks in each, at least, since a call costs as well
 _PLACE = 0x60000000
 """The operands' address, which is free in every process: always the same, so that a kernel misses the same lines
-whatever is linked with it."""
+whatever is linked with it, but for those of its constants and its stack."""
 
 
 @dataclass(frozen=True)
 class KernelCost:
     """One run of all tasks. ``l1_misses`` are lines; ``cycles`` are those of the core's model and what the misses add.
 
-    ``unknown`` counts the instructions, by mnemonic, that the model does not know."""
+    ``unknown`` counts the instructions, by mnemonic, that the model does not know; ``spills`` are the loads and stores
+    of vectors on the stack in its inner loops."""
 
     cycles: float
     l1_misses: float
     unknown: Counter[str]
+    spills: tuple[str, ...]
 
 
 def kernel_costs(
@@ -83,11 +87,11 @@ def kernel_costs(
     """What each kernel costs on the core that ``isa`` is scheduled for, by symbol.
 
     ``object_file`` holds ``kernels``, which take operands of ``operand_bytes``. With a ``share`` below 1 only as many
-    of the tasks run, the last, and stand for all: they are alike. Nothing is in the L1 when a kernel begins. ToolError
-    where the program cannot be made or run, TargetError where there is no model of the core.
+    of the tasks run, in a few runs from the first to the last, and stand for all. Nothing is in the L1 when a kernel
+    begins. ToolError where the program cannot be made or run, TargetError where there is no model of the core.
     """
     core = core_for(isa.mcpu, target.architecture)
-    ran = {kernel.symbol: max(math.ceil(kernel.tasks * share), 1) for kernel in kernels}
+    ran = {kernel.symbol: _sample(kernel.tasks, share) for kernel in kernels}
     qemu = find_qemu(target.architecture, plugins=True)
     try:
         with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
@@ -98,11 +102,12 @@ def kernel_costs(
             costs = function_costs(runs(code, count_blocks(qemu, command), set(ran)), isa.mcpu, target.triple)
     except OSError as error:
         raise ToolError(f"cannot link kernels in {tempfile.gettempdir()}: {error.strerror}") from error
-    found = {}
+    found, spilled = {}, spills(code, target.triple)
     for kernel, missed in zip(kernels, traffic, strict=True):
-        cost, all_tasks = costs[kernel.symbol], kernel.tasks / ran[kernel.symbol]
+        cost, all_tasks = costs[kernel.symbol], kernel.tasks / sum(map(len, ran[kernel.symbol]))
         misses = missed.misses[0] * all_tasks
-        found[kernel.symbol] = KernelCost(cost.cycles * all_tasks + misses * core.l1_miss, misses, cost.unknown)
+        cycles = cost.cycles * all_tasks + misses * core.l1_miss
+        found[kernel.symbol] = KernelCost(cycles, misses, cost.unknown, spilled.get(kernel.symbol, ()))
     return found
 
 
@@ -114,15 +119,29 @@ def _link(directory: Path, object_file: bytes, source: str, target: Target) -> P
     return directory / "kernels"
 
 
-def _source(kernels: Sequence[KernelCode], operand_bytes: Sequence[int], ran: dict[str, int], other: int) -> str:
-    """A program that runs each kernel once, on operands and scratch of zeros; before that it reads ``other`` bytes."""
+def _sample(tasks: int, share: float) -> list[range]:
+    """Runs of tasks, evenly spread: the last columns of a ragged tile may be a quarter of the tasks, and dearer or
+    cheaper than the others; neighbours find each other's rows or weights in the L1."""
+    count = max(math.ceil(tasks * share), 1)
+    runs = min(_RUNS, max(count // _TASKS, 1))
+    bounds = [number * count // runs for number in range(runs + 1)]
+    left_out = [(2 * number + 1) * (tasks - count) // (2 * runs) for number in range(runs)]
+    return [range(b + out, e + out) for b, e, out in zip(bounds[:-1], bounds[1:], left_out, strict=True)]
+
+
+def _source(
+    kernels: Sequence[KernelCode], operand_bytes: Sequence[int], ran: dict[str, list[range]], other: int
+) -> str:
+    """A program that runs those tasks of each kernel, on operands and scratch of zeros; before that it reads ``other``
+    bytes."""
     scratch_bytes = max(kernel.scratch_bytes for kernel in kernels)
     *places, end = itertools.accumulate((_round_up(size) for size in (*operand_bytes, scratch_bytes)), initial=_PLACE)
     *operands, scratch = (f"(void *){place:#x}" for place in places)
-    calls = [
-        f"    begin();\n    if ({k.symbol}(operands, {scratch}, {k.tasks - ran[k.symbol]}, {k.tasks})) return 1;"
-        for k in kernels
-    ]
+    calls = []
+    for kernel in kernels:
+        calls.append("    begin();")
+        for run in ran[kernel.symbol]:
+            calls.append(f"    if ({kernel.symbol}(operands, {scratch}, {run.start}, {run.stop})) return 1;")
     return _PROGRAM.format(
         header=HEADER,
         operands=", ".join(operands),

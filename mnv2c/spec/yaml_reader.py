@@ -76,13 +76,20 @@ class Reader:
         return (str(node.start_mark.name), node.start_mark.line + 1) if node else (self._file, 1)
 
     def fields(
-        self, node: Node | None, path: str, *, required: Sequence[str], optional: Sequence[str] = ()
+        self,
+        node: Node | None,
+        path: str,
+        *,
+        required: Sequence[str],
+        optional: Sequence[str] = (),
+        one_of: Sequence[str] = (),
     ) -> dict[str, Node]:
-        """The values of a mapping by key, overrides in place; notes unknown, missing and repeated keys."""
+        """The values of a mapping by key, overrides in place; notes unknown, missing and repeated keys, and where not
+        exactly one of the keys ``one_of`` is there."""
         if not isinstance(node, MappingNode):
             self._must_be(node, path, "a mapping", hint=f"its keys: {', '.join(required)}")
             return {}
-        keys = (*required, *optional)
+        keys = (*required, *optional, *one_of)
         found: dict[str, Node] = {}
         meant: set[str] = set()
         for key, value in node.value:
@@ -100,16 +107,22 @@ class Reader:
         for key in required:
             if key not in found and key not in meant:
                 self.error(node, f"{_quote(path)} lacks `{key}`", f"add `{key}: ...`")
+        alternatives = [key for key in one_of if key in found]
+        if one_of and not alternatives and meant.isdisjoint(one_of):
+            self.error(node, f"{_quote(path)} lacks `{one_of[0]}`", f"add `{one_of[0]}: ...`")
+        if len(alternatives) > 1:
+            first, second = alternatives[:2]
+            self.error(found[first], f"`{first}` and `{second}` are two ways to say one thing", "keep one of them")
         return found
 
-    def items(self, node: Node | None, path: str, *, most: int) -> list[Node]:
-        """The items of a list that is neither empty nor longer than ``most``, overrides in place."""
+    def items(self, node: Node | None, path: str, *, most: int, least: int = 1) -> list[Node]:
+        """The items of a list that is neither shorter than ``least`` nor longer than ``most``, overrides in place."""
         if not isinstance(node, SequenceNode):
             self._must_be(node, path, "a list", hint="begin each item with `- `")
             return []
         count = len(node.value)
-        if not 1 <= count <= most:
-            self.error(node, f"{_quote(path)} must have 1 to {most} items, not {count}")
+        if not least <= count <= most:
+            self.error(node, f"{_quote(path)} must have {least} to {most} items, not {count}")
             return []
         for target, value in self._overrides.items():
             index = re.match(re.escape(path) + r"\[([0-9]+)\]", target)

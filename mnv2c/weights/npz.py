@@ -18,9 +18,8 @@ import numpy as np
 
 from mnv2c.errors import WeightsError
 from mnv2c.weights.fit import Tensor
+from mnv2c.weights.layers import MOST_BYTES
 
-MOST_BYTES = 1 << 30
-"""Of all tensors together, without compression: some forty times those of ResNet-50 in half precision."""
 _NPY = ".npy"
 
 
@@ -35,7 +34,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
             if total > MOST_BYTES:
-                raise WeightsError(f"{path}: its tensors take {total / 1e9:.1f} GB: these are no weights of a spec")
+                raise WeightsError(f"{path}: holds {total >> 20} MiB: these are no weights of ours")
             times = Counter(member.filename for member in members)
             return {
                 member.filename.removesuffix(_NPY): _read_member(archive, member)

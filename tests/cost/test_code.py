@@ -6,7 +6,9 @@ from mnv2c.cost.blocks import Block
 from mnv2c.cost.code import Code, Run, runs
 
 TEXTS = ["mov x0, #3", "fmla", "fmla", "cbnz x0, #0", "fadd", "b.ne #0", "ret"]
-CODE = Code({4 * i: text for i, text in enumerate(TEXTS)}, {"kernel": 0, "next": 4 * 6}, frozenset({4 * 3, 4 * 5}))
+CODE = Code(
+    {4 * i: text for i, text in enumerate(TEXTS)}, {"kernel": 0, "next": 4 * 6}, frozenset({(4, 4 * 3), (4 * 4, 4 * 5)})
+)
 
 
 def test_a_page_that_ends_in_a_run_does_not_matter() -> None:

@@ -44,7 +44,7 @@ def test_shipped_specs_are_the_paper_s_table(width: float) -> None:
         (6, 320, 1, 1),
     ]
     assert (spec.stem, spec.head.c) == (Stem(32, 2), 1280)
-    assert (spec.input.batch, spec.input.height, spec.input.width, spec.classes) == (1, 224, 224, 1000)
+    assert (spec.input.batch, spec.input.height, spec.input.width, spec.classifier[0].c) == (1, 224, 224, 1000)
     assert (spec.padding, spec.batchnorm_epsilon) == ("same", 1e-3)
     assert spec.input.mean == spec.input.scale == (127.5, 127.5, 127.5)
 
@@ -99,7 +99,7 @@ def test_overrides_reach_every_field() -> None:
             "head.c=1024",
         ],
     )
-    assert (spec.name, spec.width_multiplier, spec.classes, spec.head.c) == ("tiny", 0.5, 10, 1024)
+    assert (spec.name, spec.width_multiplier, spec.classifier[0].c, spec.head.c) == ("tiny", 0.5, 10, 1024)
     assert (spec.input.height, spec.input.mean, spec.input.scale) == (192, (1.0, 2.5, 30.0), (58.0, 58.0, 58.0))
     assert (spec.padding, spec.batchnorm_epsilon, spec.stem.s) == ("symmetric", 1e-5, 1)
     assert spec.bottlenecks[2] == Row(6, 40, 3, 2)
@@ -139,8 +139,8 @@ def test_a_resolution_is_one_side_or_two(key: str, text: str, sides: tuple[int, 
 
 
 def test_the_last_override_wins_and_an_overridden_mistake_is_none(tmp_path: Path) -> None:
-    assert load_spec(PAPER, ["classes=10", "classes=20"]).classes == 20
-    assert load_spec(damaged(tmp_path, "classes: 1000", "classes: many"), ["classes=7"]).classes == 7
+    assert load_spec(PAPER, ["classes=10", "classes=20"]).classifier[0].c == 20
+    assert load_spec(damaged(tmp_path, "classes: 1000", "classes: many"), ["classes=7"]).classifier[0].c == 7
 
 
 def test_an_override_of_an_aliased_row_changes_that_row_alone(tmp_path: Path) -> None:

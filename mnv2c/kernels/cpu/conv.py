@@ -24,6 +24,7 @@ from mnv2c.kernels.cpu.tiles import (
     panels_of,
     register_tile,
     row_cycles,
+    spills,
     summed_columns,
     task_loops,
     vector_lanes,
@@ -129,6 +130,7 @@ def _tiles(workload: Conv, isa: InstructionSet) -> Iterator[tuple[int, int]]:
         yield from ((rows, columns) for rows in range(1, min(most, workload.width) + 1))
 
 
-def _rank(workload: Conv, isa: InstructionSet, rows: int, columns: int) -> tuple[float, int, int]:
-    taps = workload.kernel**2 * workload.k
-    return row_cycles(isa, taps, (workload.width, workload.n), (rows, columns)), -rows, -columns
+def _rank(workload: Conv, isa: InstructionSet, rows: int, columns: int) -> tuple[bool, float, int, int]:
+    taps, vectors = workload.kernel**2 * workload.k, columns // vector_lanes(columns, isa.lanes)
+    spilled = spills(isa, workload.kernel * workload.k, (rows, vectors), apart=workload.stride * workload.k)
+    return spilled, row_cycles(isa, taps, (workload.width, workload.n), (rows, columns)), -rows, -columns

@@ -162,8 +162,23 @@ def build_object(kernels: Mapping[str, LoweredKernel], target: Target, isa: Inst
     """The ELF object with all ``kernels``, by symbol, for ``isa``."""
     llvm = tvm_target(target, isa)
     functions = {symbol: kernel.func.with_attr("target", llvm) for symbol, kernel in kernels.items()}
+    if target.architecture.startswith("armv7"):
+        functions = {symbol: _with_vmin(function) for symbol, function in functions.items()}
     pipeline = PIPELINES.get(isa.mcpu) if target.architecture == "aarch64" else None
     return object_file(codegen_build(tirx.transform.LowerIntrin()(tvm.IRModule(functions)), llvm), pipeline)
+
+
+def _with_vmin(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Minima and maxima as NEON has them before ARMv8, NaN where one of two values is: of those that TIR means, which
+    are a number then, LLVM makes a comparison and a selection each."""
+
+    def of_neon(one: tirx.Min | tirx.Max) -> tirx.Expr:
+        if "float" not in str(one.ty.dtype):
+            return one
+        name = "llvm.minimum" if isinstance(one, tirx.Min) else "llvm.maximum"
+        return tirx.call_llvm_pure_intrin(one.ty.dtype, name, one.a, one.b)
+
+    return function.with_body(structural_map(function.body, ((tirx.Min, tirx.Max), of_neon)))
 
 
 def tvm_target(target: Target, isa: InstructionSet, *, model: str = "") -> tvm.target.Target:

@@ -23,6 +23,7 @@ from mnv2c.kernels.cpu.tiles import (
     panels_of,
     register_tile,
     row_cycles,
+    spills,
     summed_columns,
     task_loops,
     vector_lanes,
@@ -221,8 +222,10 @@ def space(workload: Pointwise, isa: InstructionSet) -> list[PointwiseSchedule]:
     The model does not know the turns and the prefetch: those measured best on Zen 3 come first.
     """
 
-    def rank(one: PointwiseSchedule) -> tuple[float, int, int, int]:
-        return _cycles(workload, isa, one), -one.strip, -one.rows, -one.columns
+    def rank(one: PointwiseSchedule) -> tuple[bool, float, int, int, int]:
+        tile = one.rows, one.columns // one.lanes
+        spilled = spills(isa, workload.k, tile, apart=workload.k)
+        return spilled, _cycles(workload, isa, one), -one.strip, -one.rows, -one.columns
 
     unrolls = [turns for turns in (4, 2, 1) if workload.k % turns == 0]
     found = []

@@ -96,8 +96,30 @@ def column_tiles(summed: int) -> Iterator[int]:
 
 def most_rows(isa: InstructionSet, vectors: int) -> int:
     """The tallest tile whose accumulators, one row of weights and one pixel fit in the registers together."""
-    spare = 1 if isa.fused_multiply_add else 2
-    return (isa.registers - spare - isa.loads_ahead) // vectors - 1
+    return (isa.registers - _factors(isa) - isa.loads_ahead) // vectors - 1
+
+
+WHOLE = 8  # the greatest sum of products of which LLVM unrolls every turn
+
+
+def spills(isa: InstructionSet, k: int, tile: tuple[int, int], *, apart: int) -> bool:
+    """Whether LLVM wants more registers for a ``tile`` of (rows, vectors) than there are.
+
+    It loads two values of a pixel at once: one base is enough for ``paired`` pixels, ``apart`` by so many values, whose
+    second values wait together until the first ones are used. Where it unrolls all of ``k``, all weights and biases are
+    loaded before the loop over the pixels.
+    """
+    if not isa.pair_bytes:
+        return False
+    rows, vectors = tile
+    weights = vectors * (k + 1 if k <= WHOLE else 1)
+    paired = min(rows, 3 * isa.pair_bytes // (4 * 4 * apart))
+    return rows * vectors + weights + paired + _factors(isa) > isa.registers
+
+
+def _factors(isa: InstructionSet) -> int:
+    """Registers for what a row of weights is multiplied by, and for the products."""
+    return 1 + (not isa.fused_multiply_add) + (not isa.scalar_operand)
 
 
 TILE = 8.0  # cycles a tile costs at its ends; like the cores' ``load_cycles`` fitted, to Zen 3
@@ -110,7 +132,8 @@ def row_cycles(isa: InstructionSet, k: int, extents: tuple[int, int], tile: tupl
 
     def one(rows: int, columns: int) -> float:
         vectors = -(-columns // vector_lanes(columns, isa.lanes))
-        step = max(rows * vectors / isa.fmas_per_cycle, isa.fma_latency) + isa.load_cycles * (rows + vectors)
+        spread = 0 if isa.scalar_operand else rows
+        step = max((rows * vectors + spread) / isa.fmas_per_cycle, isa.fma_latency) + isa.load_cycles * (rows + vectors)
         return k * step + 2 * rows * vectors + TILE
 
     def all_rows(columns: int) -> float:

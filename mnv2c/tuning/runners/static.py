@@ -1,7 +1,8 @@
 """Estimates candidates' cycles on a core that is not here: what runs in qemu by a model of the core, and its L1 misses.
 
 What comes in: what the builder left beside a library. What goes out: cycles at a nominal 1 GHz, as seconds, for one
-thread. No other cache is modelled.
+thread. No other cache is modelled. A schedule whose kernel has too few registers fails: a model does not know what the
+loads of what was just stored wait for.
 """
 
 from __future__ import annotations
@@ -56,4 +57,6 @@ class StaticRunner(BatchRunner):
 def _timing(cost: KernelCost) -> Timing:
     if cost.unknown:
         return Timing(failure=f"the model of the core does not know {', '.join(sorted(cost.unknown))}")
+    if cost.spills:
+        return Timing(failure=f"vectors lie on the stack in an inner loop: {', '.join(cost.spills[:3])}")
     return Timing((cost.cycles / STATIC_HERTZ,))
