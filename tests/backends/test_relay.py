@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from changed_manifest import changed_manifest
+from changed_build import changed_manifest
 from command_line import SPECS, Finished, mnv2c, succeed, succeed_json
 from hypothesis import HealthCheck, Phase, given, settings
 from no_skips import WITHOUT_RELAY

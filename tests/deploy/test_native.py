@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from changed_manifest import changed_manifest
+from changed_build import changed_manifest
 from PIL import Image
 from tiny_program import CLASSES, HEIGHT, WIDTH, baseline_target, image, reference, tiny_manifest, tiny_program
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from changed_manifest import changed_manifest
+from changed_build import changed_manifest
 from command_line import succeed, succeed_json
 from no_skips import WITHOUT_ARM_PYTHON
 from numpy.typing import NDArray
