@@ -20,10 +20,18 @@ from typing import NoReturn
 
 from mnv2c import __version__
 from mnv2c.backends import BACKENDS
-from mnv2c.commands import UsageError, discard_stdout, on_interrupt, stop_if_interrupted
+from mnv2c.commands import (
+    UsageError,
+    discard_stdout,
+    flush_stdout,
+    on_interrupt,
+    prepare_streams,
+    say,
+    stop_if_interrupted,
+)
 from mnv2c.errors import Mnv2cError, SpecError
 from mnv2c.precision import PRECISIONS
-from mnv2c.spelling import did_you_mean
+from mnv2c.spelling import did_you_mean, shown
 from mnv2c.targets import Bands
 
 _DEBUG = "MNV2C_DEBUG"
@@ -33,6 +41,7 @@ _MOST_THREADS = 256
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; never raises."""
     signal.signal(signal.SIGINT, on_interrupt)
+    prepare_streams()
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:
@@ -70,19 +79,24 @@ def _run(arguments: Sequence[str]) -> int:
     except Exception:
         stop_if_interrupted()  # ^C comes out of TVM, and of a tool that it ended, as another exception
         raise
-    sys.stdout.flush()
+    flush_stdout()
     return status
 
 
 def _fail(message: str, *, status: int = 1, bug: Exception | None = None) -> int:
     if bug is not None and os.environ.get(_DEBUG):
         traceback.print_exception(bug)
-    print(f"mnv2c: error: {message}", file=sys.stderr)
+    print(f"mnv2c: error: {shown(message)}", file=sys.stderr)
     return status
 
 
 class _Parser(argparse.ArgumentParser):
     """Mistakes become a ``UsageError``; options are never abbreviated."""
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        """Help and the version; argparse's own says nothing where they cannot be written."""
+        if message:
+            say(message.rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:
         message = message.replace("the following arguments are required: ", "missing: ")

@@ -6,6 +6,7 @@ or one ``SpecError`` with every mistake of file and overrides, each with file, l
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -186,7 +187,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     ``SpecError`` where the file cannot be read, and with every mistake of file and overrides.
     """
     path = find_spec(Path(path))
-    return read_spec(_read_text(path), str(path), overrides)
+    return read_spec(_read_text(path), os.fsencode(path).decode("utf-8", "backslashreplace"), overrides)
 
 
 def read_spec(text: str, file: str, overrides: Sequence[str] = ()) -> Spec:
@@ -218,6 +219,8 @@ def _read_text(path: Path) -> str:
     """The file's text, or a ``SpecError`` that says why there is none."""
     hint, line, column = "", 1, 1
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("not a file")  # a FIFO would never be opened
         with path.open("rb") as stream:
             data = stream.read(_LONGEST_FILE + 1)
         if len(data) <= _LONGEST_FILE:
