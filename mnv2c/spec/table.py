@@ -271,10 +271,9 @@ def _read_spec(reader: Reader, root: Node) -> Spec:
     items = reader.items(fields.get("bottlenecks"), "bottlenecks", most=64)
     rows = tuple(_read_row(reader, node, f"bottlenecks[{i}]") for i, node in enumerate(items))
     stride = stem.s * max(stem.pool, 1) * prod(row.s for row in rows)
-    identifier = "a letter, then letters, digits, `.`, `_` or `-`, 64 at most"
     divisor, activation = fields.get("channel_divisor"), fields.get("activation")
     return Spec(
-        name=reader.word(fields.get("name"), "name", pattern=r"[A-Za-z][A-Za-z0-9._-]{0,63}", meaning=identifier),
+        name=_read_name(reader, fields.get("name")),
         width_multiplier=reader.number(fields.get("width_multiplier"), "width_multiplier", least=0.05, most=4.0),
         channel_divisor=reader.integer(divisor, "channel_divisor", least=1, most=64) if divisor else 8,
         classifier=_read_classifier(reader, fields.get("classes"), fields.get("classifier")),
@@ -288,6 +287,15 @@ def _read_spec(reader: Reader, root: Node) -> Spec:
         if activation and reader.choice(activation, "activation", _ACTIVATIONS) == "relu"
         else "relu6",
     )
+
+
+def _read_name(reader: Reader, node: Node | None) -> str:
+    meaning = "a letter, then letters, digits, `.`, `_` or `-`, 64 at most"
+    name = reader.word(node, "name", pattern=r"[A-Za-z][A-Za-z0-9._-]{0,63}", meaning=meaning)
+    owner = reserved(name)
+    if node is not None and owner:
+        reader.error(node, f"`name` must not be {name}: {owner}")
+    return name
 
 
 def _read_input(reader: Reader, node: Node | None, stride: int) -> InputSpec:
