@@ -19,6 +19,7 @@ from yaml.nodes import MappingNode, Node, SequenceNode
 from mnv2c.errors import SourceError, SpecError
 from mnv2c.ir.graph import Source
 from mnv2c.shipped import SPECS, find_spec, spec_names
+from mnv2c.spec.reserved import reserved
 from mnv2c.spec.yaml_reader import OVERRIDES, Reader, TooMany, place_of
 from mnv2c.spelling import did_you_mean
 
