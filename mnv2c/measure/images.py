@@ -38,7 +38,7 @@ _FILTER = Image.Resampling.BILINEAR
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 """What is taken for an image in a directory; a file named by itself may be called anything."""
 
-_FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # not those that Pillow leaves to other programs
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not those that Pillow leaves to other programs
 _LONGEST_LABELS = 16 << 20
 
 
@@ -48,6 +48,7 @@ class ImageError(Mnv2cError):
 
 def read_rgb(path: Path, *, height: int, width: int, fit: Fit) -> Rgb:
     """The photograph upright, as uint8 RGB (height, width, 3); see ``FITS``. ImageError where it cannot be read."""
+    Image.init()  # else those that are asked for by name are not all there
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -330,3 +331,49 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
     path = tmp_path / "windows.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + PAPER.read_bytes().replace(b"\n", b"\r\n"))
     assert load_spec(path) == load_spec(PAPER)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: mnv2_1.0", 'name: "\\U00110000"'),
+        ("name: mnv2_1.0", 'name: "\\UFFFFFFFF"'),
+        ("# MobileNetV2", "%YAML 1.\n# MobileNetV2"),
+        ("# MobileNetV2", "%YAML 1." + "9" * 5000 + "\n---\n# MobileNetV2"),
+    ],
+)
+def test_what_yaml_does_not_check_is_told_too(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "damaged.yaml"
+    path.write_text(PAPER.read_text().replace(old, new, 1))
+    (error,) = errors_of(path)
+    assert error.message.startswith("not valid YAML: ")
+    assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("".join(f"key{number}: 1\n" for number in range(5000)), "unknown key"),
+        ("name: x\n" * 5000, "`name` is given twice"),
+        (PAPER.read_text().replace("mean: 127.5", f"mean: [{', '.join(['a'] * 20_000)}]"), "`input.mean[0]` must be"),
+    ],
+)
+def test_mistakes_without_end_are_told_as_the_first_of_them(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "many.yaml").write_text(text)
+    with pytest.raises(SpecError) as caught:
+        load_spec(tmp_path / "many.yaml")
+    assert len(caught.value.errors) == 50
+    assert any(error.message.startswith(message) for error in caught.value.errors)
+    assert str(caught.value).endswith("\nand more: these are the first 50")
+
+
+def test_a_pipe_is_no_spec(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (error,) = errors_of(tmp_path / "pipe.yaml")
+    assert error.message == "cannot be read: not a file"
+
+
+@pytest.mark.parametrize("name", ["string", "stdio", "Time", "threads", "context", "my_mnv2c_net", "mnv2c.x"])
+def test_names_that_no_library_can_have(name: str) -> None:
+    (error,) = errors_of(PAPER, f"name={name}")
+    assert error.message.startswith(f"`name` must not be {name}: ")
