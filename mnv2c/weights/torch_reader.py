@@ -7,6 +7,8 @@ What comes in: a path. What goes out: its ``Network``. What transformers and tim
 from __future__ import annotations
 
 import json
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -75,13 +77,23 @@ def _pth(path: Path) -> dict[str, NDArray[Any]]:
             f"{path}: only PyTorch reads it safely: pip install torch; or save it as .safetensors where that is"
         ) from error
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it is not to be, the error says
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of torch, pickle, zip, or anything that a damaged file makes of them
-        raise WeightsError(
-            f"{path}: torch refuses it: more than tensors, or damaged ({_one_line(error)[:120]}); save "
-            "model.state_dict() alone"
-        ) from error
+        raise WeightsError(f"{path}: {_refusal(str(error))}") from error
     return _tensors(path, loaded, torch)
+
+
+def _refusal(said: str) -> str:
+    """Why torch does not load it, without torch's advice to load it all the same."""
+    if "TorchScript" in said:
+        return "a TorchScript program, which is not run; save model.state_dict(), or export the model to ONNX"
+    if "eights only load" in said or "weights_only" in said:
+        wanted = re.search(r"GLOBAL ([\w.]{1,80})", said)
+        what = f" ({wanted[1]})" if wanted else ""
+        return f"holds more than tensors{what}: a whole pickled model, which is not loaded; save model.state_dict()"
+    return "torch cannot read it: damaged or truncated; copy or save it again"
 
 
 def _check_size(path: Path) -> None:

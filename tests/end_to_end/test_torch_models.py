@@ -5,6 +5,7 @@ library computes of four photographs beside what PyTorch does. Where ``MNV2C_TOR
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,31 @@ def test_the_library_computes_what_its_origin_does(
     with mnv2c.load(tmp_path / "library") as net:
         found = np.concatenate([net.run_rgb(pixels[None]) for pixels in sampled(images, side)])
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("save", "words"),
+    [
+        ("torch.save(model, path)", r"holds more than tensors \(torch"),
+        ("torch.jit.script(model).save(path)", "a TorchScript program"),
+        ("torch.save([1, 2], path)", "holds no state dict, but a list"),
+        ("torch.save(model.state_dict(), path); os.truncate(path, 2000)", "damaged or truncated"),
+        ("torch.save({'epoch': 1, 'state_dict': model.state_dict()}, path)", "3 features with ReLU, 2 classes"),
+    ],
+)
+def test_what_torch_saves_besides_state_dicts(
+    save: str, words: str, tmp_path: Path, without_tvm: dict[str, str]
+) -> None:
+    head = "model.classifier = torch.nn.Sequential(torch.nn.Linear(1280, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))"
+    program = (
+        f"import os, sys, torch, torchvision; path = sys.argv[1]; model = torchvision.models.mobilenet_v2(); {head}; "
+    )
+    subprocess.run([TORCH, "-c", program + save, tmp_path / "model.pth"], check=True, capture_output=True)
+    command = [TORCH, "-m", "mnv2c", "import", tmp_path / "model.pth", "-o", tmp_path / "net"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=without_tvm)
+    assert re.search(words, done.stdout + done.stderr), done.stderr
+    assert done.returncode == (0 if "classes" in words else 1)
+    assert len(done.stderr.splitlines()) <= 2
 
 
 @pytest.mark.parametrize("file", ["torchvision_0.35_96.pth", "timm_0.5_160.safetensors", "keras_tuned_96.keras"])
