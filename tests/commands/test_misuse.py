@@ -213,7 +213,7 @@ COMMANDS: dict[str, Case] = {
 
 FILES: dict[str, Case] = {
     "missing spec": lambda p: (mnv2c("build", SPECS / "mnv2_1.5.yaml"), "mnv2_1.5.yaml"),
-    "a name of no spec": lambda p: (mnv2c("build", "mnv1_0.35", cwd=p.folder), "did you mean mnv2_0.35?"),
+    "a name of no spec": lambda p: (mnv2c("build", "mnv3_0.35", cwd=p.folder), "did you mean mnv2_0.35?"),
     "a shipped spec looked for in a folder": lambda p: (
         mnv2c("build", "specs/mnv2_1.0.yaml", cwd=p.folder),
         "did you mean mnv2_1.0?",
