@@ -14,15 +14,24 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import NoReturn
 
 from mnv2c import __version__
 from mnv2c.backends import BACKENDS
-from mnv2c.commands import UsageError, discard_stdout, on_interrupt, stop_if_interrupted
+from mnv2c.commands import (
+    UsageError,
+    discard_stdout,
+    flush_stdout,
+    on_interrupt,
+    prepare_streams,
+    say,
+    stop_if_interrupted,
+)
 from mnv2c.errors import Mnv2cError, SpecError
 from mnv2c.precision import PRECISIONS
-from mnv2c.spelling import did_you_mean
+from mnv2c.spelling import did_you_mean, shown
 from mnv2c.targets import Bands
 
 _DEBUG = "MNV2C_DEBUG"
@@ -32,6 +41,7 @@ _MOST_THREADS = 256
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; never raises."""
     signal.signal(signal.SIGINT, on_interrupt)
+    prepare_streams()
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except UsageError as error:
@@ -62,25 +72,31 @@ def _run(arguments: Sequence[str]) -> int:
     """One command, its output written to the end."""
     try:
         options = _parse(arguments)
-        status: int = import_module(f"mnv2c.commands.{options.name}").command(options)
+        module = f"{options.name}_" if iskeyword(options.name) else options.name
+        status: int = import_module(f"mnv2c.commands.{module}").command(options)
     except SystemExit as error:  # --help and --version
         status = error.code if isinstance(error.code, int) else 1
     except Exception:
         stop_if_interrupted()  # ^C comes out of TVM, and of a tool that it ended, as another exception
         raise
-    sys.stdout.flush()
+    flush_stdout()
     return status
 
 
 def _fail(message: str, *, status: int = 1, bug: Exception | None = None) -> int:
     if bug is not None and os.environ.get(_DEBUG):
         traceback.print_exception(bug)
-    print(f"mnv2c: error: {message}", file=sys.stderr)
+    print(f"mnv2c: error: {shown(message)}", file=sys.stderr)
     return status
 
 
 class _Parser(argparse.ArgumentParser):
     """Mistakes become a ``UsageError``; options are never abbreviated."""
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        """Help and the version; argparse's own says nothing where they cannot be written."""
+        if message:
+            say(message.rstrip("\n"))
 
     def error(self, message: str) -> NoReturn:
         message = message.replace("the following arguments are required: ", "missing: ")
@@ -149,10 +165,31 @@ def _spec(parser: _Parser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="K=V", help="override a field, e.g. resolution=192"
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="trained weights, .npz (default: seeded)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=f"{_MODELS} (default: seeded)")
     parser.add_argument(
         "--seed", type=_whole(0, 2**32 - 1), default=0, metavar="N", help="of the weights where none are given"
     )
+
+
+def _declare_import(parser: _Parser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help=_MODELS)
+    parser.add_argument("-o", "--out", type=Path, metavar="NAME", help="writes NAME.yaml and NAME.npz (MODEL's name)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="K=V", help="what the file cannot say, e.g. resolution=192"
+    )
+    parser.add_argument(
+        "--check",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="compare with MODEL in its own engine, on these images, or folders of them",
+    )
+    parser.add_argument("--softmax", action="store_true", help="the library ends in softmax: it gives probabilities")
+    _json(parser)
+
+
+_MODELS = ".onnx, .safetensors, .pth, .h5, .keras, .tflite or .npz file of a trained network"
 
 
 def _json(parser: _Parser) -> None:
@@ -236,6 +273,12 @@ def _declare_validate(parser: _Parser) -> None:
         help="largest error allowed (fp32 1e-4, tf32 0.1, fp16 0.2; more where that leaves more open)",
     )
     parser.add_argument("--layers", action="store_true", help="find the first layer that diverges")
+    parser.add_argument(
+        "--original",
+        type=Path,
+        metavar="MODEL",
+        help="also compare with the file it was imported from, in its own engine",
+    )
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
@@ -372,6 +415,7 @@ _ACTIONS = (
 )
 
 _COMMANDS: dict[str, tuple[str, Callable[[_Parser], None]]] = {
+    "import": ("make a layer table and weights of a trained model", _declare_import),
     "build": ("compile a layer table into a C library", _declare_build),
     "show": ("print the layers of a table, or another form of its graph", _declare_show),
     "validate": ("compare a library with its ONNX reference", _declare_validate),

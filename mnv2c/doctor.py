@@ -30,6 +30,8 @@ _OPTIONAL_PACKAGES = {
     "openvino": "is what `bench --against openvino` compares with: pip install openvino",
     "nvidia-cuda-nvrtc-cu12": "compiles for NVIDIA GPUs (--target cuda): pip install 'mnv2c[cuda]'",
     "ai-edge-litert": "is what `bench --against litert` compares with (XNNPACK): pip install ai-edge-litert",
+    "safetensors": "reads trained models of that format (mnv2c import): pip install 'mnv2c[import]'",
+    "h5py": "reads Keras models, .h5 and .keras (mnv2c import): pip install 'mnv2c[import]'",
 }
 _OPTIONAL_TOOLS = {
     "cc": "compiles your own programs against a library (mnv2c itself needs none): apt install gcc",

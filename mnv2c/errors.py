@@ -31,11 +31,12 @@ class SourceError:
 
 
 class SpecError(Mnv2cError):
-    """Every mistake of one spec at once."""
+    """Every mistake of one spec at once; with ``more`` there are others, which are not listed."""
 
-    def __init__(self, errors: Sequence[SourceError]) -> None:
+    def __init__(self, errors: Sequence[SourceError], *, more: bool = False) -> None:
         self.errors = tuple(errors)
-        super().__init__("\n".join(str(error) for error in self.errors))
+        rest = [f"and more: these are the first {len(self.errors)}"] if more else []
+        super().__init__("\n".join([*(str(error) for error in self.errors), *rest]))
 
 
 class WeightsError(Mnv2cError):

@@ -23,22 +23,22 @@ class CrashError(ToolError):
     """The fork raised or died; ``str`` says how, in one line."""
 
 
-def in_fork(compute: Callable[[], bytes], *, seconds: float | None = None) -> bytes:
+def in_fork(compute: Callable[[], bytes], *, seconds: float | None = None, what: str = "the compiler") -> bytes:
     """What ``compute`` returns. CrashError where it raises, its process dies, or it takes longer than ``seconds``;
-    ToolError where no process can be started."""
+    ToolError where no process can be started. ``what`` is who does it, for messages."""
     reader, writer = os.pipe()
     try:
         printed = os.memfd_create("stderr")
         child = os.fork()
     except OSError as error:
-        raise ToolError(f"cannot start a process to compile in: {error.strerror}") from error
+        raise ToolError(f"cannot start a process: {error.strerror}") from error
     if child == 0:
         os.close(reader)  # or it would wait for itself to read, were we killed
         _report(compute, writer, printed)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe, os.fdopen(printed, "rb") as lines:
         try:
-            content = _read(pipe, seconds)
+            content = _read(pipe, seconds, what)
         except BaseException:
             os.kill(child, signal.SIGKILL)
             raise
@@ -47,10 +47,10 @@ def in_fork(compute: Callable[[], bytes], *, seconds: float | None = None) -> by
         if status == 0:
             return content
         lines.seek(0)
-        raise CrashError(_reason(os.waitstatus_to_exitcode(status), lines.read().decode(errors="replace")))
+        raise CrashError(_reason(os.waitstatus_to_exitcode(status), lines.read().decode(errors="replace"), what))
 
 
-def _read(pipe: BinaryIO, seconds: float | None) -> bytes:
+def _read(pipe: BinaryIO, seconds: float | None, what: str) -> bytes:
     """All that is written until the other end closes. CrashError where that takes longer than ``seconds``."""
     deadline = None if seconds is None else time.monotonic() + seconds
     content = bytearray()
@@ -58,7 +58,7 @@ def _read(pipe: BinaryIO, seconds: float | None) -> bytes:
         left = None if deadline is None else max(deadline - time.monotonic(), 0)
         ready, _, _ = select.select([pipe], [], [], left)
         if not ready:
-            raise CrashError(f"the compiler is still running after {seconds:g} s")
+            raise CrashError(f"{what} is still running after {seconds:g} s")
         part = os.read(pipe.fileno(), 1 << 20)
         if not part:
             return bytes(content)
@@ -81,8 +81,8 @@ def _report(compute: Callable[[], bytes], writer: int, printed: int) -> NoReturn
         os._exit(status)
 
 
-def _reason(code: int, printed: str) -> str:
+def _reason(code: int, printed: str, what: str) -> str:
     """``the compiler crashed (SIGABRT: LLVM ERROR: out of memory)``."""
     how = signal.Signals(-code).name if code < 0 else f"status {code}"
     last = next((line.strip() for line in reversed(printed.splitlines()) if line.strip()), "")
-    return f"the compiler crashed ({how}{': ' if last else ''}{last[:_LONGEST_REASON]})"
+    return f"{what} crashed ({how}{': ' if last else ''}{last[:_LONGEST_REASON]})"

@@ -164,6 +164,7 @@ def link_shared(
     ``libraries`` are options for those it needs beside libc, libm and pthread: ``-ldl``.
     """
     options = ["-shared", *toolchain.shared_flags, "-s", f"-Wl,-soname,{output}", "-Wl,--build-id=none", "-Wl,-z,defs"]
+    options.append("-Wl,-z,nodelete")  # threads of a context that is alive run its code, dlclose or not
     if version_script is not None:
         options.append(f"-Wl,--version-script={version_script}")
     standard = ("-lc", "-lpthread", "-lm")

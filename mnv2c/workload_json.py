@@ -42,7 +42,7 @@ def from_json(value: Any) -> Workload:
 
 def _field(type_: str, name: str, value: Any) -> Any:
     """``value`` as a field of the type; ValueError where it is of another."""
-    if type_ == "int" and isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if type_ == "int" and isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31:
         return value
     if type_ == "bool" and isinstance(value, bool):
         return value

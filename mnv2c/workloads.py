@@ -398,11 +398,13 @@ class MaxPool(_Spatial):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Workload):
-    """``x W^T + bias``: ``k`` features in, the logits of ``n`` classes out (paper, Table 2, last row)."""
+    """``activation(x W^T + bias)``: ``k`` features in, the logits of ``n`` classes out (paper, Table 2, last row), or
+    what the next such layer reads."""
 
     family: ClassVar[str] = "dense"
     k: int
     n: int
+    activation: Activation = None
 
     @property
     def inputs(self) -> tuple[TensorType, ...]:
@@ -422,10 +424,36 @@ class Dense(Workload):
 
     @property
     def description(self) -> str:
-        return f"dense, {self.k} features -> {self.n} classes"
+        return f"dense, {self.k} features -> {self.n} classes" + _and(self.activation)
 
     def _extents(self) -> tuple[str, ...]:
         return str(self.k), str(self.n)
+
+    def _options(self) -> list[str]:
+        return [*super()._options(), *_activation(self.activation)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Workload):
+    """``exp(x) / sum(exp(x))`` over ``n`` classes: logits in, a distribution out, in fp32 both."""
+
+    family: ClassVar[str] = "softmax"
+    n: int
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (_floats(self.batch, self.n),)
+
+    @property
+    def outputs(self) -> tuple[TensorType, ...]:
+        return (_floats(self.batch, self.n),)
+
+    @property
+    def description(self) -> str:
+        return f"softmax of {self.n} classes"
+
+    def _extents(self) -> tuple[str, ...]:
+        return (str(self.n),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -523,7 +551,7 @@ class PointwisePool(_Spatial):
         return [*super()._options(), *_activation(self.activation)]
 
 
-_KINDS = (Stem, Pointwise, Depthwise, Conv, Pad, MaxPool, Pool, Dense, ExpandDepthwise, PointwisePool)
+_KINDS = (Stem, Pointwise, Depthwise, Conv, Pad, MaxPool, Pool, Dense, Softmax, ExpandDepthwise, PointwisePool)
 FAMILIES: dict[str, type[Workload]] = {kind.family: kind for kind in _KINDS}
 """The kinds of workload by the names of their families."""
 

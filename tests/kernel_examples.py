@@ -19,6 +19,7 @@ from mnv2c.workloads import (
     Pointwise,
     PointwisePool,
     Pool,
+    Softmax,
     Stem,
     Workload,
 )
@@ -101,6 +102,11 @@ TRIED: tuple[Workload, ...] = (
     Dense(k=24, n=3),
     Dense(k=112, n=16),
     Dense(k=112, n=50, batch=4),
+    Dense(k=112, n=100, activation="relu"),
+    Dense(k=24, n=7, batch=2, activation="relu6"),
+    Softmax(n=4),
+    Softmax(n=1001, batch=3),
+    Softmax(n=96, batch=2),
 )
 
 IN_BANDS: tuple[Stem | Pointwise | Depthwise, ...] = (
@@ -172,7 +178,9 @@ ON_TENSOR_CORES: tuple[Workload, ...] = tuple(
 """Products in whole tiles, with few of them and many, k shared by several warps and by none."""
 
 IN_FP16: tuple[Workload, ...] = tuple(
-    replace(workload, precision="fp16") for workload in (*TRIED, *FUSED, *ON_TENSOR_CORES[-1:])
+    replace(workload, precision="fp16")
+    for workload in (*TRIED, *FUSED, *ON_TENSOR_CORES[-1:])
+    if not isinstance(workload, Softmax)
 )
 
 
@@ -248,8 +256,10 @@ def _expected(workload: Workload, inputs: list[Array], constants: list[Array]) -
             mean: Array = x.mean(axis=(1, 2))
             return mean
         case Dense():
-            product: Array = x @ constants[0].T + constants[1]
-            return product
+            return _activated(x @ constants[0].T + constants[1], workload.activation)
+        case Softmax():
+            powers = np.exp(x.astype(np.float64))
+            return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
     raise AssertionError(f"no example for {workload}")
 
 
@@ -263,8 +273,7 @@ def _bytes(*shape: int) -> Array:
 
 
 def _activated(x: Array, activation: Activation) -> Array:
-    most = {"relu6": 6, "relu": np.inf}
-    return np.clip(x, 0, most[activation]) if activation else x
+    return np.clip(x, 0, 6 if activation == "relu6" else None) if activation else x
 
 
 def _around(x: Array, sides: Padding, value: float = 0) -> Array:

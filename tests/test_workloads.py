@@ -15,7 +15,7 @@ from kernel_examples import TRIED
 
 from mnv2c.ir.graph import Padding
 from mnv2c.workload_json import from_json, to_json
-from mnv2c.workloads import Conv, Dense, Depthwise, MaxPool, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.workloads import Conv, Dense, Depthwise, MaxPool, Pad, Pointwise, Pool, Softmax, Stem, Workload
 
 SMALL = st.integers(1, 12)
 SIDES = st.builds(Padding, *[st.integers(0, 11)] * 4)
@@ -48,7 +48,8 @@ def _kinds() -> list[st.SearchStrategy[Workload]]:
         st.builds(MaxPool, **windows, channels=SMALL, padding=SIDES),
         st.builds(Pad, **extents, channels=SMALL, border=SIDES),
         st.builds(Pool, **extents, channels=SMALL),
-        st.builds(Dense, batch=SMALL, k=SMALL, n=SMALL),
+        st.builds(Dense, batch=SMALL, k=SMALL, n=SMALL, activation=ACTIVATIONS),
+        st.builds(Softmax, batch=SMALL, n=SMALL),
     ]
 
 

@@ -6,9 +6,11 @@ with the network's dimensions and a pointer for each of its outputs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from mnv2c.codegen.program import Program
+from mnv2c.ir.graph import CLASSIFIED, LOGITS
 from mnv2c.kernels.abi import HEADER as KERNEL_HEADER
 from mnv2c.runtime import source, under_prefix
 
@@ -23,8 +25,7 @@ _HEADERS = {"cpu": ("runtime.h", KERNEL_HEADER, "image.h"), "cuda": ("gpu.h", "l
 ON_STREAMS = ("enqueue", "enqueue_rgb")  # and what a library for GPUs has besides
 _FUNCTIONS = "/* @functions@ */\n"
 _STATUSES = "    /* @statuses@ */\n"
-LOGITS = "logits"
-"""The output that ``examples/main.c`` and ``MNV2C_CLASSES`` are about."""
+_SOFTMAX = re.compile(r" */\* @softmax@ \*/\n(.*) */\* @end of softmax@ \*/\n", re.DOTALL)
 _CONSTANTS, _OUTPUTS, _BUFFERS, _ARGUMENTS = (
     f"/* @{name}@ */" for name in ("constants", "outputs", "buffers", "arguments")
 )
@@ -34,8 +35,8 @@ def header(program: Program) -> str:
     """``include/<identifier>.h``: the API, and the network's dimensions as constants."""
     batch, height, width, channels = program.input.shape
     dimensions = {"BATCH": batch, "HEIGHT": height, "WIDTH": width, "CHANNELS": channels}
-    if LOGITS in program.outputs:
-        dimensions["CLASSES"] = program.outputs[LOGITS].shape[-1]
+    if (classified := _classified(program)) is not None:
+        dimensions["CLASSES"] = program.outputs[classified].shape[-1]
     isas = ", ".join(f'"{kernels.isa.name}"' for kernels in program.kernel_objects)
     lines = [f"/* {program.name}: instruction sets {isas}. */"]
     lines += [f"#define MNV2C_{name} {value}" for name, value in dimensions.items()]
@@ -66,9 +67,16 @@ def runtime_sources(program: Program) -> dict[str, str]:
 
 
 def example(program: Program) -> str | None:
-    """``examples/main.c``: classifies a raw RGB file; None for a network without logits."""
-    if LOGITS not in program.outputs:
+    """``examples/main.c``: classifies a raw RGB file; None for a network that has no classes."""
+    classified = _classified(program)
+    if classified is None:
         return None
     buffers = "\n".join(f"static float {name}[MNV2C_{name.upper()}_SIZE];" for name in program.outputs)
-    text = source("example.c").replace(_BUFFERS, buffers).replace(_ARGUMENTS, ", ".join(program.outputs))
+    text = _SOFTMAX.sub(r"\1" if classified == LOGITS else "    float sum = 1;\n", source("example.c"))
+    text = text.replace("logits", classified).replace(_BUFFERS, buffers).replace(_ARGUMENTS, ", ".join(program.outputs))
     return under_prefix(text, program.identifier)
+
+
+def _classified(program: Program) -> str | None:
+    """The output that ``examples/main.c`` and ``MNV2C_CLASSES`` are about."""
+    return next((name for name in CLASSIFIED if name in program.outputs), None)

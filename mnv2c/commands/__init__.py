@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from mnv2c.errors import Mnv2cError
+from mnv2c.spelling import shown
 
 Item = TypeVar("Item")
 
@@ -78,7 +80,7 @@ class Report:
             yield item
 
     def _at(self, line: str) -> str:
-        return f"[{time.monotonic() - self._begin:5.1f} s] {line}"
+        return f"[{time.monotonic() - self._begin:5.1f} s] {shown(line)}"
 
 
 def progress() -> Report:
@@ -90,15 +92,43 @@ def _rewrites() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def prepare_streams() -> None:
+    """What was closed when we began goes nowhere, lest a file that is opened take its number; what a terminal cannot
+    show is written as its code."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def say(text: str) -> None:
     """A part of the result, on stdout."""
     try:
-        print(text, flush=True)
+        print(shown(text))
     except BrokenPipeError:
         raise
     except OSError as error:
-        discard_stdout()
-        raise OutputError(f"the result cannot be written to stdout: {error.strerror}") from error
+        raise _not_written(error) from error
+    flush_stdout()
+
+
+def flush_stdout() -> None:
+    """OutputError where it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _not_written(error) from error
+
+
+def _not_written(error: OSError) -> OutputError:
+    discard_stdout()
+    return OutputError(f"the result cannot be written to stdout: {error.strerror}")
 
 
 def discard_stdout() -> None:

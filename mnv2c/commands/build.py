@@ -99,20 +99,23 @@ def _summary(library: Library, directory: Path, target: Target, seconds: float) 
             f"  kernels   {_kernels(manifest.kernels)}",
             f"  digest    {library.digest}",
             "next:",
-            *(f"  {line}" for line in _next(directory, target, name)),
+            *(f"  {line}" for line in _next(directory, target, name, classifies="examples/main.c" in library.files)),
         ]
     )
 
 
-def _next(directory: Path, target: Target, name: str) -> list[str]:
+def _next(directory: Path, target: Target, name: str, *, classifies: bool) -> list[str]:
     """Commands for a shell: to validate and run the library here, and to make a program with the network in it."""
     here = target.architecture == platform.machine()
     runner = () if here else ("--runner", "qemu")
     compiler = ("cc",) if here else find_toolchain(target).command
     further = ("-ldl",) if target.kind == "cuda" else ()
     inputs = (f"-I{directory}/include", f"{directory}/examples/main.c", f"{directory}/lib/lib{name}.a")
+    validate = ("mnv2c", "validate", str(directory), *runner)
+    if not classifies:
+        return [shlex.join(validate)]
     commands = (
-        ("mnv2c", "validate", str(directory), *runner),
+        validate,
         ("mnv2c", "run", str(directory), "IMAGE.jpg", *runner),
         (*compiler, "-O2", *inputs, "-pthread", "-lm", *further, "-o", "classify"),
     )

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnv2c.commands import UsageError, progress, say, say_json
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
 from mnv2c.errors import LibraryError
-from mnv2c.ir.graph import Array
+from mnv2c.ir.graph import CLASSIFIED, LOGITS, Array
 from mnv2c.measure.images import batches, find_images, read_labels, read_rgb
-from mnv2c.reference.onnx_export import LOGITS
 
 
 def command(options: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def command(options: argparse.Namespace) -> int:
         instruction_set=options.instruction_set,
         report=report,
     ) as net:
-        classes = _classes(net)
+        output, classes = _classified(net)
         if options.top > classes:
             raise UsageError(f"--top {options.top}: the network has {classes} classes")
         labels = read_labels(options.labels, classes=classes) if options.labels else None
@@ -38,8 +38,10 @@ def command(options: argparse.Namespace) -> int:
         results: list[dict[str, Any]] = []
         with report.counting("classify", images, total=len(paths)) as counted:
             for names, pixels in batches(counted, batch):
-                logits = net.outputs(pixels)[LOGITS]
-                results += [_result(name, row, options.top, labels) for name, row in zip(names, logits, strict=False)]
+                rows = net.outputs(pixels)[output]
+                probabilities = _softmax(rows) if output == LOGITS else rows
+                pairs = zip(names, probabilities, strict=False)
+                results += [_result(name, row, options.top, labels) for name, row in pairs]
     if options.json:
         say_json({"images": results})
     else:
@@ -47,17 +49,22 @@ def command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _classes(net: RunnableNetwork) -> int:
-    shape = net.output_shapes.get(LOGITS, ())
-    if len(shape) != 2:
-        outputs = ", ".join(net.output_shapes)
-        raise LibraryError(f"{net.directory}: no classifier: its outputs are {outputs}; `run` needs logits")
-    return shape[1]
+def _classified(net: RunnableNetwork) -> tuple[str, int]:
+    """The output that has a number for each class, and how many these are."""
+    for name in CLASSIFIED:
+        shape = net.output_shapes.get(name, ())
+        if len(shape) == 2:
+            return name, shape[1]
+    outputs = ", ".join(net.output_shapes)
+    raise LibraryError(f"{net.directory}: no classifier: its outputs are {outputs}; `run` needs logits")
 
 
-def _result(path: Path, logits: Array, top: int, labels: Sequence[str] | None) -> dict[str, Any]:
-    exponents = np.exp(logits.astype(np.float64) - logits.max())
-    probabilities = exponents / exponents.sum()
+def _softmax(logits: Array) -> NDArray[np.float64]:
+    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))
+
+
+def _result(path: Path, probabilities: NDArray[Any], top: int, labels: Sequence[str] | None) -> dict[str, Any]:
     best = np.argsort(-probabilities, kind="stable")[:top]
     return {
         "path": str(path),

@@ -7,6 +7,7 @@ and what else ``validate`` and ``bench`` need: the ONNX reference, and pixels no
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import re
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
+_DIGEST = "sha256"
 
 
 @dataclass(frozen=True)
@@ -163,18 +165,29 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """The content of ``manifest.json``, in UTF-8."""
-        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+        """The content of ``manifest.json``, in UTF-8: the fields, and last of all the SHA-256 of them."""
+        return signed(asdict(self))
 
     @staticmethod
     def from_json(content: bytes) -> Manifest:
-        """The inverse of ``to_json``. ValueError where ``content`` is anything else."""
+        """The inverse of ``to_json``. ValueError where ``content`` is anything else, be it by one byte."""
         try:
-            manifest: Manifest = _as(Manifest, json.loads(content))
+            fields = json.loads(content)
+            if isinstance(fields, dict):
+                fields.pop(_DIGEST, None)
+            manifest: Manifest = _as(Manifest, fields)
         except (OverflowError, RecursionError) as error:
             raise ValueError(str(error)) from error
         _check(manifest)
+        if manifest.to_json() != content:
+            raise ValueError("changed since it was written")
         return manifest
+
+
+def signed(fields: Mapping[str, Any]) -> bytes:
+    """``fields`` as a manifest has them, with the digest that tells whether anybody has changed them."""
+    digest = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+    return (json.dumps({**fields, _DIGEST: digest}, indent=2) + "\n").encode()
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -189,25 +202,29 @@ def read_manifest(directory: Path) -> Manifest:
     except OSError as error:
         raise LibraryError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise LibraryError(f"{path}: damaged, or not mnv2c's; build the library again") from error
+        raise LibraryError(f"{path}: changed, damaged, or not mnv2c's; build the library again") from error
 
 
 def read_reference(directory: Path) -> onnx.ModelProto:
-    """The ONNX model of the network before any pass. LibraryError where it is missing or damaged."""
+    """The ONNX model of the network before any pass. LibraryError where it is missing, or not as it was built."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    path = directory / MODEL
+    return onnx.load_model_from_string(read_file(directory, read_manifest(directory), MODEL))
+
+
+def read_file(directory: Path, manifest: Manifest, name: str) -> bytes:
+    """The content of a file of the build, by its relative path. LibraryError where it is missing, or not as it was
+    built."""
+    path = directory / name
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
-        onnx.checker.check_model(model)
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise LibraryError(f"{path}: missing; build the library again") from error
     except OSError as error:
         raise LibraryError(f"{path}: cannot be read: {error.strerror}") from error
-    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        raise LibraryError(f"{path}: damaged; build the library again") from error
-    return model
+    if manifest.files.get(name) != hashlib.sha256(content).hexdigest():
+        raise LibraryError(f"{path}: not as it was built; build the library again")
+    return content
 
 
 def input_shape(directory: Path) -> tuple[int, int, int]:

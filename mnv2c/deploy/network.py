@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mnv2c.deploy import binding
 from mnv2c.deploy.binding import NetworkError
-from mnv2c.deploy.manifest import Interface, Manifest, read_manifest
+from mnv2c.deploy.manifest import Interface, Manifest, read_file, read_manifest
 from mnv2c.errors import LibraryError
 
 OK = 0  # statuses of the C interface, see its header
@@ -72,6 +72,11 @@ class Build:
     def static_library(self) -> Path:
         """The file that is linked into a program."""
         return self.directory / "lib" / f"lib{self.interface.identifier}.a"
+
+    def checked(self, path: Path) -> Path:
+        """``path``, a file of the library; LibraryError where it is missing, or not as it was built."""
+        read_file(self.directory, self.manifest, path.relative_to(self.directory).as_posix())
+        return path
 
 
 class RunnableNetwork(ABC):
@@ -175,13 +180,6 @@ class RunnableNetwork(ABC):
 def read_build(directory: Path) -> Build:
     """LibraryError where ``directory`` is not what ``mnv2c build`` writes."""
     return Build(directory, read_manifest(directory))
-
-
-def must_exist(path: Path) -> Path:
-    """``path``, a file of the library; LibraryError where it is missing."""
-    if not path.is_file():
-        raise LibraryError(f"{path}: missing; build the library again")
-    return path
 
 
 def check_threads(threads: int) -> None:

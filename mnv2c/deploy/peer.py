@@ -34,7 +34,6 @@ from mnv2c.deploy.network import (
     check_threads,
     explain_create,
     fitting,
-    must_exist,
 )
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.runtime import under_prefix
@@ -266,8 +265,8 @@ def link_runner(build: Build, directory: Path, *, static: bool) -> Path:
     """
     target = target_for(build.manifest.target.name, build.manifest.target.triple)
     (directory / "runner.c").write_text(runner_source(build.interface), encoding="utf-8")
-    library = must_exist(build.static_library if static else build.shared_library)
-    include = must_exist(build.header).parent.resolve()
+    library = build.checked(build.static_library if static else build.shared_library)
+    include = build.checked(build.header).parent.resolve()
     flags = [f"-I{include}", *([] if static else ["-Wl,-rpath,$ORIGIN"])]
     inputs = ("runner.c", str(library.resolve()))
     link_program(find_toolchain(target), directory, inputs, output=PROGRAM, static=static, flags=flags)

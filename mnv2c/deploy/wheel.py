@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from mnv2c import __version__
-from mnv2c.deploy.network import Build, must_exist
+from mnv2c.deploy.network import Build
 from mnv2c.errors import LibraryError
 
 _MODULE = '''\
@@ -90,10 +90,8 @@ def make_wheel(build: Build) -> Wheel:
     manifest, module = build.manifest, build.interface.identifier
     if keyword.iskeyword(module) or module in (*sys.stdlib_module_names, "numpy"):
         raise LibraryError(f"{build.directory}: {module} means something else to Python; give the spec another name")
-    library = must_exist(build.shared_library).read_bytes()
+    library = build.checked(build.shared_library).read_bytes()
     digest = hashlib.sha256(library).hexdigest()
-    if manifest.files.get(f"lib/{build.shared_library.name}") != digest:
-        raise LibraryError(f"{build.shared_library}: not as it was built; build the library again")
     names = {
         "module": module,
         "name": re.sub("_+", "_", module).strip("_").lower(),

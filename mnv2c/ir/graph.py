@@ -80,7 +80,7 @@ class Padding:
 
 
 Activation = Literal["relu6", "relu"] | None
-"""What a convolution does to its sums, a shortcut added, before it stores them."""
+"""What a convolution, or a dense layer, does to its sums, a shortcut added, before it stores them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,12 @@ class ReLU(Op):
 
 
 ACTIVATIONS: Mapping[type[Op], Activation] = MappingProxyType({ReLU6: "relu6", ReLU: "relu"})
-"""What each op that is one does, as a convolution into which it is fused."""
+"""What each op that is one does, as a convolution or a dense layer into which it is fused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Op):
+    """``exp(x) / sum(exp(x))`` over the last axis: N x classes, each row a distribution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,13 +200,19 @@ class GlobalAvgPool(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Op):
-    """``y = x W^T + b``, N x features to N x classes.
+    """``y = activation(x W^T + b)``, N x features to N x classes.
 
     ``weight`` (classes x features) and ``bias`` (classes), where there is one, name constants.
     """
 
     weight: str
     bias: str | None = None
+    activation: Activation = None
+
+
+LOGITS, PROBABILITIES = "logits", "probabilities"
+CLASSIFIED = (LOGITS, PROBABILITIES)
+"""Names of outputs, N x classes, that say how well each class fits."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.ir.graph import (
+    Activation,
     Add,
     Array,
     BatchNorm,
@@ -24,6 +25,7 @@ from mnv2c.ir.graph import (
     Padding,
     ReLU,
     ReLU6,
+    Softmax,
 )
 
 Wide = NDArray[np.float64]
@@ -62,6 +64,9 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
             return np.clip(x, 0.0, 6.0)
         case ReLU():
             return np.maximum(x, 0.0)
+        case Softmax():
+            e = np.exp(x - x.max(axis=-1, keepdims=True))
+            return np.asarray(e / e.sum(axis=-1, keepdims=True))
         case Add():
             return x + inputs[1]
         case Pad():
@@ -72,7 +77,7 @@ def _evaluate(op: Op, inputs: list[Wide], graph: Graph) -> Wide:
             return np.asarray(x.mean(axis=(1, 2)))
         case Dense():
             y = x @ _wide(graph, op.weight).T
-            return y if op.bias is None else y + _wide(graph, op.bias)
+            return _activate(y if op.bias is None else y + _wide(graph, op.bias), op.activation)
     raise TypeError(f"the interpreter does not know {type(op).__name__}")
 
 
@@ -90,11 +95,13 @@ def _convolution(op: Convolution, inputs: list[Wide], graph: Graph) -> Wide:
             y += shifted * tap[:, 0] if isinstance(op, Depthwise) else shifted @ tap.T
     if op.bias is not None:
         y += _wide(graph, op.bias)
-    if len(inputs) == 2:
-        y += inputs[1]
-    if op.activation is not None:
-        y = np.clip(y, 0.0, 6.0 if op.activation == "relu6" else None)
-    return _pad(y, op.border)
+    return _pad(_activate(y + inputs[1] if len(inputs) == 2 else y, op.activation), op.border)
+
+
+def _activate(x: Wide, activation: Activation) -> Wide:
+    if activation is None:
+        return x
+    return np.clip(x, 0.0, 6.0 if activation == "relu6" else np.inf)
 
 
 def _largest(op: MaxPool, x: Wide) -> Wide:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import PurePath
 
-from mnv2c.ir.graph import BatchNorm, Convolution, Graph, Input, MaxPool, Op, Pad, Padding, TensorType
+from mnv2c.ir.graph import BatchNorm, Convolution, Dense, Graph, Input, MaxPool, Op, Pad, Padding, TensorType
 from mnv2c.ir.verifier import constant_names
 
 
@@ -49,6 +49,8 @@ def _attributes(op: Op) -> list[str]:
             return _sides("border", op.border)
         case MaxPool():
             return [f"kernel={op.kernel}", f"stride={op.stride}", *_sides("padding", op.padding)]
+        case Dense():
+            return [f"activation={op.activation}"] if op.activation else []
     return []
 
 

@@ -123,6 +123,7 @@ _OPS: dict[str, Callable[..., Any]] = {
     ),
     "Clip": lambda f, x, low, high: f.relu6(x),
     "Relu": lambda f, x: f.relu(x),
+    "Softmax": lambda f, x, axis: f.softmax(x, axis),
     "Add": lambda f, x, y: x + y,
     "GlobalAveragePool": lambda f, x: f.adaptive_avg_pool2d(x, 1),
     "Flatten": lambda f, x: x.flatten(1),

@@ -38,6 +38,7 @@ _FILTER = Image.Resampling.BILINEAR
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 """What is taken for an image in a directory; a file named by itself may be called anything."""
 
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not those that Pillow leaves to other programs
 _LONGEST_LABELS = 16 << 20
 
 
@@ -47,11 +48,12 @@ class ImageError(Mnv2cError):
 
 def read_rgb(path: Path, *, height: int, width: int, fit: Fit) -> Rgb:
     """The photograph upright, as uint8 RGB (height, width, 3); see ``FITS``. ImageError where it cannot be read."""
+    Image.init()  # else those that are asked for by name are not all there
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+            with Image.open(path, formats=_FORMATS) as image:
+                upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
                 return np.asarray(_fitted(upright, (width, height), fit), dtype=np.uint8)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such image{_suggest(path)}") from error
@@ -69,6 +71,16 @@ def read_rgb(path: Path, *, height: int, width: int, fit: Fit) -> Rgb:
         struct.error,
     ) as error:  # Pillow raises all of these on damaged files
         raise ImageError(f"{path}: the image is damaged or cannot be read: {_one_line(error)}") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, which Pillow would cut at 255, as 8. ValueError for values whose range nobody knows."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are {'floats' if image.mode == 'F' else '32-bit numbers'}; convert it to 8 bits")
+    return image
 
 
 def _fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
@@ -141,6 +153,8 @@ def seeded_image(index: int, shape: tuple[int, ...], *, seed: int = 0) -> Rgb:
 def read_labels(path: Path, *, classes: int) -> list[str]:
     """A label per class; ImageError where the file has more or fewer."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ImageError(f"{path}: not a file; give a text file with a label per line")
         if path.stat().st_size > _LONGEST_LABELS:
             raise ImageError(f"{path}: too large for a file of labels")
         labels = path.read_text(encoding="utf-8-sig").splitlines()

@@ -88,6 +88,13 @@ class _Translation:
                 constants = [self._flatbuffer.constant(name, self._constants[name]) for name in inputs[1:]]
                 tensors, options = [self._tensors[inputs[0]], *constants], self._schema.FullyConnectedOptionsT()
                 self._operator("FULLY_CONNECTED", tensors, edge, self._shapes[edge], options)
+            case "Relu":  # behind a dense layer
+                self._operator("RELU", [self._tensors[inputs[0]]], edge, self._shapes[edge], None)
+            case "Clip" if [float(self._constants[name]) for name in inputs[1:]] == [0.0, 6.0]:
+                self._operator("RELU6", [self._tensors[inputs[0]]], edge, self._shapes[edge], None)
+            case "Softmax" if attributes == {"axis": -1}:
+                options = self._schema.SoftmaxOptionsT(beta=1.0)
+                self._operator("SOFTMAX", [self._tensors[inputs[0]]], edge, self._shapes[edge], options)
             case _:
                 raise LibraryError(f"LiteRT cannot be timed: {node.name}, of kind {node.op_type}, has no translation")
 
@@ -156,7 +163,7 @@ class _Translation:
             x = self._operator("PAD", tensors, f"{node.name}.padded", padded, self._schema.PadOptionsT())
         return x, self._schema.Padding.VALID
 
-    def _operator(self, kind: str, inputs: list[int], edge: str, shape: Sequence[int], options: object) -> int:
+    def _operator(self, kind: str, inputs: list[int], edge: str, shape: Sequence[int], options: object | None) -> int:
         """Appends one, and returns the tensor that it makes: ``edge``."""
         self._tensors[edge] = self._flatbuffer.tensor(edge, shape)
         self._flatbuffer.operator(kind, inputs, self._tensors[edge], options)
@@ -190,12 +197,14 @@ class _Flatbuffer:
         self._buffers.append(self._schema.BufferT(data=np.frombuffer(array.tobytes(), np.uint8)))
         return self.tensor(name, array.shape, kind=array.dtype.name.upper(), buffer=len(self._buffers) - 1)
 
-    def operator(self, kind: str, inputs: list[int], output: int, options: object) -> None:
-        """``kind`` as in the schema's ``BuiltinOperator``; ``options`` one of its option tables."""
+    def operator(self, kind: str, inputs: list[int], output: int, options: object | None) -> None:
+        """``kind`` as in the schema's ``BuiltinOperator``; ``options`` one of its option tables, None where it has
+        none."""
         code = getattr(self._schema.BuiltinOperator, kind)
         if code not in self._codes:
             self._codes.append(code)
-        options_type = getattr(self._schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+        table = "NONE" if options is None else type(options).__name__.removesuffix("T")
+        options_type = getattr(self._schema.BuiltinOptions, table)
         self._operators.append(
             self._schema.OperatorT(
                 opcodeIndex=self._codes.index(code),

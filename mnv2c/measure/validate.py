@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mnv2c.deploy.manifest import normalise, read_manifest, read_reference
 from mnv2c.deploy.network import RunnableNetwork
 from mnv2c.deploy.opening import open_network
-from mnv2c.ir.graph import Array
+from mnv2c.ir.graph import CLASSIFIED, Array
 from mnv2c.measure.images import Rgb, batches
 from mnv2c.measure.layers import LayerComparer, largest
 from mnv2c.measure.noise import Noise
@@ -25,7 +25,6 @@ from mnv2c.measure.relay_network import RelayNetwork
 from mnv2c.measure.validation import Comparison, Validation
 from mnv2c.precision import Precision
 from mnv2c.reference.evaluator import Reference
-from mnv2c.reference.onnx_export import LOGITS
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "tf32": 0.1, "fp16": 0.2}
 """The largest error of a right library, in units of the output, in networks that their weights' last bits determine so
@@ -105,15 +104,15 @@ def _compare_output(image: str, output: str, found: list[Array], reference: Arra
     wanted = reference.astype(np.float64)
     error = largest([largest(one - wanted) for one in found])
     size = largest(wanted)
-    is_logits = output == LOGITS and wanted.ndim == 1
+    classifies = output in CLASSIFIED and wanted.ndim == 1
     return Comparison(
         image=image,
         output=output,
         max_abs_error=error,
         relative_error=error / size if size else error,
         cosine=min(_cosine(one.astype(np.float64), wanted) for one in found),
-        top1_gap=largest([gap(one, wanted, count=1) for one in found]) if is_logits else None,
-        top5_gap=largest([gap(one, wanted, count=5) for one in found]) if is_logits else None,
+        top1_gap=largest([gap(one, wanted, count=1) for one in found]) if classifies else None,
+        top5_gap=largest([gap(one, wanted, count=5) for one in found]) if classifies else None,
     )
 
 

@@ -24,7 +24,7 @@ class Comparison:
 
     ``max_abs_error`` is in the output's own unit, ``relative_error`` is that over the reference's largest absolute
     value. The gaps tell how far apart, in the reference, the classes are that stand at the same rank of the first one
-    or five: 0 where they are the same; None where the output is no ``logits``.
+    or five: 0 where they are the same; None where the output has no classes.
     """
 
     image: str
@@ -98,7 +98,7 @@ class Validation:
 
 
 def to_json(validation: Validation) -> dict[str, Any]:
-    """What ``validate --json`` prints. Agreements are shares of the images, null where no output is ``logits``."""
+    """What ``validate --json`` prints. Agreements are shares of the images, null where no output has classes."""
     comparisons = validation.comparisons
     classified = [one for one in comparisons if one.top1_gap is not None]
     fields: dict[str, Any] = {

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Array, BatchNorm, Convolution, Graph, Op
 from mnv2c.passes.rewrite import has_one_reader, merge
 
@@ -40,10 +41,13 @@ def _foldable(graph: Graph, conv: Convolution) -> bool:
 
 
 def _fold(graph: Graph, conv: Convolution, norm: BatchNorm) -> tuple[Array, Array]:
-    """Weight (OIHW) and bias (O) that do the work of both."""
+    """Weight (OIHW) and bias (O) that do the work of both; GraphError where they are no finite float32."""
     weight, gamma, beta, mean, var = (
         graph.constants[name].astype(np.float64) for name in (conv.weight, norm.gamma, norm.beta, norm.mean, norm.var)
     )
-    scale = gamma / np.sqrt(var + norm.epsilon)
-    bias = beta - mean * scale
-    return (weight * scale[:, None, None, None]).astype(np.float32), bias.astype(np.float32)
+    with np.errstate(over="ignore"):
+        scale = gamma / np.sqrt(var + norm.epsilon)
+        folded = (weight * scale[:, None, None, None]).astype(np.float32), (beta - mean * scale).astype(np.float32)
+    if not all(np.isfinite(values).all() for values in folded):
+        raise GraphError(f"{conv.name}: with its BatchNorm folded into it a weight is beyond float32")
+    return folded

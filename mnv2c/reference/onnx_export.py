@@ -29,6 +29,7 @@ from mnv2c.ir.graph import (
     Op,
     ReLU,
     ReLU6,
+    Softmax,
 )
 from mnv2c.ir.verifier import constant_names
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import onnx
 
 INPUT = "input"
-LOGITS = "logits"
 OPSET = 17
 IR_VERSION = 8  # with opset 17: what onnxruntime reads from 1.12 on
 
@@ -82,12 +82,14 @@ def _nodes(op: Op, graph: Graph) -> list[onnx.NodeProto]:
                 "pads": list(op.padding.sides),
             }
             return [_node("MaxPool", inputs, op.name, row, attributes=attributes)]
+        case Softmax():
+            return [_node("Softmax", inputs, op.name, row, attributes={"axis": -1})]
         case Add():
             return [_node("Add", inputs, op.name, row)]
         case GlobalAvgPool():
             pooled = f"{op.name}.nchw"  # N x C x 1 x 1
             return [_node("GlobalAveragePool", inputs, pooled, row), _node("Flatten", [pooled], op.name, row)]
-        case Dense():
+        case Dense(activation=None):
             return [_node("Gemm", [*inputs, *constant_names(op)], op.name, row, attributes={"transB": 1})]
     raise GraphError(f"{op.name}: {type(op).__name__} has no place in the reference; export the graph before any pass")
 

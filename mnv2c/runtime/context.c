@@ -34,6 +34,7 @@ const char *mnv2c_message(int status)
     case MNV2C_CPU: return "this processor lacks the instruction set";
     case MNV2C_INSTRUCTION_SET: return "the library was not built for this instruction set";
     case MNV2C_KERNEL: return "a kernel refused to run: the library is damaged";
+    case MNV2C_FORKED: return "the context's threads belong to the process that forked this one: create another";
     case MNV2C_CPUS: return "a processor in cpus does not exist, or this program may not run on it";
     default: break;
     }
@@ -77,6 +78,7 @@ static int choose_instruction_set(const mnv2c_options *options, const struct mnv
 static int find_threads(const mnv2c_options *options, struct mnv2c_pool **pool)
 {
     if (options->share_threads_with != NULL) {
+        if (mnv2c_pool_is_lost(options->share_threads_with->pool)) return MNV2C_FORKED;
         *pool = options->share_threads_with->pool;
         mnv2c_pool_share(*pool);
         return MNV2C_OK;
@@ -128,7 +130,7 @@ int mnv2c_create(const mnv2c_options *given, mnv2c_context **context)
 void mnv2c_destroy(mnv2c_context *context)
 {
     if (context == NULL) return;
-    pthread_mutex_destroy(&context->lock);
+    if (!mnv2c_pool_is_lost(context->pool)) pthread_mutex_destroy(&context->lock);
     mnv2c_pool_release(context->pool);
     free(context->maps);
     free(context->arena);
@@ -210,6 +212,7 @@ static int run_locked(mnv2c_context *context, const void *input, int rgb, void *
 int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
 {
     if (!are_arguments(context, input, rgb, outputs)) return MNV2C_ARGUMENT;
+    if (mnv2c_pool_is_lost(context->pool)) return MNV2C_FORKED;
     pthread_mutex_lock(&context->lock);
     int status = run_locked(context, input, rgb, outputs);
     pthread_mutex_unlock(&context->lock);
@@ -220,6 +223,7 @@ int mnv2c_run_images(mnv2c_context *context, const mnv2c_image *images, void *co
 {
     const uint8_t *rgb;
     if (!are_arguments(context, images, 1, outputs)) return MNV2C_ARGUMENT;
+    if (mnv2c_pool_is_lost(context->pool)) return MNV2C_FORKED;
     pthread_mutex_lock(&context->lock);
     int status = mnv2c_fit_images(&context->fitting, images, &rgb);
     if (status == MNV2C_OK) status = run_locked(context, rgb, 1, outputs);
@@ -245,6 +249,7 @@ static int find_maps(mnv2c_context *context, int wanted)
 int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user)
 {
     if (context == NULL) return MNV2C_ARGUMENT;
+    if (mnv2c_pool_is_lost(context->pool)) return MNV2C_FORKED;
     pthread_mutex_lock(&context->lock);
     int status = find_maps(context, observer != NULL);
     if (status == MNV2C_OK) {

@@ -46,9 +46,11 @@ int main(int argc, char **argv)
     mnv2c_destroy(context);
     if (status != MNV2C_OK) return fail(argv[0], mnv2c_message(status));
 
+    /* @softmax@ */
     float sum = 0, best = logits[0];
     for (int i = 0; i < MNV2C_CLASSES; i++) best = logits[i] > best ? logits[i] : best;
     for (int i = 0; i < MNV2C_CLASSES; i++) sum += logits[i] = expf(logits[i] - best); /* softmax, but for the division */
+    /* @end of softmax@ */
     for (int rank = 0; rank < 5 && rank < MNV2C_CLASSES; rank++) {
         int top = 0;
         for (int i = 1; i < MNV2C_CLASSES; i++) top = logits[i] > logits[top] ? i : top;

@@ -106,6 +106,7 @@ int mnv2c_pool_create(int threads, const int *cpus, int cpu_count, struct mnv2c_
 void mnv2c_pool_share(struct mnv2c_pool *pool);   /* one more context uses it */
 void mnv2c_pool_release(struct mnv2c_pool *pool); /* one less; the last one ends the threads; null is fine */
 int mnv2c_pool_threads(const struct mnv2c_pool *pool);
+int mnv2c_pool_is_lost(const struct mnv2c_pool *pool); /* its threads are another process's: we are a child of fork */
 void mnv2c_pool_enter(struct mnv2c_pool *pool); /* waits for its turn */
 void mnv2c_pool_leave(struct mnv2c_pool *pool);
 int mnv2c_pool_run(struct mnv2c_pool *pool, const struct mnv2c_job *job); /* only between enter and leave */

@@ -49,6 +49,7 @@ struct mnv2c_pool {
     struct worker *workers;
     struct share *shares; /* one for each thread */
     int threads, started, references, spins;
+    pid_t process; /* that the threads belong to: a child of fork has none of them */
 
     /* The job. Written only while no task is left or running, so whoever owns a task reads it unchanged. */
     _Alignas(LINE) _Atomic(const struct mnv2c_job *) job;
@@ -263,15 +264,18 @@ static int start_workers(struct mnv2c_pool *pool, struct cpus cpus)
     return pool->started == pool->threads - 1 ? MNV2C_OK : MNV2C_THREADS;
 }
 
+/* After fork there is nobody to wait for, and a lock may be held by a thread that is not there. */
 static void end(struct mnv2c_pool *pool)
 {
-    atomic_store(&pool->ending, 1);
-    wake_all(pool);
-    for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
-    pthread_cond_destroy(&pool->done);
-    pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->lock);
-    pthread_mutex_destroy(&pool->turn);
+    if (!mnv2c_pool_is_lost(pool)) {
+        atomic_store(&pool->ending, 1);
+        wake_all(pool);
+        for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
+        pthread_cond_destroy(&pool->done);
+        pthread_cond_destroy(&pool->wake);
+        pthread_mutex_destroy(&pool->lock);
+        pthread_mutex_destroy(&pool->turn);
+    }
     free(pool->shares);
     free(pool->workers);
     free(pool);
@@ -300,6 +304,7 @@ int mnv2c_pool_create(int threads, const int *numbers, int cpu_count, struct mnv
     /* Spinning for a thread that cannot run yet only keeps it from running. */
     int spins = can_run_at_once(threads, cpus) ? SPINS : 0;
     *pool = (struct mnv2c_pool){.workers = workers, .shares = shares, .threads = threads, .references = 1, .spins = spins};
+    pool->process = getpid();
     pthread_mutex_init(&pool->turn, NULL); /* on Linux these four cannot fail with default attributes */
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
@@ -323,13 +328,16 @@ void mnv2c_pool_share(struct mnv2c_pool *pool)
 void mnv2c_pool_release(struct mnv2c_pool *pool)
 {
     if (pool == NULL) return;
-    pthread_mutex_lock(&pool->lock);
+    int is_lost = mnv2c_pool_is_lost(pool);
+    if (!is_lost) pthread_mutex_lock(&pool->lock);
     int references = --pool->references;
-    pthread_mutex_unlock(&pool->lock);
+    if (!is_lost) pthread_mutex_unlock(&pool->lock);
     if (references == 0) end(pool);
 }
 
 int mnv2c_pool_threads(const struct mnv2c_pool *pool) { return pool->threads; }
+
+int mnv2c_pool_is_lost(const struct mnv2c_pool *pool) { return pool->threads > 1 && pool->process != getpid(); }
 
 void mnv2c_pool_enter(struct mnv2c_pool *pool) { pthread_mutex_lock(&pool->turn); }
 

@@ -1,17 +1,22 @@
 """Builds the graph that a spec describes, op by op as the paper draws it: BatchNorm and ReLU6 still on their own.
 
-What comes in: a ``Spec`` and weights by name. What goes out: a verified ``Graph`` from the normalised image
-(batch x height x width x 3) to the logits (batch x classes), without softmax. ``parameter_shapes`` says which weights
-it takes: ``<layer>.weight`` OIHW, ``<layer>.gamma/.beta/.mean/.var`` one per output channel, ``fc.weight`` classes x
-features, ``fc.bias``. Weights may also come folded: a layer that has a ``.bias`` and no statistics gets no BatchNorm.
+What comes in: a ``Spec`` and weights by name. What goes out: a verified ``Graph`` from the normalised image (batch x
+height x width x 3) to the ``logits`` (batch x classes); where the classifier says softmax to the ``probabilities``,
+and where it has no layer to the ``features``, the mean over the map. ``parameter_shapes`` says which weights it takes:
+``<layer>.weight`` OIHW, ``<layer>.gamma/.beta/.mean/.var`` one per output channel, ``fc.weight`` classes x features,
+``fc.bias``; dense layers before the last are ``hidden0``, ``hidden1`` ... Weights may also come folded: a layer that
+has a ``.bias`` and no statistics gets no BatchNorm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import TypedDict
 
 from mnv2c.ir.graph import (
+    LOGITS,
+    PROBABILITIES,
     Add,
     Array,
     BatchNorm,
@@ -29,35 +34,43 @@ from mnv2c.ir.graph import (
     Project,
     ReLU,
     ReLU6,
+    Softmax,
     Source,
     TensorType,
 )
 from mnv2c.ir.verifier import verify
-from mnv2c.spec.table import PaddingConvention, Residual, Row, Separable, Spec
+from mnv2c.spec.table import DenseActivation, DenseRow, PaddingConvention, Residual, Row, Separable, Spec
 
-_UNFOLDED = ("fc.bias",)
-"""Of the names that tell the form of a layer those that say: a BatchNorm behind every convolution, a bias in ``fc``."""
+FEATURES = "features"
+"""The output of a network without a classifier."""
 
 
 def build_graph(spec: Spec, weights: Mapping[str, Array]) -> Graph:
     """The graph of ``spec``; ``GraphError`` where ``weights`` lacks a tensor or has it in another shape.
 
-    A layer that ``weights`` has folded gets a bias instead of a BatchNorm, and ``fc`` the bias that ``weights`` has.
+    A layer that ``weights`` has folded gets a bias instead of a BatchNorm, a dense one the bias that ``weights`` has.
     """
     layers = _network(spec, weights.keys())
     constants = {name: weights[name] for name in layers.shapes if name in weights}
-    graph = Graph(name=spec.name, ops=tuple(layers.ops), constants=constants, outputs={"logits": layers.last.name})
+    graph = Graph(name=spec.name, ops=tuple(layers.ops), constants=constants, outputs={layers.output: layers.last.name})
     verify(graph)
     return graph
 
 
-def parameter_shapes(spec: Spec, given: Collection[str] = _UNFOLDED) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(spec: Spec, given: Collection[str] | None = None) -> dict[str, tuple[int, ...]]:
     """The name and shape of every weight, in the order of the layers.
 
     ``given`` are the names of the weights that there are. From them follows each layer's form: one with a ``.bias`` and
-    none of a BatchNorm's statistics is folded, any other has a BatchNorm; ``fc`` has a bias where ``given`` names it.
+    none of a BatchNorm's statistics is folded, any other has a BatchNorm; a dense one has a bias where ``given`` names
+    it. Without ``given`` each convolution has a BatchNorm, and each dense layer a bias.
     """
-    return _network(spec, given).shapes
+    return _network(spec, [f"{name}.bias" for name in dense_names(spec)] if given is None else given).shapes
+
+
+def dense_names(spec: Spec) -> tuple[str, ...]:
+    """Of the classifier's layers: ``hidden0``, ``hidden1``, ... and ``fc``, the last."""
+    hidden = range(len(spec.classifier) - 1)
+    return (*(f"hidden{number}" for number in hidden), "fc") if spec.classifier else ()
 
 
 def _network(spec: Spec, given: Collection[str]) -> _Layers:
@@ -73,7 +86,9 @@ def _network(spec: Spec, given: Collection[str]) -> _Layers:
             block += 1
     if spec.head is not None:
         layers.convolution(Conv, "head", spec.head_channels, spec.head.source)
-    layers.classifier(spec.classes, spec.head.source if spec.head else spec.classes_source, spec.classes_source)
+    layers.pool(layers.last.source)
+    for name, dense in zip(dense_names(spec), spec.classifier, strict=True):
+        layers.dense(name, dense)
     return layers
 
 
@@ -125,8 +140,19 @@ def _residual(layers: _Layers, block: str, row: Residual, repeat: int, channels:
     layers.activation(f"{block}.add", source)
 
 
+_ACTIVATIONS: dict[DenseActivation, type[Op]] = {"relu": ReLU, "relu6": ReLU6, "softmax": Softmax}
+
+
+class _Shared(TypedDict):
+    """What an op and its activation have in common."""
+
+    type: TensorType
+    source: Source
+
+
 class _Layers:
-    """The ops so far and the shapes of their weights; ``given`` as in ``parameter_shapes``."""
+    """The ops so far, the shapes of their weights, and what the last is to the caller; ``given`` as in
+    ``parameter_shapes``."""
 
     def __init__(self, spec: Spec, given: Collection[str]) -> None:
         image = spec.input
@@ -135,6 +161,7 @@ class _Layers:
         self._epsilon = spec.batchnorm_epsilon
         self._activation = spec.activation
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.output = FEATURES
         image_type = TensorType((image.batch, image.height, image.width, 3))
         self.ops: list[Op] = [
             Input(name="input", inputs=(), type=image_type, source=image.source, mean=image.mean, scale=image.scale)
@@ -164,8 +191,8 @@ class _Layers:
         ``is_linear``, as a Project always is (section 3.2)."""
         entry = reads or self.last
         batch, height, width, inputs = entry.type.shape
-        top, bottom, height = _extent(height, kernel, stride, self._padding)
-        left, right, width = _extent(width, kernel, stride, self._padding)
+        top, bottom, height = extent(height, kernel, stride, self._padding)
+        left, right, width = extent(width, kernel, stride, self._padding)
         out = TensorType((batch, height, width, channels))
         folded = self._is_folded(layer)
         self.shapes[f"{layer}.weight"] = (channels, 1 if kind is Depthwise else inputs, kernel, kernel)
@@ -197,8 +224,8 @@ class _Layers:
     def max_pool(self, layer: str, source: Source, *, kernel: int, stride: int) -> None:
         """The largest in each window."""
         batch, height, width, channels = self.last.type.shape
-        top, bottom, height = _extent(height, kernel, stride, self._padding)
-        left, right, width = _extent(width, kernel, stride, self._padding)
+        top, bottom, height = extent(height, kernel, stride, self._padding)
+        left, right, width = extent(width, kernel, stride, self._padding)
         self.append(
             MaxPool(
                 name=layer,
@@ -232,17 +259,25 @@ class _Layers:
             )
         )
 
-    def classifier(self, classes: int, pool_source: Source, source: Source) -> None:
-        """The mean over the map and the logits."""
+    def pool(self, source: Source) -> None:
+        """The mean over the map."""
         batch, _, _, features = self.last.type.shape
         pooled = TensorType((batch, features))
-        self.append(GlobalAvgPool(name="pool", inputs=(self.last.name,), type=pooled, source=pool_source))
-        bias = "fc.bias" if "fc.bias" in self._given else None
-        self.shapes |= {"fc.weight": (classes, features)} | ({} if bias is None else {bias: (classes,)})
-        logits = TensorType((batch, classes))
-        self.append(
-            Dense(name="fc", inputs=(self.last.name,), type=logits, source=source, weight="fc.weight", bias=bias)
-        )
+        self.append(GlobalAvgPool(name="pool", inputs=(self.last.name,), type=pooled, source=source))
+
+    def dense(self, name: str, row: DenseRow) -> None:
+        """A layer of the classifier, and its activation."""
+        batch, features = self.last.type.shape
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        has_bias = bias in self._given
+        self.shapes |= {weight: (row.c, features)} | ({bias: (row.c,)} if has_bias else {})
+        shared: _Shared = {"type": TensorType((batch, row.c)), "source": row.source}
+        dense = Dense(name=name, inputs=(self.last.name,), weight=weight, bias=bias if has_bias else None, **shared)
+        self.append(dense)
+        if row.activation is not None:
+            kind = _ACTIVATIONS[row.activation]
+            self.append(kind(name=f"{name}.{row.activation}", inputs=(name,), **shared))
+        self.output = PROBABILITIES if row.activation == "softmax" else LOGITS
 
 
 def _statistics(layer: str) -> tuple[str, str, str, str]:
@@ -250,7 +285,7 @@ def _statistics(layer: str) -> tuple[str, str, str, str]:
     return f"{layer}.gamma", f"{layer}.beta", f"{layer}.mean", f"{layer}.var"
 
 
-def _extent(size: int, kernel: int, stride: int, convention: PaddingConvention) -> tuple[int, int, int]:
+def extent(size: int, kernel: int, stride: int, convention: PaddingConvention) -> tuple[int, int, int]:
     """Zeros before and after, and the output's extent, along one side of the map.
 
     ``same``, as TensorFlow: ceil(size / stride) outputs; an odd number of zeros has the extra one after, so that a 3x3

@@ -6,6 +6,7 @@ or one ``SpecError`` with every mistake of file and overrides, each with file, l
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,20 +19,25 @@ from yaml.nodes import MappingNode, Node, SequenceNode
 from mnv2c.errors import SourceError, SpecError
 from mnv2c.ir.graph import Source
 from mnv2c.shipped import SPECS, find_spec, spec_names
-from mnv2c.spec.yaml_reader import OVERRIDES, Reader, place_of
+from mnv2c.spec.reserved import reserved
+from mnv2c.spec.yaml_reader import OVERRIDES, Reader, TooMany, place_of
 from mnv2c.spelling import did_you_mean
 
 PaddingConvention = Literal["same", "symmetric"]
 PerChannel = tuple[float, float, float]
+DenseActivation = Literal["relu", "relu6", "softmax"]
 
 _NOWHERE = Source(file="", line=0, row="")
-_LONGEST_FILE = 1 << 20
+_LONGEST_FILE = 1 << 16  # a table of 64 rows takes a tenth of that; PyYAML some 10 us for a byte
 
 _MOST_CHANNELS = 8192
+_MOST_CLASSES = 100_000
+_MOST_DENSE = 8
 _ACTIVATIONS = ("relu6", "relu")
 
-_KEYS = ("name", "width_multiplier", "classes", "input", "padding", "batchnorm_epsilon", "stem", "bottlenecks")
+_KEYS = ("name", "width_multiplier", "input", "padding", "batchnorm_epsilon", "stem", "bottlenecks")
 _OPTIONAL = ("channel_divisor", "activation", "head")
+_CLASSIFIERS = ("classes", "classifier")
 _INPUT_KEYS = ("resolution",)
 _INPUT_OPTIONAL = ("batch", "mean", "scale")
 _STEM_KEYS = ("c", "s")
@@ -39,15 +45,20 @@ _STEM_OPTIONAL = ("kernel", "pool")
 _ROW_KEYS = ("t", "c", "n", "s")
 _OTHER_ROWS = {"separable": (("c", "n", "s"), ()), "residual": (("c", "n", "s"), ("r",))}
 _HEAD_KEYS = ("c",)
+_CLASSIFIER_KEYS = ("c",)
+_CLASSIFIER_OPTIONAL = ("activation",)
 _PATHS = (
     *_KEYS,
     *_OPTIONAL,
+    *_CLASSIFIERS,
     *(f"input.{key}" for key in (*_INPUT_KEYS, *_INPUT_OPTIONAL)),
     *(f"stem.{key}" for key in (*_STEM_KEYS, *_STEM_OPTIONAL)),
     "bottlenecks[]",
     *(f"bottlenecks[].{key}" for key in _ROW_KEYS),
     *(f"bottlenecks[].{kind}.{key}" for kind, (keys, more) in _OTHER_ROWS.items() for key in (*keys, *more)),
     *(f"head.{key}" for key in _HEAD_KEYS),
+    "classifier[]",
+    *(f"classifier[].{key}" for key in (*_CLASSIFIER_KEYS, *_CLASSIFIER_OPTIONAL)),
 )
 """Every field that ``--set`` can name; ``[]`` stands for the number of a row."""
 
@@ -125,16 +136,26 @@ class Head:
 
 
 @dataclass(frozen=True)
+class DenseRow:
+    """One layer of the classifier: ``c`` outputs, never scaled, and what is done to them; softmax in the last alone."""
+
+    c: int
+    activation: DenseActivation | None = None
+    source: Source = field(default=_NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class Spec:
     """One network: the paper's table and its trade-offs, width multiplier and resolution (section 4).
 
-    Sources do not count in comparisons nor in ``repr``: the same table is the same spec anywhere.
+    ``classifier`` is what stands behind the mean over the map: one layer in the paper, none where the features are
+    what is wanted. Sources do not count in comparisons nor in ``repr``: the same table is the same spec anywhere.
     """
 
     name: str
     width_multiplier: float
     channel_divisor: int
-    classes: int
+    classifier: tuple[DenseRow, ...]
     input: InputSpec
     padding: PaddingConvention
     batchnorm_epsilon: float
@@ -142,7 +163,6 @@ class Spec:
     bottlenecks: tuple[Row | Separable | Residual, ...]
     head: Head | None
     activation: Literal["relu6", "relu"] = "relu6"
-    classes_source: Source = field(default=_NOWHERE, compare=False, repr=False)
 
     def channels(self, c: float) -> int:
         """``c`` of the stem or of a row, scaled by the width multiplier, as a multiple of ``channel_divisor``."""
@@ -168,29 +188,45 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     ``SpecError`` where the file cannot be read, and with every mistake of file and overrides.
     """
     path = find_spec(Path(path))
-    file = str(path)
-    overrides = [" ".join(text.splitlines()) for text in overrides]
-    reader = Reader(file, _read_text(path), overrides)
+    return read_spec(_read_text(path), os.fsencode(path).decode("utf-8", "backslashreplace"), overrides)
+
+
+def read_spec(text: str, file: str, overrides: Sequence[str] = ()) -> Spec:
+    """The spec that the ``text`` of ``file`` is; else as ``load_spec``."""
+    overrides = [" ".join(one.splitlines()) for one in overrides]
+    reader = Reader(file, text, overrides)
+    more = False
+    try:
+        spec = _read_all(reader, file, overrides)
+    except TooMany:
+        spec, more = None, True
+    if spec is not None and not reader.errors:
+        return spec
+    in_order = sorted(reader.errors, key=lambda error: (error.file == OVERRIDES, error.line, error.column))
+    raise SpecError(in_order, more=more)
+
+
+def _read_all(reader: Reader, file: str, overrides: Sequence[str]) -> Spec | None:
     for index, override in enumerate(overrides):
         _override(reader, override, index)
     if reader.root is not None:
-        spec = _read_spec(reader, reader.root)
-        if not reader.errors:
-            return spec
-    elif not any(error.file == file for error in reader.errors):
+        return _read_spec(reader, reader.root)
+    if not any(error.file == file for error in reader.errors):
         reader.report(file, 1, 1, "the spec is empty", f"begin with `name: ...`; see {SPECS / 'mnv2_1.0.yaml'}")
-    raise SpecError(sorted(reader.errors, key=lambda error: (error.file == OVERRIDES, error.line, error.column)))
+    return None
 
 
 def _read_text(path: Path) -> str:
     """The file's text, or a ``SpecError`` that says why there is none."""
     hint, line, column = "", 1, 1
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("not a file")  # a FIFO would never be opened
         with path.open("rb") as stream:
             data = stream.read(_LONGEST_FILE + 1)
         if len(data) <= _LONGEST_FILE:
             return data.decode("utf-8-sig")
-        message = "larger than 1 MiB: this is no spec"
+        message = "larger than 64 KiB: this is no spec"
     except UnicodeDecodeError as error:
         message, hint = f"not UTF-8 text: byte 0x{error.object[error.start]:02x}", "save the file as UTF-8"
         before = error.object[: error.start].decode("utf-8", "replace")
@@ -225,25 +261,23 @@ def _override(reader: Reader, text: str, index: int) -> None:
     else:
         short = [path.removeprefix("input.") for path in _PATHS]
         guess = did_you_mean(pattern, (*_PATHS, *short)).replace("[]", "[0]")
-        hint = f"did you mean `{guess}`?" if guess else f"known: {', '.join(_KEYS)}"
+        hint = f"did you mean `{guess}`?" if guess else f"known: {', '.join((*_KEYS, *_CLASSIFIERS))}"
         reader.report(OVERRIDES, index + 1, 1, f"unknown key `{name}`", hint)
 
 
 def _read_spec(reader: Reader, root: Node) -> Spec:
     """The whole table; where the reader has noted errors, not to be used."""
-    fields = reader.fields(root, "", required=_KEYS, optional=_OPTIONAL)
+    fields = reader.fields(root, "", required=_KEYS, optional=_OPTIONAL, one_of=_CLASSIFIERS)
     stem = _read_stem(reader, fields.get("stem"))
     items = reader.items(fields.get("bottlenecks"), "bottlenecks", most=64)
     rows = tuple(_read_row(reader, node, f"bottlenecks[{i}]") for i, node in enumerate(items))
     stride = stem.s * max(stem.pool, 1) * prod(row.s for row in rows)
-    identifier = "a letter, then letters, digits, `.`, `_` or `-`, 64 at most"
-    classes = reader.integer(fields.get("classes"), "classes", least=1, most=100_000)
     divisor, activation = fields.get("channel_divisor"), fields.get("activation")
     return Spec(
-        name=reader.word(fields.get("name"), "name", pattern=r"[A-Za-z][A-Za-z0-9._-]{0,63}", meaning=identifier),
+        name=_read_name(reader, fields.get("name")),
         width_multiplier=reader.number(fields.get("width_multiplier"), "width_multiplier", least=0.05, most=4.0),
         channel_divisor=reader.integer(divisor, "channel_divisor", least=1, most=64) if divisor else 8,
-        classes=classes,
+        classifier=_read_classifier(reader, fields.get("classes"), fields.get("classifier")),
         input=_read_input(reader, fields.get("input"), stride),
         padding=cast(PaddingConvention, reader.choice(fields.get("padding"), "padding", ("same", "symmetric"))),
         batchnorm_epsilon=reader.number(fields.get("batchnorm_epsilon"), "batchnorm_epsilon", least=1e-12, most=1.0),
@@ -253,8 +287,16 @@ def _read_spec(reader: Reader, root: Node) -> Spec:
         activation="relu"
         if activation and reader.choice(activation, "activation", _ACTIVATIONS) == "relu"
         else "relu6",
-        classes_source=Source(*reader.place(fields.get("classes")), f"classes: {classes}"),
     )
+
+
+def _read_name(reader: Reader, node: Node | None) -> str:
+    meaning = "a letter, then letters, digits, `.`, `_` or `-`, 64 at most"
+    name = reader.word(node, "name", pattern=r"[A-Za-z][A-Za-z0-9._-]{0,63}", meaning=meaning)
+    owner = reserved(name)
+    if node is not None and owner:
+        reader.error(node, f"`name` must not be {name}: {owner}")
+    return name
 
 
 def _read_input(reader: Reader, node: Node | None, stride: int) -> InputSpec:
@@ -354,3 +396,25 @@ def _read_head(reader: Reader, node: Node) -> Head:
     fields = reader.fields(node, "head", required=_HEAD_KEYS)
     c = reader.integer(fields.get("c"), "head.c", least=1, most=_MOST_CHANNELS)
     return Head(c, Source(*reader.place(node), f"head: {{c: {c}}}"))
+
+
+def _read_classifier(reader: Reader, classes: Node | None, rows: Node | None) -> tuple[DenseRow, ...]:
+    """``classes: N`` is short for one row."""
+    if rows is None:
+        c = reader.integer(classes, "classes", least=1, most=_MOST_CLASSES)
+        return (DenseRow(c, None, Source(*reader.place(classes), f"classes: {c}")),)
+    items = reader.items(rows, "classifier", least=0, most=_MOST_DENSE)
+    last = len(items) - 1
+    return tuple(_read_dense(reader, node, f"classifier[{i}]", is_last=i == last) for i, node in enumerate(items))
+
+
+def _read_dense(reader: Reader, node: Node, path: str, *, is_last: bool) -> DenseRow:
+    fields = reader.fields(node, path, required=_CLASSIFIER_KEYS, optional=_CLASSIFIER_OPTIONAL)
+    c = reader.integer(fields.get("c"), f"{path}.c", least=1, most=_MOST_CLASSES)
+    text = f"{{c: {c}}}"
+    activation: DenseActivation | None = None
+    if "activation" in fields:
+        choices = ("relu", "relu6", "softmax") if is_last else ("relu", "relu6")
+        activation = cast(DenseActivation, reader.choice(fields["activation"], f"{path}.activation", choices))
+        text = f"{{c: {c}, activation: {activation}}}"
+    return DenseRow(c, activation, Source(*reader.place(node), text))

@@ -21,9 +21,16 @@ from mnv2c.spelling import did_you_mean
 OVERRIDES = "--set"
 """The file name that errors of overrides carry; their line is the number of the override."""
 
+MOST_ERRORS = 50
+"""Of one file: with the last of them reading ends."""
+
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _LONGEST_LINE_SHOWN = 200
+
+
+class TooMany(Exception):
+    """``MOST_ERRORS`` are noted, and there is another."""
 
 
 class Reader:
@@ -47,14 +54,17 @@ class Reader:
             self.report(OVERRIDES, index + 1, column + 1, f"`{path}` is given no value", "write KEY=VALUE")
 
     def report(self, file: str, line: int, column: int, message: str, hint: str = "") -> None:
-        """Notes a mistake at a 1-based place; the same mistake, seen again through an alias, once."""
+        """Notes a mistake at a 1-based place; the same mistake, seen again through an alias, once. ``TooMany``."""
         lines = self._lines[file]
         text = lines[line - 1] if line <= len(lines) else ""
         text = "".join(char if char.isprintable() else " " for char in text)
         text = text if len(text) <= _LONGEST_LINE_SHOWN else ""
         error = SourceError(file, line, column, message, text, hint)
-        if error not in self.errors:
-            self.errors.append(error)
+        if error in self.errors:
+            return
+        if len(self.errors) == MOST_ERRORS:
+            raise TooMany
+        self.errors.append(error)
 
     def error(self, node: Node, message: str, hint: str = "") -> None:
         """Notes a mistake where ``node`` begins."""
@@ -66,13 +76,20 @@ class Reader:
         return (str(node.start_mark.name), node.start_mark.line + 1) if node else (self._file, 1)
 
     def fields(
-        self, node: Node | None, path: str, *, required: Sequence[str], optional: Sequence[str] = ()
+        self,
+        node: Node | None,
+        path: str,
+        *,
+        required: Sequence[str],
+        optional: Sequence[str] = (),
+        one_of: Sequence[str] = (),
     ) -> dict[str, Node]:
-        """The values of a mapping by key, overrides in place; notes unknown, missing and repeated keys."""
+        """The values of a mapping by key, overrides in place; notes unknown, missing and repeated keys, and where not
+        exactly one of the keys ``one_of`` is there."""
         if not isinstance(node, MappingNode):
             self._must_be(node, path, "a mapping", hint=f"its keys: {', '.join(required)}")
             return {}
-        keys = (*required, *optional)
+        keys = (*required, *optional, *one_of)
         found: dict[str, Node] = {}
         meant: set[str] = set()
         for key, value in node.value:
@@ -90,16 +107,22 @@ class Reader:
         for key in required:
             if key not in found and key not in meant:
                 self.error(node, f"{_quote(path)} lacks `{key}`", f"add `{key}: ...`")
+        alternatives = [key for key in one_of if key in found]
+        if one_of and not alternatives and meant.isdisjoint(one_of):
+            self.error(node, f"{_quote(path)} lacks `{one_of[0]}`", f"add `{one_of[0]}: ...`")
+        if len(alternatives) > 1:
+            first, second = alternatives[:2]
+            self.error(found[first], f"`{first}` and `{second}` are two ways to say one thing", "keep one of them")
         return found
 
-    def items(self, node: Node | None, path: str, *, most: int) -> list[Node]:
-        """The items of a list that is neither empty nor longer than ``most``, overrides in place."""
+    def items(self, node: Node | None, path: str, *, most: int, least: int = 1) -> list[Node]:
+        """The items of a list that is neither shorter than ``least`` nor longer than ``most``, overrides in place."""
         if not isinstance(node, SequenceNode):
             self._must_be(node, path, "a list", hint="begin each item with `- `")
             return []
         count = len(node.value)
-        if not 1 <= count <= most:
-            self.error(node, f"{_quote(path)} must have 1 to {most} items, not {count}")
+        if not least <= count <= most:
+            self.error(node, f"{_quote(path)} must have {least} to {most} items, not {count}")
             return []
         for target, value in self._overrides.items():
             index = re.match(re.escape(path) + r"\[([0-9]+)\]", target)
@@ -169,6 +192,8 @@ class Reader:
             self.report(file, line, column, f"not valid YAML: the character U+{error.character:04X} is not allowed")
         except RecursionError:
             self.report(file, 1, 1, "nested too deeply")
+        except (ValueError, OverflowError, IndexError) as error:  # PyYAML checks no code points, versions and numbers
+            self.report(file, 1, 1, f"not valid YAML: {' '.join(str(error).split()) or type(error).__name__:.200}")
         return None
 
 

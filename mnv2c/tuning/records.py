@@ -267,11 +267,14 @@ def parse_schedule(device_kind: Kind, workload: Workload, values: Mapping[str, A
     return kind(**values)
 
 
+_LEAST, _MOST = 1e-9, 1e6  # seconds that one run of a kernel may take
+
+
 def _seconds(values: Mapping[str, Any]) -> dict[int, float]:
     for threads, seconds in values.items():
         if not re.fullmatch(r"[1-9][0-9]{0,5}", threads):
             raise ValueError(f"seconds: {threads!r:.40} is no number of threads")
-        if type(seconds) not in (int, float) or not 0 < seconds < math.inf:
+        if type(seconds) not in (int, float) or not _LEAST <= seconds <= _MOST:
             raise ValueError(f"seconds: {seconds!r:.40} is no time")
     return dict(sorted((int(threads), float(seconds)) for threads, seconds in values.items()))
 

@@ -1,4 +1,7 @@
-"""Where a graph's weights come from: a trained file, or a seeded initialisation.
+"""Where a graph's weights come from: a trained file of any format, or a seeded initialisation.
+
+``reading`` has a reader for each format, which gives ``layers``; ``recognise`` finds the table in these, ``importing``
+makes a spec of it, and ``fit`` judges the tensors.
 
 What comes in: a path or none, the spec, a seed. What goes out: one float32 array per parameter, and their origin.
 """
@@ -13,7 +16,9 @@ from mnv2c.ir.graph import Array
 from mnv2c.spec.frontend import parameter_shapes
 from mnv2c.spec.table import Spec
 from mnv2c.weights.fit import Trained, fit
+from mnv2c.weights.importing import load_from_model
 from mnv2c.weights.npz import read_npz
+from mnv2c.weights.reading import NPZ, format_of, model_file
 from mnv2c.weights.seeded import seeded_weights
 
 
@@ -32,12 +37,17 @@ class WeightsOrigin:
 def load_weights(path: Path | None, spec: Spec, seed: int) -> tuple[dict[str, Array], WeightsOrigin]:
     """The weights of ``path`` where one is given, else seeded ones; float32, named and shaped as ``parameter_shapes``.
 
-    A file may hold each convolution with its BatchNorm or folded, and ``fc`` with a bias or without. Raises
-    ``WeightsError`` where it cannot be read or does not fit ``spec``, or where ``seed`` is negative.
+    A file may be an .npz of our own names, or a trained model of any format that ``reading`` knows; it may hold each
+    convolution with its BatchNorm or folded, and dense layers with a bias or without. Raises ``WeightsError`` where it
+    cannot be read or does not fit ``spec``, or where ``seed`` is negative.
     """
     if path is None:
         return seeded_weights(spec, seed), WeightsOrigin(f"seeded initialisation, seed {seed}", seed=seed)
-    tensors = read_npz(path)
-    trained = Trained(padding=spec.padding, batchnorm_epsilon=spec.batchnorm_epsilon)
-    weights = fit(path, tensors, parameter_shapes(spec, tensors), spec=trained)
-    return weights, WeightsOrigin(path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    file = model_file(path)
+    if format_of(file) == NPZ:
+        tensors = read_npz(file)
+        trained = Trained(padding=spec.padding, batchnorm_epsilon=spec.batchnorm_epsilon)
+        weights = fit(file, tensors, parameter_shapes(spec, tensors), spec=trained)
+    else:
+        weights = load_from_model(path, spec)
+    return weights, WeightsOrigin(path.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest())

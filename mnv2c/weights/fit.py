@@ -114,7 +114,7 @@ def _meta_faults(meta: Tensor | None, spec: Trained, found: Iterable[str]) -> li
     if meta is None:
         return []
     try:
-        trained = _parse_meta(meta)
+        trained = parse_meta(meta)
     except ValueError as error:
         return [f"{META}: {' '.join(str(error).split())}"]
     faults = []
@@ -133,7 +133,7 @@ def _meta_faults(meta: Tensor | None, spec: Trained, found: Iterable[str]) -> li
     return faults
 
 
-def _parse_meta(meta: Tensor) -> Trained:
+def parse_meta(meta: Tensor) -> Trained:
     """Raises ValueError with a message for the user; keys other than ``padding`` and ``bn_eps`` are left alone."""
     if isinstance(meta, str):
         raise ValueError(meta)
@@ -141,7 +141,7 @@ def _parse_meta(meta: Tensor) -> Trained:
         raise ValueError(f"must be one JSON text, not {meta.dtype} of shape {_shape(meta.shape)}")
     try:
         fields = json.loads(str(meta))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON ({error})") from error
     if not isinstance(fields, dict):
         raise ValueError("must be a JSON object")
@@ -159,12 +159,16 @@ def _hints(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]])
     hints = []
     fc, wanted = shapes.get("fc.weight", ()), expected.get("fc.weight", ())
     if len(fc) == 2 and len(wanted) == 2 and fc[0] != wanted[0]:
-        hints.append(f"hint: the file has {fc[0]} classes, the spec {wanted[0]}: --set classes={fc[0]}")
+        hidden = sum(name.startswith("hidden") and name.endswith(".weight") for name in expected)
+        field = f'"classifier[{hidden}].c={fc[0]}"' if hidden else f"classes={fc[0]}"
+        hints.append(f"hint: the file has {fc[0]} classes, the spec {wanted[0]}: --set {field}")
     missing = expected.keys() - found.keys()
     if any(missing.issuperset(_layer(name) + part for part in STATISTICS) for name in found.keys() & expected.keys()):
         hints.append(f"hint: beside its .weight a convolution has {', '.join(STATISTICS)}, or where folded .bias alone")
     other = [
-        name for name in expected if not name.startswith("fc.") and shapes.get(name, expected[name]) != expected[name]
+        name
+        for name in expected
+        if not name.startswith(("fc.", "hidden")) and shapes.get(name, expected[name]) != expected[name]
     ]
     if len(other) > len(expected) // 4:
         hints.append("hint: most shapes differ, so the file is for another width multiplier or another table")

@@ -50,7 +50,8 @@ def seeded_weights(spec: Spec, seed: int) -> dict[str, Array]:
     for name, shape in shapes.items():
         layer, _, field = name.rpartition(".")
         if field == "weight":
-            values |= _classifier(shape, seed) if layer == "fc" else _layer(layer, shape, seed, _reads(layer, spec))
+            reads = _reads(layer, spec)
+            values |= _dense(layer, shape, seed) if len(shape) == 2 else _layer(layer, shape, seed, reads)
     return {name: values[name].astype(np.float32).reshape(shape) for name, shape in shapes.items()}
 
 
@@ -85,12 +86,12 @@ def _pixels(image: InputSpec) -> Moments:
     return Moments(sum(means) / 3, sum(variances) / 3)
 
 
-def _classifier(shape: tuple[int, ...], seed: int) -> dict[str, NDArray[np.float64]]:
+def _dense(layer: str, shape: tuple[int, ...], seed: int) -> dict[str, NDArray[np.float64]]:
     """Weights that spread the logits; the bias takes away what the mean feature alone would give each class."""
-    draws = _draws("fc.weight", math.prod(shape), seed).reshape(shape)
+    draws = _draws(f"{layer}.weight", math.prod(shape), seed).reshape(shape)
     step = math.sqrt(3 * LOGIT_VARIANCE / shape[1]) / HALF
-    bias = _uniform("fc.bias", shape[0], seed, (-0.1, 0.1))
-    return {"fc.weight": draws * step, "fc.bias": bias - RECTIFIED.mean * step * draws.sum(axis=1)}
+    bias = _uniform(f"{layer}.bias", shape[0], seed, (-0.1, 0.1))
+    return {f"{layer}.weight": draws * step, f"{layer}.bias": bias - RECTIFIED.mean * step * draws.sum(axis=1)}
 
 
 def _uniform(name: str, count: int, seed: int, limits: tuple[float, float]) -> NDArray[np.float64]:

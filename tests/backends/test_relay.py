@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from changed_build import changed_manifest
 from command_line import SPECS, Finished, mnv2c, succeed, succeed_json
 from hypothesis import HealthCheck, Phase, given, settings
 from no_skips import WITHOUT_RELAY
@@ -158,8 +159,7 @@ def test_a_witness_that_disagrees_fails(library: Path, tmp_path: Path) -> None:
 def test_the_witness_of_a_coarser_library_is_held_to_fp32(library: Path, tmp_path: Path) -> None:
     coarse = copy_of(library, tmp_path)
     path = coarse / "manifest.json"
-    manifest = path.read_text(encoding="utf-8").replace('"precision": "fp32"', '"precision": "fp16"')
-    path.write_text(manifest, encoding="utf-8")
+    path.write_bytes(changed_manifest(path.read_bytes(), lambda m: m.update(precision="fp16")))
     images = [(str(index), seeded_image(index, (32, 32, 3))) for index in range(2)]
     found = validate(coarse, images, by_relay=True)
     assert (found.precision, found.tolerance) == ("fp32", 1e-4)

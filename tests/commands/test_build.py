@@ -20,7 +20,8 @@ def test_the_next_command_makes_a_program(
 ) -> None:
     target: Target = target_named(name)
     directory = shutil.copytree(request.getfixturevalue(fixture), tmp_path / "it's a place")
-    validate, run, compile_ = _next(directory, target, read_build(directory).interface.identifier)
+    identifier = read_build(directory).interface.identifier
+    validate, run, compile_ = _next(directory, target, identifier, classifies=True)
     assert validate.startswith(f"mnv2c validate '{tmp_path}")
     assert run.endswith("IMAGE.jpg --runner qemu" if name == "armv7" else "IMAGE.jpg")
     assert ("-mcpu=cortex_a7" in compile_) == (name == "armv7")

@@ -6,7 +6,6 @@ Every case is a process of its own. A case returns what finished, and the words 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import resource
@@ -17,9 +16,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from changed_build import changed_manifest
 from command_line import REPOSITORY, SPECS, Finished, mnv2c
 from mini_spec import MINI
 from no_skips import WITHOUT_MOUNTS
@@ -136,9 +137,15 @@ def _for_arm(content: bytes) -> bytes:
 
 
 def _manifest_for_arm(content: bytes) -> bytes:
-    fields = json.loads(content)
-    fields["target"]["triple"] = "aarch64-linux-gnu"
-    return json.dumps(fields).encode()
+    return changed_manifest(content, lambda m: m["target"].update(triple="aarch64-linux-gnu"))
+
+
+def _manifest_of_json(content: bytes) -> bytes:
+    def rename(fields: dict[str, Any]) -> None:
+        fields["interface"]["identifier"] = "json"
+        fields["files"] = {name.replace("mnv2_0_35", "json"): digest for name, digest in fields["files"].items()}
+
+    return changed_manifest(content, rename)
 
 
 def _foreign(place: Place) -> Path:
@@ -206,7 +213,7 @@ COMMANDS: dict[str, Case] = {
 
 FILES: dict[str, Case] = {
     "missing spec": lambda p: (mnv2c("build", SPECS / "mnv2_1.5.yaml"), "mnv2_1.5.yaml"),
-    "a name of no spec": lambda p: (mnv2c("build", "mnv1_0.35", cwd=p.folder), "did you mean mnv2_0.35?"),
+    "a name of no spec": lambda p: (mnv2c("build", "mnv3_0.35", cwd=p.folder), "did you mean mnv2_0.35?"),
     "a shipped spec looked for in a folder": lambda p: (
         mnv2c("build", "specs/mnv2_1.0.yaml", cwd=p.folder),
         "did you mean mnv2_1.0?",
@@ -278,7 +285,10 @@ FILES: dict[str, Case] = {
     ),
     "no library there": lambda p: (mnv2c("validate", p.folder / "nothing"), "nothing: no such directory"),
     "not a library": lambda p: (mnv2c("run", p.folder, p.image()), "no manifest.json"),
-    "damaged manifest": lambda p: (mnv2c("bench", p.damaged("manifest.json", _truncated)), "manifest.json: damaged"),
+    "damaged manifest": lambda p: (
+        mnv2c("bench", p.damaged("manifest.json", _truncated)),
+        "manifest.json: changed, damaged",
+    ),
     "damaged library": lambda p: (mnv2c("run", p.damaged(SHARED, _truncated), p.image()), SHARED),
     "something else for a library": lambda p: (mnv2c("run", p.damaged(SHARED, lambda b: b"!" * 99), p.image()), SHARED),
     "library for another machine": lambda p: (mnv2c("run", p.damaged(SHARED, _for_arm), p.image()), SHARED),
@@ -308,7 +318,7 @@ FILES: dict[str, Case] = {
         "libmnv2_0_35.so: not as it was built; build the library again",
     ),
     "a wheel of Python's own name": lambda p: (
-        mnv2c("wheel", p.damaged("manifest.json", lambda b: b.replace(b'"mnv2_0_35"', b'"json"'))),
+        mnv2c("wheel", p.damaged("manifest.json", _manifest_of_json)),
         "json means something else to Python; give the spec another name",
     ),
     "a file where a wheel should go": lambda p: (
@@ -345,7 +355,10 @@ FILES: dict[str, Case] = {
         mnv2c("validate", p.library, "--runner", "ssh:-oProxyCommand=x"),
         "give ssh:[USER@]HOST[:PORT]",
     ),
-    "damaged reference": lambda p: (mnv2c("validate", p.damaged("model.onnx", _truncated)), "model.onnx: damaged"),
+    "damaged reference": lambda p: (
+        mnv2c("validate", p.damaged("model.onnx", _truncated)),
+        "model.onnx: not as it was built",
+    ),
     "instruction set that is not there": lambda p: (
         mnv2c("validate", p.library, "--instruction-set", "v9"),
         "no instruction set 'v9'",

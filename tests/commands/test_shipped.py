@@ -14,7 +14,8 @@ from mnv2c.shipped import spec_names
 
 
 def test_every_spec_is_found_by_its_name(tmp_path: Path) -> None:
-    assert spec_names() == [f"mnv2_{width}" for width in ("0.35", "0.5", "0.75", "1.0", "1.3", "1.4")]
+    widths = ("0.35", "0.5", "0.75", "1.0", "1.3", "1.4")
+    assert spec_names() == ["mnv1_0.5", "mnv1_1.0", *(f"mnv2_{width}" for width in widths), "resnet_50"]
     for name in spec_names():
         named = succeed("show", name, "--emit", "ir", cwd=tmp_path)
         assert named == succeed("show", SPECS / f"{name}.yaml", "--emit", "ir", cwd=tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from changed_build import changed_manifest
 from PIL import Image
 from tiny_program import CLASSES, HEIGHT, WIDTH, baseline_target, image, reference, tiny_manifest, tiny_program
 
@@ -296,41 +296,18 @@ def test_no_directory(tmp_path: Path) -> None:
 def test_wrong_architecture_and_damaged_library(built: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(built, copy)
-    manifest = json.loads((copy / "manifest.json").read_text())
-    library = copy / "lib" / "libtiny_1_0.so"
+    library, manifest = copy / "lib" / "libtiny_1_0.so", copy / "manifest.json"
     whole = library.read_bytes()
-    for size in (0, 63, 1000, len(whole) - 1):
-        library.write_bytes(whole[:size])
-        with pytest.raises(LibraryError, match="damaged or cut short"):
+    for wrong in (b"", whole[:1000], whole[:-1], whole[:5000] + b"x" + whole[5001:]):
+        library.write_bytes(wrong)
+        with pytest.raises(LibraryError, match=r"libtiny_1_0\.so: not as it was built; build the library again"):
             mnv2c.load(copy)
-    with pytest.raises(LibraryError, match="damaged or cut short"):
-        mnv2c.load(copy)
     library.unlink()
     with pytest.raises(LibraryError, match="missing; build the library again"):
         mnv2c.load(copy)
-    library.touch()
-    manifest["target"]["triple"] = "riscv64-linux-gnu"
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    content = changed_manifest(manifest.read_bytes(), lambda m: m["target"].update(triple="riscv64-linux-gnu"))
+    manifest.write_bytes(content)
     with pytest.raises(LibraryError, match="built for riscv64"):
-        mnv2c.load(copy)
-
-
-def test_a_library_for_another_machine_in_its_place(built: Path, small_armv7_library: Path, tmp_path: Path) -> None:
-    """A 32-bit file is not damaged: its header says what it is for."""
-    copy = tmp_path / "copy"
-    shutil.copytree(built, copy)
-    library = copy / "lib" / "libtiny_1_0.so"
-    (whole,) = (path.read_bytes() for path in (small_armv7_library / "lib").glob("*.so"))
-    library.write_bytes(whole)
-    with pytest.raises(LibraryError, match="is for armv7l, not for x86_64; build the library again"):
-        mnv2c.load(copy)
-    library.write_bytes(whole[:-1])
-    with pytest.raises(LibraryError, match="damaged or cut short"):
-        mnv2c.load(copy)
-    big_endian = bytearray(64)
-    big_endian[:6], big_endian[18:20] = b"\x7fELF\x02\x02", (22).to_bytes(2, "big")
-    library.write_bytes(big_endian)
-    with pytest.raises(LibraryError, match="is for ELF machine 22, 64 bits, not for x86_64"):
         mnv2c.load(copy)
 
 

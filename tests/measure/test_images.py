@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mnv2c.measure.images import FITS, Fit, ImageError, Rgb, batches, find_images, read_rgb
+from mnv2c.measure.images import FITS, Fit, ImageError, Rgb, batches, find_images, read_labels, read_rgb
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -106,3 +107,30 @@ def test_the_last_batch_is_filled_up() -> None:
     found = [(names, pixels[:, 0, 0, 0].tolist()) for names, pixels in batches(images, 3)]
     assert found == [(["image 0", "image 1", "image 2"], [0, 1, 2]), (["image 3", "image 4"], [3, 4, 4])]
     assert list(batches([], 3)) == []
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_grey_of_sixteen_bits_is_scaled(tmp_path: Path, suffix: str) -> None:
+    values = np.linspace(0, 65535, 16 * 16).reshape(16, 16).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / f"grey.{suffix}")
+    found = read_rgb(tmp_path / f"grey.{suffix}", height=16, width=16, fit="stretch")
+    np.testing.assert_array_equal(found, np.stack([values >> 8] * 3, axis=-1))
+
+
+def test_pixels_without_a_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "floats.tiff")
+    with pytest.raises(ImageError, match="its pixels are floats; convert it to 8 bits"):
+        read_rgb(tmp_path / "floats.tiff", height=8, width=8, fit="stretch")
+
+
+def test_no_other_program_draws_an_image(tmp_path: Path) -> None:
+    (tmp_path / "drawing.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
+    with pytest.raises(ImageError, match="not an image that can be read"):
+        read_rgb(tmp_path / "drawing.eps", height=8, width=8, fit="stretch")
+
+
+def test_labels_that_never_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "labels")
+    for path in (tmp_path / "labels", Path("/dev/zero")):
+        with pytest.raises(ImageError, match="not a file; give a text file"):
+            read_labels(path, classes=10)

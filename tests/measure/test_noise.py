@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from changed_build import replace_file
 from command_line import mnv2c, succeed, succeed_json
 from onnx import numpy_helper
 from small_library import copy_of
@@ -64,7 +65,7 @@ def test_one_wrong_weight_fails(deep_library: Path, tmp_path: Path, layer: str) 
     weight = numpy_helper.to_array(initializer).copy()
     weight.flat[np.argsort(np.abs(weight), axis=None)[weight.size // 2]] *= -1
     initializer.CopyFrom(numpy_helper.from_array(weight, initializer.name))
-    onnx.save(model, library / "model.onnx")
+    replace_file(library, "model.onnx", model.SerializeToString())
     done = mnv2c("validate", library, "--layers", "--inputs", "2")
     assert done.returncode == 1
     assert f"first layer that diverges: {layer}\n" in done.stdout

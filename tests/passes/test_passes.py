@@ -94,6 +94,14 @@ def test_fold_batchnorm_computes_in_float64() -> None:
     np.testing.assert_array_equal(folded.constants["head.bias"], (beta - mean * scale).astype(np.float32))
 
 
+def test_fold_batchnorm_refuses_what_no_float_holds() -> None:
+    graph = tiny()
+    large = {name: graph.constants[name] * np.float32(1e30) for name in ("stem.weight", "stem.gamma")}
+    constants = {**graph.constants, **large}
+    with pytest.raises(GraphError, match=r"^stem: with its BatchNorm folded into it a weight is beyond float32"):
+        fold_batchnorm(replace(graph, constants=constants))
+
+
 def test_fuse_activation_moves_every_relu6() -> None:
     folded = fold_batchnorm(tiny())
     fused = fuse_activation(folded)

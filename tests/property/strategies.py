@@ -7,7 +7,7 @@ from math import prod
 
 from hypothesis import strategies as st
 
-from mnv2c.spec.table import Head, InputSpec, Residual, Row, Separable, Spec, Stem
+from mnv2c.spec.table import DenseRow, Head, InputSpec, Residual, Row, Separable, Spec, Stem
 
 
 def rows() -> st.SearchStrategy[Row | Separable | Residual]:
@@ -16,6 +16,15 @@ def rows() -> st.SearchStrategy[Row | Separable | Residual]:
     inverted = st.builds(Row, t=st.integers(1, 6), **block)
     others = [st.builds(Separable, **block), st.builds(Residual, **block, r=st.integers(1, 5))]
     return st.one_of(inverted, *others)
+
+
+@st.composite
+def classifiers(draw: st.DrawFn) -> tuple[DenseRow, ...]:
+    """None, one layer, or several, the last with a softmax or without."""
+    *hidden, last = draw(st.lists(st.integers(1, 20), min_size=1, max_size=3))
+    activation = st.sampled_from([None, "relu", "relu6"])
+    rows = (*(DenseRow(c, draw(activation)) for c in hidden), DenseRow(last, draw(st.sampled_from([None, "softmax"]))))
+    return draw(st.sampled_from([rows, rows[-1:], ()]))
 
 
 @st.composite
@@ -31,7 +40,7 @@ def specs(draw: st.DrawFn, *, largest_batch: int = 3, divisors: Sequence[int] = 
         name="random",
         width_multiplier=draw(st.sampled_from([0.35, 0.5, 0.75, 1.0, 1.3, 1.4])),
         channel_divisor=draw(st.sampled_from(divisors)),
-        classes=draw(st.integers(1, 20)),
+        classifier=draw(classifiers()),
         input=InputSpec(
             height=draw(side),
             width=draw(side),
@@ -46,30 +55,3 @@ def specs(draw: st.DrawFn, *, largest_batch: int = 3, divisors: Sequence[int] = 
         head=draw(st.none() | st.builds(Head, st.integers(1, 48))),
         activation=draw(st.sampled_from(["relu6", "relu6", "relu"])),
     )
-
-
-def yaml_of(spec: Spec) -> str:
-    """The spec as a file would have it."""
-    image = spec.input
-    table = "".join(f"  - {_row(row)}\n" for row in spec.bottlenecks)
-    stem = f"c: {spec.stem.c}, s: {spec.stem.s}, kernel: {spec.stem.kernel}"
-    pool = f", pool: {spec.stem.pool}" if spec.stem.pool else ""
-    head = f"head: {{c: {spec.head.c}}}\n" if spec.head else ""
-    return (
-        f"name: {spec.name}\nwidth_multiplier: {spec.width_multiplier}\n"
-        f"channel_divisor: {spec.channel_divisor}\nclasses: {spec.classes}\n"
-        f"input: {{batch: {image.batch}, resolution: [{image.height}, {image.width}], "
-        f"mean: {list(image.mean)}, scale: {list(image.scale)}}}\n"
-        f"padding: {spec.padding}\nbatchnorm_epsilon: {spec.batchnorm_epsilon}\n"
-        f"activation: {spec.activation}\nstem: {{{stem}{pool}}}\nbottlenecks:\n{table}{head}"
-    )
-
-
-def _row(row: Row | Separable | Residual) -> str:
-    block = f"c: {row.c}, n: {row.n}, s: {row.s}"
-    match row:
-        case Row():
-            return f"{{t: {row.t}, {block}}}"
-        case Separable():
-            return f"{{separable: {{{block}}}}}"
-    return f"{{residual: {{{block}, r: {row.r}}}}}"

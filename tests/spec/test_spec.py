@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_shipped_specs_are_the_paper_s_table(width: float) -> None:
         (6, 320, 1, 1),
     ]
     assert (spec.stem, spec.head.c) == (Stem(32, 2), 1280)
-    assert (spec.input.batch, spec.input.height, spec.input.width, spec.classes) == (1, 224, 224, 1000)
+    assert (spec.input.batch, spec.input.height, spec.input.width, spec.classifier[0].c) == (1, 224, 224, 1000)
     assert (spec.padding, spec.batchnorm_epsilon) == ("same", 1e-3)
     assert spec.input.mean == spec.input.scale == (127.5, 127.5, 127.5)
 
@@ -99,7 +100,7 @@ def test_overrides_reach_every_field() -> None:
             "head.c=1024",
         ],
     )
-    assert (spec.name, spec.width_multiplier, spec.classes, spec.head.c) == ("tiny", 0.5, 10, 1024)
+    assert (spec.name, spec.width_multiplier, spec.classifier[0].c, spec.head.c) == ("tiny", 0.5, 10, 1024)
     assert (spec.input.height, spec.input.mean, spec.input.scale) == (192, (1.0, 2.5, 30.0), (58.0, 58.0, 58.0))
     assert (spec.padding, spec.batchnorm_epsilon, spec.stem.s) == ("symmetric", 1e-5, 1)
     assert spec.bottlenecks[2] == Row(6, 40, 3, 2)
@@ -139,8 +140,8 @@ def test_a_resolution_is_one_side_or_two(key: str, text: str, sides: tuple[int, 
 
 
 def test_the_last_override_wins_and_an_overridden_mistake_is_none(tmp_path: Path) -> None:
-    assert load_spec(PAPER, ["classes=10", "classes=20"]).classes == 20
-    assert load_spec(damaged(tmp_path, "classes: 1000", "classes: many"), ["classes=7"]).classes == 7
+    assert load_spec(PAPER, ["classes=10", "classes=20"]).classifier[0].c == 20
+    assert load_spec(damaged(tmp_path, "classes: 1000", "classes: many"), ["classes=7"]).classifier[0].c == 7
 
 
 def test_an_override_of_an_aliased_row_changes_that_row_alone(tmp_path: Path) -> None:
@@ -313,7 +314,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert errors_of(empty)[0].message == "the spec is empty"
     assert (errors_of(latin)[0].line, errors_of(latin)[0].column) == (2, 6)
     assert errors_of(latin)[0].message == "not UTF-8 text: byte 0xe9"
-    assert errors_of(huge)[0].message.startswith("larger than 1 MiB")
+    assert errors_of(huge)[0].message.startswith("larger than 64 KiB")
     assert errors_of(tmp_path)[0].message == "a directory, not a file"
     assert errors_of(tmp_path / "emty.yaml")[0].hint == f"did you mean {empty}?"
     assert errors_of(tmp_path / "nul\0.yaml")[0].message.startswith("cannot be read")
@@ -330,3 +331,49 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
     path = tmp_path / "windows.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + PAPER.read_bytes().replace(b"\n", b"\r\n"))
     assert load_spec(path) == load_spec(PAPER)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("name: mnv2_1.0", 'name: "\\U00110000"'),
+        ("name: mnv2_1.0", 'name: "\\UFFFFFFFF"'),
+        ("# MobileNetV2", "%YAML 1.\n# MobileNetV2"),
+        ("# MobileNetV2", "%YAML 1." + "9" * 5000 + "\n---\n# MobileNetV2"),
+    ],
+)
+def test_what_yaml_does_not_check_is_told_too(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "damaged.yaml"
+    path.write_text(PAPER.read_text().replace(old, new, 1))
+    (error,) = errors_of(path)
+    assert error.message.startswith("not valid YAML: ")
+    assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("".join(f"key{number}: 1\n" for number in range(5000)), "unknown key"),
+        ("name: x\n" * 5000, "`name` is given twice"),
+        (PAPER.read_text().replace("mean: 127.5", f"mean: [{', '.join(['a'] * 20_000)}]"), "`input.mean[0]` must be"),
+    ],
+)
+def test_mistakes_without_end_are_told_as_the_first_of_them(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "many.yaml").write_text(text)
+    with pytest.raises(SpecError) as caught:
+        load_spec(tmp_path / "many.yaml")
+    assert len(caught.value.errors) == 50
+    assert any(error.message.startswith(message) for error in caught.value.errors)
+    assert str(caught.value).endswith("\nand more: these are the first 50")
+
+
+def test_a_pipe_is_no_spec(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (error,) = errors_of(tmp_path / "pipe.yaml")
+    assert error.message == "cannot be read: not a file"
+
+
+@pytest.mark.parametrize("name", ["string", "stdio", "Time", "threads", "context", "my_mnv2c_net", "mnv2c.x"])
+def test_names_that_no_library_can_have(name: str) -> None:
+    (error,) = errors_of(PAPER, f"name={name}")
+    assert error.message.startswith(f"`name` must not be {name}: ")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -127,7 +129,7 @@ def test_foreign_names_are_one_line(tmp_path: Path) -> None:
 
 def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     tensors = good() | {"fc.bias": np.array([None] * 10, dtype=object)}
-    assert "fc.bias: cannot be read (Object arrays cannot be loaded" in message(saved(tmp_path, tensors))
+    assert "fc.bias: cannot be read (Python objects, which would be a pickle)" in message(saved(tmp_path, tensors))
 
 
 def seeded(tmp_path: Path, change: Callable[[dict[str, Array]], dict[str, Array]]) -> tuple[Graph, Graph]:
@@ -334,3 +336,64 @@ def test_trained_weights_for_another_spec(override: str, expected: str) -> None:
     spec = load_spec(SPECS / "mnv2_1.0.yaml", ["classes=1001", override][override.startswith("classes") :])
     with pytest.raises(WeightsError, match=expected):
         load_weights(TRAINED, spec, 0)
+
+
+def archive(directory: Path, members: list[tuple[str, bytes]]) -> Path:
+    with zipfile.ZipFile(directory / "made.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a name that is there already
+                file.writestr(name, content)
+    return directory / "made.npz"
+
+
+def header(text: str) -> bytes:
+    """Of an array, ``text`` where the dictionary stands."""
+    line = text.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line
+
+
+SHAPE = "{'descr': '<f4', 'fortran_order': False, 'shape': %s}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(SHAPE % "(10**30,)"),
+        header(SHAPE % f"({10**30},)"),
+        header(SHAPE % "(-1,)"),
+        header(SHAPE % "('a',)"),
+        header(SHAPE % "(2,)") + b"12345678901234",
+        header("{" * 300),
+        header("  {'descr': '<f4'"),
+        header("("),
+        header("{'descr': [('a', '<f4')] * 9, 'fortran_order': False, 'shape': (1,)}"),
+        b"\x93NUMPY\x07\x00",
+        b"",
+    ],
+)
+def test_headers_that_lie(tmp_path: Path, content: bytes) -> None:
+    (found,) = read_npz(archive(tmp_path, [("stem.weight.npy", content)])).values()
+    assert isinstance(found, str)
+    assert found.startswith("cannot be read (")
+    assert "\n" not in found
+
+
+def test_a_tensor_that_is_there_twice(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.ones(3, np.float32))
+    content = stream.getvalue()
+    found = read_npz(archive(tmp_path, [("a.npy", content), ("b.npy", content), ("a.npy", content)]))
+    assert found["a"] == "is in the archive 2 times"
+    np.testing.assert_array_equal(found["b"], np.ones(3))
+
+
+def test_an_archive_that_unfolds(tmp_path: Path) -> None:
+    path = archive(tmp_path, [("x.npy", bytes(1 << 20)) for _ in range(1100)])
+    with pytest.raises(WeightsError, match="holds 1100 MiB: these are no weights of ours"):
+        read_npz(path)
+
+
+def test_meta_that_is_nested_deeply(tmp_path: Path) -> None:
+    tensors = good() | {"__meta__": np.array("[" * 100_000)}
+    assert "__meta__: not valid JSON" in message(saved(tmp_path, tensors))

@@ -27,6 +27,7 @@ from mnv2c.ir.graph import (
     Padding,
     ReLU,
     ReLU6,
+    Softmax,
     TensorType,
 )
 
@@ -85,7 +86,12 @@ def _emit_op(builder: relax.BlockBuilder, op: Op, edges: Mapping[str, relax.Expr
             assert op.bias is not None, "_check refuses it"
             weight = builder.emit(relax.op.permute_dims(edges[op.weight]), _readable(f"{op.name}.transposed"))
             product = builder.emit(relax.op.matmul(edges[op.inputs[0]], weight), _readable(f"{op.name}.product"))
-            return builder.emit(relax.op.add(product, edges[op.bias]), _readable(op.name))
+            sums = relax.op.add(product, edges[op.bias])
+            if op.activation is None:
+                return builder.emit(sums, _readable(op.name))
+            return builder.emit(_activated(builder.emit(sums, _readable(f"{op.name}.biased")), op), _readable(op.name))
+        case Softmax():
+            return builder.emit(relax.op.nn.softmax(edges[op.inputs[0]], axis=-1), _readable(op.name))
         case MaxPool():
             return builder.emit(_max_pool(edges[op.inputs[0]], op), _readable(op.name))
         case Pad():
@@ -112,16 +118,18 @@ def _emit_convolution(builder: relax.BlockBuilder, op: Convolution, edges: Mappi
     ]
     if len(op.inputs) > 1:
         steps.append(("added", lambda x: relax.op.add(x, edges[op.inputs[1]])))
-    if op.activation == "relu6":
-        steps.append(("clipped", lambda x: relax.op.clip(x, 0, 6)))
-    if op.activation == "relu":
-        steps.append(("rectified", relax.op.nn.relu))
+    if op.activation is not None:
+        steps.append(("clipped", lambda x: _activated(x, op)))
     if border != Padding():
         steps.append(("padded", lambda x: _pad(x, border)))
     value: relax.Expr = None
     for suffix, step in steps[:-1]:
         value = builder.emit(step(value), _readable(f"{op.name}.{suffix}"))
     return builder.emit(steps[-1][1](value), _readable(op.name))
+
+
+def _activated(x: relax.Expr, op: Convolution | Dense) -> relax.Expr:
+    return relax.op.clip(x, 0, 6) if op.activation == "relu6" else relax.op.nn.relu(x)
 
 
 def _pad(x: relax.Expr, border: Padding) -> relax.Expr:

@@ -18,7 +18,7 @@ from mnv2c.backends.calls import KernelCall
 from mnv2c.backends.relax.patterns import PATTERNS, shape_of
 from mnv2c.errors import GraphError
 from mnv2c.ir.graph import Activation, Padding, TensorType
-from mnv2c.workloads import Conv, Dense, Depthwise, MaxPool, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.workloads import Conv, Dense, Depthwise, MaxPool, Pad, Pointwise, Pool, Softmax, Stem, Workload
 
 
 def partition(
@@ -207,7 +207,16 @@ def _read_dense(body: _Composite) -> Read:
     if len(shape_of(product)) != 2 or len(shape_of(weight)) != 2 or shape_of(bias) != shape_of(weight)[:1]:
         raise ValueError(f"matmul to {shape_of(product)} with a bias of {shape_of(bias)}")
     batch, classes = shape_of(product)
-    return Dense(batch=batch, k=shape_of(weight)[1], n=classes), (product.args[0],), (weight, bias)
+    workload = Dense(batch=batch, k=shape_of(weight)[1], n=classes, activation=body.activation)
+    return workload, (product.args[0],), (weight, bias)
+
+
+def _read_softmax(body: _Composite) -> Read:
+    softmax = body.one("nn.softmax")
+    shape = shape_of(softmax)
+    if len(shape) != 2 or int(softmax.attrs.axis) not in (-1, 1):
+        raise ValueError(f"softmax of {shape} over axis {int(softmax.attrs.axis)}, not over the classes of each image")
+    return Softmax(batch=shape[0], n=shape[1]), (softmax.args[0],), ()
 
 
 _READERS: dict[str, Callable[[_Composite], Read]] = {
@@ -219,6 +228,7 @@ _READERS: dict[str, Callable[[_Composite], Read]] = {
     "pad": _read_pad,
     "pool": _read_pool,
     "dense": _read_dense,
+    "softmax": _read_softmax,
 }
 
 

@@ -82,9 +82,11 @@ def _is_full(call: relax.Call) -> bool:
     return _is_plain(call) and square and int(call.attrs.groups) == 1
 
 
-def _dense_pattern() -> Pattern:
+def _dense_patterns() -> Iterator[FusionPattern]:
     transposed = dpl.is_op("relax.permute_dims")(dpl.wildcard())
-    return dpl.is_op("relax.add")(dpl.is_op("relax.matmul")(dpl.wildcard(), transposed), dpl.wildcard())
+    sums = dpl.is_op("relax.add")(dpl.is_op("relax.matmul")(dpl.wildcard(), transposed), dpl.wildcard())
+    for pattern in _activated(sums):
+        yield FusionPattern("dense", pattern, {}, _is_read_inside_alone)
 
 
 PATTERNS: list[Any] = [
@@ -92,7 +94,8 @@ PATTERNS: list[Any] = [
     *_convolution_patterns("depthwise", _is_depthwise, residual=False, border=False),
     *_convolution_patterns("stem", _is_stem, residual=False, border=True),
     *_convolution_patterns("conv", _is_conv, residual=False, border=True),
-    ("dense", _dense_pattern()),
+    *_dense_patterns(),
+    ("softmax", dpl.is_op("relax.nn.softmax")(dpl.wildcard())),
     ("max_pool", dpl.is_op("relax.nn.max_pool2d")(dpl.wildcard())),
     ("pool", dpl.is_op("relax.mean")(dpl.wildcard())),
     ("pad", dpl.is_op("relax.nn.pad")(dpl.wildcard())),

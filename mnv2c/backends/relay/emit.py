@@ -14,7 +14,7 @@ import tvm
 from tvm import relay
 
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, MaxPool, Op, Pad, Padding
+from mnv2c.ir.graph import Convolution, Dense, Depthwise, GlobalAvgPool, Graph, MaxPool, Op, Pad, Padding, Softmax
 
 
 def emit(graph: Graph, *, returned: Sequence[str] | None = None) -> tvm.IRModule:
@@ -41,7 +41,9 @@ def _emit_op(op: Op, edges: Mapping[str, relay.Expr]) -> relay.Expr:
             return relay.mean(edges[op.inputs[0]], axis=[1, 2])
         case Dense(bias=str() as bias):
             product = relay.nn.dense(edges[op.inputs[0]], edges[op.weight])
-            return relay.nn.bias_add(product, edges[bias], axis=1)
+            return _activated(relay.nn.bias_add(product, edges[bias], axis=1), op)
+        case Softmax():
+            return relay.nn.softmax(edges[op.inputs[0]], axis=-1)
         case MaxPool():
             window, strides = (op.kernel, op.kernel), (op.stride, op.stride)
             return relay.nn.max_pool2d(
@@ -70,11 +72,14 @@ def _emit_convolution(op: Convolution, bias: relay.Expr, edges: Mapping[str, Any
     value = relay.nn.bias_add(value, bias, axis=3)
     if len(op.inputs) > 1:
         value = relay.add(value, edges[op.inputs[1]])
-    if op.activation == "relu6":
-        value = relay.clip(value, 0.0, 6.0)
-    if op.activation == "relu":
-        value = relay.nn.relu(value)
+    value = _activated(value, op)
     return _pad(value, op.border) if op.border else value
+
+
+def _activated(x: relay.Expr, op: Convolution | Dense) -> relay.Expr:
+    if op.activation == "relu6":
+        return relay.clip(x, 0.0, 6.0)
+    return relay.nn.relu(x) if op.activation == "relu" else x
 
 
 def _pad(x: relay.Expr, border: Padding) -> relay.Expr:

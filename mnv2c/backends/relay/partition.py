@@ -19,8 +19,8 @@ from tvm.relay.dataflow_pattern import is_op, wildcard
 
 from mnv2c.backends.calls import KernelCall
 from mnv2c.errors import GraphError
-from mnv2c.ir.graph import Padding
-from mnv2c.workloads import Conv, Dense, Depthwise, MaxPool, Pad, Pointwise, Pool, Stem, Workload
+from mnv2c.ir.graph import Activation, Padding
+from mnv2c.workloads import Conv, Dense, Depthwise, MaxPool, Pad, Pointwise, Pool, Softmax, Stem, Workload
 
 Check = Callable[[Any], bool]
 
@@ -91,7 +91,7 @@ def _convolution(ops: Ops) -> tuple[Any, tuple[int, ...], Sequence[Any], dict[st
     return convolution, shape, (convolution.args[1], bias.args[1]), shared
 
 
-def _activation(ops: Ops) -> str | None:
+def _activation(ops: Ops) -> Activation:
     if "clip" not in ops:
         return "relu" if "nn.relu" in ops else None
     limits = [float(ops["clip"].attrs.a_min), float(ops["clip"].attrs.a_max)]
@@ -199,7 +199,16 @@ def _read_dense(ops: Ops) -> Read:
     product, bias = ops["nn.dense"], ops["nn.bias_add"]
     weight = product.args[1]
     classes, k = _shape(weight)
-    return Dense(batch=_shape(product)[0], k=k, n=classes), (product.args[0],), (weight, bias.args[1])
+    workload = Dense(batch=_shape(product)[0], k=k, n=classes, activation=_activation(ops))
+    return workload, (product.args[0],), (weight, bias.args[1])
+
+
+def _read_softmax(ops: Ops) -> Read:
+    softmax = ops["nn.softmax"]
+    shape = _shape(softmax)
+    if len(shape) != 2 or int(softmax.attrs.axis) not in (-1, 1):
+        raise ValueError(f"softmax of {shape} over axis {softmax.attrs.axis}, not over the classes of each image")
+    return Softmax(batch=shape[0], n=shape[1]), (softmax.args[0],), ()
 
 
 _READERS: dict[str, Callable[[Ops], Read]] = {
@@ -211,6 +220,7 @@ _READERS: dict[str, Callable[[Ops], Read]] = {
     "pad": _read_pad,
     "pool": _read_pool,
     "dense": _read_dense,
+    "softmax": _read_softmax,
 }
 
 
@@ -265,8 +275,8 @@ def _is_full(call: Any) -> bool:
     return _is_plain(call) and square and int(call.attrs.groups) == 1
 
 
-def _dense_pattern() -> Any:
-    return is_op("nn.bias_add")(is_op("nn.dense")(wildcard(), wildcard()), wildcard())
+def _dense_patterns() -> list[Any]:
+    return _activated(is_op("nn.bias_add")(is_op("nn.dense")(wildcard(), wildcard()), wildcard()))
 
 
 PATTERNS: list[tuple[Any, ...]] = [
@@ -274,7 +284,8 @@ PATTERNS: list[tuple[Any, ...]] = [
     *_convolution_patterns("depthwise", _is_depthwise, residual=False, border=False),
     *_convolution_patterns("stem", _is_stem, residual=False, border=True),
     *_convolution_patterns("conv", _is_conv, residual=False, border=True),
-    ("dense", _dense_pattern()),
+    *(("dense", pattern) for pattern in _dense_patterns()),
+    ("softmax", is_op("nn.softmax")(wildcard())),
     ("max_pool", is_op("nn.max_pool2d")(wildcard())),
     ("pool", is_op("mean")(wildcard())),
     ("pad", is_op("nn.pad")(wildcard(), wildcard())),

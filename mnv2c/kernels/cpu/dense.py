@@ -1,7 +1,8 @@
 """The classifier: the computation, its schedule template and the rule for its defaults.
 
-``output[b, n] = sum_k input[b, k] * weight[n // 16, k, n % 16] + bias[n]``: few rows, so that every weight is used a
-few times and the layer is as fast as weights arrive; several panels at once keep several streams of them in flight.
+``output[b, n] = activation(sum_k input[b, k] * weight[n // 16, k, n % 16] + bias[n])``: few rows, so that every weight
+is used a few times and the layer is as fast as weights arrive; several panels at once keep several streams of them in
+flight.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tvm.script import tirx as T
 from mnv2c.ir.graph import Array
 from mnv2c.kernels.cpu.tiles import pack_panels, panels_of, register_tile, task_loops
 from mnv2c.kernels.cpu.tir_passes import PANEL
+from mnv2c.kernels.elements import activate
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Dense
 
@@ -28,6 +30,7 @@ def pack(workload: Dense, constants: Sequence[Array]) -> tuple[Array, ...]:
 def compute(workload: Dense) -> tirx.PrimFunc:
     """The PrimFunc before scheduling: ``(input, weight, bias, output)``."""
     B, K, N, panels = workload.batch, workload.k, workload.n, panels_of(workload.n)
+    act = workload.activation
 
     @T.prim_func(s_tir=True)
     def dense(
@@ -47,7 +50,7 @@ def compute(workload: Dense) -> tirx.PrimFunc:
             with T.sblock("epilogue"):
                 vb, vn = T.axis.remap("SS", [b, n])
                 if vn < N:
-                    output[vb, vn] = product[vb, vn] + bias[vn]
+                    output[vb, vn] = activate(product[vb, vn] + bias[vn], act)
 
     return dense
 

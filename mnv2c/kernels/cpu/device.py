@@ -11,7 +11,7 @@ from tvm import tirx
 import mnv2c.workloads as workloads
 from mnv2c.forked import in_fork
 from mnv2c.kernels.abi import KernelCode, Schedule
-from mnv2c.kernels.cpu import conv, dense, depthwise, max_pool, pad, pointwise, pool, stem
+from mnv2c.kernels.cpu import conv, dense, depthwise, max_pool, pad, pointwise, pool, softmax, stem
 from mnv2c.kernels.cpu.lower import LoweredKernel, build_object, llvm_version, lower, tvm_target
 from mnv2c.kernels.families import Families, Family
 from mnv2c.targets import InstructionSet, Target
@@ -69,5 +69,6 @@ CPU = _Cpu(
         workloads.MaxPool: Family(max_pool, max_pool.MaxPoolSchedule),
         workloads.Pool: Family(pool, pool.PoolSchedule),
         workloads.Dense: Family(dense, dense.DenseSchedule),
+        workloads.Softmax: Family(softmax, softmax.SoftmaxSchedule),
     }
 )

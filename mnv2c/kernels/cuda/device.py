@@ -25,6 +25,7 @@ from mnv2c.kernels.cuda import (
     pointwise_pool,
     pointwise_pool_mma,
     pool,
+    softmax,
     stem,
 )
 from mnv2c.kernels.cuda.lower import CudaKernel, lower, program, tvm_target
@@ -112,5 +113,6 @@ CUDA = _Cuda(
         workloads.Pad: Family(pad, blocks.RowSchedule),
         workloads.Pool: Family(pool, pool.PoolSchedule),
         workloads.Dense: Family(pointwise, pointwise.PointwiseSchedule),
+        workloads.Softmax: Family(softmax, softmax.SoftmaxSchedule),
     }
 )

@@ -121,7 +121,15 @@ def _as_pointwise(workload: Pointwise | Dense) -> Pointwise:
     """A classifier is a 1x1 convolution of one pixel."""
     if isinstance(workload, Pointwise):
         return workload
-    return Pointwise(batch=workload.batch, height=1, width=1, k=workload.k, n=workload.n, precision=workload.precision)
+    return Pointwise(
+        batch=workload.batch,
+        height=1,
+        width=1,
+        k=workload.k,
+        n=workload.n,
+        activation=workload.activation,
+        precision=workload.precision,
+    )
 
 
 def apply(s: s_tir.Schedule, workload: Pointwise | Dense, schedule: PointwiseSchedule) -> None:
