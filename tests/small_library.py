@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from changed_build import replace_file
 from command_line import SPECS, succeed
 from onnx import numpy_helper
 
@@ -48,9 +49,8 @@ def copy_of(library: Path, directory: Path) -> Path:
 
 def damage_reference(library: Path, weight: str) -> None:
     """Another value in the reference alone: then the library is wrong from that layer on."""
-    file = library / "model.onnx"
-    model = onnx.load(file)
+    model = onnx.load(library / "model.onnx")
     (initializer,) = [one for one in model.graph.initializer if one.name == weight]
     changed = numpy_helper.to_array(initializer) + np.float32(0.5)
     initializer.CopyFrom(numpy_helper.from_array(changed, weight))
-    onnx.save(model, file)
+    replace_file(library, "model.onnx", model.SerializeToString())

@@ -8,7 +8,11 @@
  *     tiny_1_0_destroy(context);
  *
  * There is no global state. Any number of contexts may exist and run at once; each function may be called from any thread,
- * also two at once on one context (they take turns). No function aborts; every failure is a status.
+ * also two at once on one context (they take turns). No function aborts; every failure is a status. A child of fork may
+ * destroy its parent's contexts, and run those of one thread; it creates others for itself.
+ *
+ * NaN and infinite floats in the input are no error: a ReLU6 or a ReLU turns what they make of a map into numbers, so that
+ * the logits may be finite, and mean nothing.
  */
 #ifndef TINY_1_0_H
 #define TINY_1_0_H
@@ -41,7 +45,8 @@ enum {
     TINY_1_0_CPUS = 14,           /* a processor in `cpus` does not exist, or this program may not run on it */
     TINY_1_0_IMAGE_FORMAT = 15,   /* an image's format, fit or matrix is none of those below */
     TINY_1_0_IMAGE_SIZE = 16,     /* its width or height is out of range, or odd in a format where two pixels share colour */
-    TINY_1_0_IMAGE_STRIDE = 17    /* a stride of it is shorter than a row, or too long */
+    TINY_1_0_IMAGE_STRIDE = 17,   /* a stride of it is shorter than a row, or too long */
+    TINY_1_0_FORKED = 18          /* the context is of the process that forked this one, and has threads there */
 };
 
 /* One line of English for a status. Never null; not to be freed. */
