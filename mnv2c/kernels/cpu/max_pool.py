@@ -13,7 +13,7 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cpu.tiles import register_tile, task_loops, vector_lanes
+from mnv2c.kernels.cpu.tiles import chunks, register_tile, task_loops
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import MaxPool
 
@@ -76,7 +76,4 @@ def apply(s: s_tir.Schedule, workload: MaxPool, schedule: MaxPoolSchedule) -> No
 
 def space(workload: MaxPool, isa: InstructionSet) -> list[MaxPoolSchedule]:
     """From the most channels down to eight."""
-    most = min(isa.lanes * isa.registers // 2, -(-workload.channels // 8) * 8)
-    odd = workload.channels % 8 != 0
-    channels = [count for count in range(most // 8 * 8, 0, -8) if odd or workload.channels % count == 0]
-    return [MaxPoolSchedule(count, vector_lanes(count, isa.lanes)) for count in channels]
+    return [MaxPoolSchedule(count, lanes) for count, lanes in chunks(workload.channels, isa)]

@@ -12,7 +12,7 @@ from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from mnv2c.ir.graph import Array
-from mnv2c.kernels.cpu.tiles import register_tile, task_loops, vector_lanes
+from mnv2c.kernels.cpu.tiles import chunks, register_tile, task_loops
 from mnv2c.kernels.elements import single, stored
 from mnv2c.targets import InstructionSet
 from mnv2c.workloads import Pool
@@ -69,7 +69,4 @@ def apply(s: s_tir.Schedule, workload: Pool, schedule: PoolSchedule) -> None:
 
 def space(workload: Pool, isa: InstructionSet) -> list[PoolSchedule]:
     """From the most channels down to eight."""
-    most = min(isa.lanes * isa.registers // 2, -(-workload.channels // 8) * 8)
-    odd = workload.channels % 8 != 0
-    channels = [count for count in range(most // 8 * 8, 0, -8) if odd or workload.channels % count == 0]
-    return [PoolSchedule(count, vector_lanes(count, isa.lanes)) for count in channels]
+    return [PoolSchedule(count, lanes) for count, lanes in chunks(workload.channels, isa)]

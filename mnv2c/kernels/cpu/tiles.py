@@ -85,6 +85,15 @@ def vector_lanes(columns: int, lanes: int) -> int:
     return lanes
 
 
+def chunks(channels: int, isa: InstructionSet) -> Iterator[tuple[int, int]]:
+    """How many of so many channels to do at once where each is a sum of its own, and in vectors of how many: from half
+    of the registers down to eight channels."""
+    most = min(isa.lanes * isa.registers // 2, -(-channels // 8) * 8)
+    for count in range(most // 8 * 8, 0, -8):
+        if channels % 8 or channels % count == 0:
+            yield count, vector_lanes(count, isa.lanes)
+
+
 def column_tiles(summed: int) -> Iterator[int]:
     """Tiles that begin at a panel's or a half panel's edge; the last may be wider than what is left of an odd count."""
     widest = max(summed_columns(summed), 8)
