@@ -7,9 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from mnv2c.commands import Report, UsageError, progress, say, say_json, write_file
+from mnv2c.commands import OutputError, Report, UsageError, progress, say, say_json, write_file
 from mnv2c.driver import build
-from mnv2c.measure.compare import ROUNDS, Candidate, compare, format_text, picture, to_json
+from mnv2c.measure.compare import ROUNDS, Candidate, compare, format_text, need_matplotlib, picture, to_json
 from mnv2c.measure.report import summarize
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Residual, Row, Separable, Spec, load_spec
@@ -21,6 +21,10 @@ _BLOCKS = {Row: "inverted residual", Separable: "depthwise separable", Residual:
 
 def command(options: argparse.Namespace) -> int:
     """Builds each with seeded weights for this machine, in a folder that is removed; then times all of them."""
+    if options.picture is not None:
+        need_matplotlib()
+        if not options.picture.parent.is_dir():
+            raise OutputError(f"cannot write {options.picture}: there is no folder {options.picture.parent}")
     specs = [load_spec(path, options.set) for path in options.specs]
     names = [spec.name for spec in specs]
     for name in names:

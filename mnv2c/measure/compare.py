@@ -153,17 +153,24 @@ def format_text(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
+def need_matplotlib() -> None:
+    """ToolError where ``picture`` could not be drawn: to be known before anything is built and timed."""
+    try:
+        import matplotlib.figure  # noqa: F401 - whether it is there
+    except ImportError as error:
+        raise ToolError(f"the picture needs matplotlib: pip install '{PICTURE}'") from error
+
+
 def picture(comparison: Comparison) -> bytes:
     """An SVG: latency over multiply-adds, both logarithmic, a curve for each kind of block and number of threads.
 
     ToolError where matplotlib is missing.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, NullFormatter
-    except ImportError as error:
-        raise ToolError(f"the picture needs matplotlib: pip install '{PICTURE}'") from error
+    need_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     with matplotlib.rc_context({"svg.hashsalt": "mnv2c", "svg.fonttype": "none"}):
         figure = Figure(figsize=(8, 5.5), layout="constrained")
         axes = figure.subplots()

@@ -66,6 +66,13 @@ def test_two_of_one_name_are_refused(tables: list[Path]) -> None:
     assert done.stderr == "mnv2c: error: two of the tables are named inverted: give each a name of its own\n"
 
 
+def test_a_picture_that_cannot_be_written_is_told_before_anything_is_built(tables: list[Path], tmp_path: Path) -> None:
+    done = mnv2c("compare", tables[0], "--picture", tmp_path / "nowhere" / "x.svg")
+    assert (done.returncode, done.stdout) == (1, "")
+    words = f"cannot write {tmp_path}/nowhere/x.svg: there is no folder {tmp_path}/nowhere"
+    assert done.stderr == f"mnv2c: error: {words}\n"
+
+
 SIZES = {"small": 1, "large": 3}
 COMPARISON = Comparison(
     cpu="a CPU",
