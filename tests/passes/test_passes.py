@@ -142,6 +142,18 @@ def test_fuse_add_takes_the_residual_from_either_side() -> None:
     assert_same_numbers(turned, fused)
 
 
+def test_fuse_add_leaves_a_strided_shortcut_alone() -> None:
+    """No kernel of that adds anything: the sum goes into the 1x1 behind the block's 3x3, on whichever side it is."""
+    spec = load_spec("resnet_50", ["bottlenecks=[{residual: {c: 32, n: 1, s: 2}}]", "resolution=16", "classes=3"])
+    graph = build_graph(spec, seeded_weights(spec, 0))
+    add = graph.op("block0.add")
+    swapped = tuple(replace(op, inputs=add.inputs[::-1]) if op is add else op for op in graph.ops)
+    for ops in (graph.ops, swapped):
+        fused = fuse_add(fold_batchnorm(replace(graph, ops=ops)))
+        assert fused.op("block0.enlarge").inputs == ("block0.conv.relu", "block0.shortcut")
+        assert len(fused.op("block0.shortcut").inputs) == 1
+
+
 def test_fuse_add_of_two_projections_fuses_one() -> None:
     """Neither has another reader, and the residual is made after the projection that takes it."""
     graph = cut(fold_batchnorm(tiny()), "block0.project")
