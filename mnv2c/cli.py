@@ -1,15 +1,16 @@
 """The command line: what users type, and how every command ends.
 
 What comes in: arguments. What goes out: the result on stdout, everything else on stderr, and an exit status: 0; 1 for a
-failure, told in one line; 2 for a mistake in the arguments; 130 after ^C. Only what a command needs is imported.
+failure, told in one line; 2 for a mistake in the arguments; 130 after ^C, 143 after SIGTERM. Only what a command needs
+is imported.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,8 +24,9 @@ from mnv2c.backends import BACKENDS
 from mnv2c.commands import (
     UsageError,
     discard_stdout,
+    end_on_signals,
     flush_stdout,
-    on_interrupt,
+    interruption,
     prepare_streams,
     say,
     stop_if_interrupted,
@@ -40,7 +42,7 @@ _MOST_THREADS = 256
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; never raises."""
-    signal.signal(signal.SIGINT, on_interrupt)
+    end_on_signals()
     prepare_streams()
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
@@ -52,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Mnv2cError as error:
         return _fail(str(error))
     except KeyboardInterrupt as error:
-        return _fail(": ".join(["interrupted", *map(str, error.args)]), status=130)
+        how, status = interruption()
+        return _fail(": ".join([how, *map(str, error.args)]), status=status)
     except BrokenPipeError:  # whoever read our output has seen enough
         discard_stdout()
         return 141
@@ -86,7 +89,8 @@ def _run(arguments: Sequence[str]) -> int:
 def _fail(message: str, *, status: int = 1, bug: Exception | None = None) -> int:
     if bug is not None and os.environ.get(_DEBUG):
         traceback.print_exception(bug)
-    print(f"mnv2c: error: {shown(message)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        print(f"mnv2c: error: {shown(message)}", file=sys.stderr)
     return status
 
 

@@ -9,17 +9,16 @@ import importlib.metadata
 import platform
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from mnv2c import processes
 from mnv2c.backends.relay import environment
 from mnv2c.deploy.gpu_here import gpu_here
 from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import Mnv2cError, TargetError
+from mnv2c.scratch import Scratch
 from mnv2c.targets import X86, native_target
 from mnv2c.toolchain import compile_c, find_qemu, find_zig
 
@@ -118,7 +117,7 @@ def _version(package: str) -> str | None:
 
 def _import_fault(module: str) -> str:
     """Why a package cannot be imported, empty where it can; in a process of its own, for it may crash."""
-    done = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True, check=False)
+    done = processes.run([sys.executable, "-c", f"import {module}"])
     if done.returncode == 0:
         return ""
     lines = done.stderr.strip().splitlines()
@@ -129,9 +128,9 @@ def _compiler() -> Finding:
     """Compiles a line of C: that needs zig, its cache directory and room in the temporary one."""
     try:
         toolchain = find_zig(X86.zig_triple)
-        with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
-            (Path(name) / "probe.c").write_text("int mnv2c_probe(void) { return 0; }\n", encoding="utf-8")
-            compile_c(toolchain, Path(name), "probe.c")
+        with Scratch() as scratch:
+            (scratch / "probe.c").write_text("int mnv2c_probe(void) { return 0; }\n", encoding="utf-8")
+            compile_c(toolchain, scratch, "probe.c")
     except Mnv2cError as error:
         return Finding("C compilation", True, "fails", str(error))
     except OSError as error:

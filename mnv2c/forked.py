@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 
+from mnv2c import processes
 from mnv2c.errors import ToolError
 
 _LONGEST_REASON = 200  # characters of what it printed last
@@ -29,12 +30,9 @@ def in_fork(compute: Callable[[], bytes], *, seconds: float | None = None, what:
     reader, writer = os.pipe()
     try:
         printed = os.memfd_create("stderr")
-        child = os.fork()
+        child = processes.fork(lambda: _report(compute, writer, printed))
     except OSError as error:
         raise ToolError(f"cannot start a process: {error.strerror}") from error
-    if child == 0:
-        os.close(reader)  # or it would wait for itself to read, were we killed
-        _report(compute, writer, printed)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe, os.fdopen(printed, "rb") as lines:
         try:
@@ -69,7 +67,6 @@ def _report(compute: Callable[[], bytes], writer: int, printed: int) -> NoReturn
     """In the fork: sends the bytes, and ends without a word on the terminal."""
     status = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who waits for it decides
         faulthandler.disable()
         os.dup2(printed, 2)
         with os.fdopen(writer, "wb") as pipe:

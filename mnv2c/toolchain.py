@@ -13,12 +13,12 @@ import importlib.util
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnv2c import processes
 from mnv2c.errors import ToolError
 from mnv2c.targets import Target
 
@@ -108,7 +108,7 @@ def _flags(target: Target, *, zig: bool) -> tuple[str, ...]:
 
 def _first_line(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = processes.run(command)
     except OSError as error:
         raise ToolError(f"CC: {command[0]} cannot be started: {error.strerror}; unset CC for zig") from error
     if done.returncode != 0:
@@ -139,15 +139,18 @@ def find_qemu(architecture: str, *, plugins: bool = False) -> str:
     raise ToolError(f"no {name}-static, which runs programs for {architecture} here: apt install qemu-user-static")
 
 
-def compile_c(toolchain: Toolchain, directory: Path, source: str, *, flags: Sequence[str] = ()) -> str:
-    """Compiles ``source`` (C, or assembler: ``.S``) in ``directory`` and returns the name of the object beside it.
+def compile_c(toolchain: Toolchain, directory: Path, *sources: str, flags: Sequence[str] = ()) -> list[str]:
+    """Compiles ``sources`` (C, or assembler: ``.S``) in ``directory``, all at once; the names of the objects there.
 
     ToolError, here and below, where the compiler fails or the disk is full.
     """
-    name = Path(source).with_suffix(".o").name
+    names = [Path(source).with_suffix(".o").name for source in sources]
     options = ("-O2", "-std=c11", "-fPIC", "-fvisibility=hidden", "-g0", *flags)
-    _run(toolchain, (*toolchain.command, *options, "-c", source, "-o", name), directory)
-    return name
+    commands = [
+        (*toolchain.command, *options, "-c", source, "-o", name) for source, name in zip(sources, names, strict=True)
+    ]
+    _run(toolchain, commands, directory)
+    return names
 
 
 def link_shared(
@@ -168,7 +171,7 @@ def link_shared(
     if version_script is not None:
         options.append(f"-Wl,--version-script={version_script}")
     standard = ("-lc", "-lpthread", "-lm")
-    _run(toolchain, (*toolchain.command, *options, *objects, *standard, *libraries, "-o", output), directory)
+    _run(toolchain, [(*toolchain.command, *options, *objects, *standard, *libraries, "-o", output)], directory)
 
 
 def link_program(
@@ -182,36 +185,31 @@ def link_program(
 ) -> None:
     """Compiles and links sources and libraries in ``directory`` into a program; ``static`` ones run on any Linux."""
     command = toolchain.static if static else toolchain.command
-    _run(toolchain, (*command, "-O2", "-std=c11", *flags, *inputs, "-lpthread", "-lm", "-o", output), directory)
+    _run(toolchain, [(*command, "-O2", "-std=c11", *flags, *inputs, "-lpthread", "-lm", "-o", output)], directory)
 
 
 def archive(toolchain: Toolchain, directory: Path, objects: Sequence[str], *, output: str) -> None:
     """Makes the static library ``output`` of objects in ``directory``, without times and owners."""
-    _run(toolchain, (*toolchain.archiver, "rcsD", output, *objects), directory)
+    _run(toolchain, [(*toolchain.archiver, "rcsD", output, *objects)], directory)
 
 
-def _run(toolchain: Toolchain, command: Sequence[str], directory: Path) -> None:
-    cache = str(_cache_directory())
-    environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache, "LC_ALL": "C"}
+def _run(toolchain: Toolchain, commands: Sequence[Sequence[str]], directory: Path) -> None:
+    """Side by side. Only what zig makes of its own is kept: what it makes of ours is never asked for again."""
+    own = directory / ".zig-cache"
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(cache_directory()), "ZIG_LOCAL_CACHE_DIR": str(own)}
     try:
-        done = subprocess.run(
-            command,
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        finished = processes.run_side_by_side(commands, cwd=directory, env=os.environ | caches | {"LC_ALL": "C"})
     except OSError as error:
         raise ToolError(f"{toolchain.name} cannot be started: {error.strerror}") from error
-    if done.returncode != 0:
-        raise ToolError(_explain(toolchain.name, directory, done.returncode, done.stderr))
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+    for done in finished:
+        if done.returncode != 0:
+            raise ToolError(_explain(toolchain.name, directory, done.returncode, done.stderr))
 
 
 def _explain(name: str, directory: Path, status: int, output: str) -> str:
-    cache = _cache_directory()
+    cache = cache_directory()
     free = min(shutil.disk_usage(place).free for place in (directory, cache))
     # zig writes through mapped memory, so that on a full disk it may end without a message.
     died = not output.strip() and free < _LITTLE_SPACE
@@ -222,7 +220,7 @@ def _explain(name: str, directory: Path, status: int, output: str) -> str:
     return f"{name} failed: {reason}"
 
 
-def _cache_directory() -> Path:
+def cache_directory() -> Path:
     """Where zig keeps what it has built (its C library stubs take seconds): ``~/.cache/mnv2c/zig``, made here.
 
     zig itself does not return where it cannot make it.

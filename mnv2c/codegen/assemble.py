@@ -10,7 +10,6 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mnv2c.codegen import driver_c, driver_gpu
@@ -21,6 +20,7 @@ from mnv2c.codegen.program import Program
 from mnv2c.deploy.manifest import Block, Interface, Kernel, Layer, Manifest, Output
 from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import Launch
+from mnv2c.scratch import Scratch
 from mnv2c.toolchain import Toolchain, archive, compile_c, find_toolchain, link_shared
 
 
@@ -95,8 +95,8 @@ def _compile(program: Program, texts: Mapping[str, str]) -> dict[str, bytes]:
     """The two libraries, by path."""
     toolchain = find_toolchain(program.target)
     try:
-        with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
-            return _compile_in(Path(name), toolchain, program, texts)
+        with Scratch() as scratch:
+            return _compile_in(scratch, toolchain, program, texts)
     except OSError as error:
         raise ToolError(f"cannot compile the library in {tempfile.gettempdir()}: {error.strerror}") from error
 
@@ -113,9 +113,7 @@ def _compile_in(directory: Path, toolchain: Toolchain, program: Program, texts: 
     objects = _write_code(directory, program)
     sources = [f"src/{identifier}.c", *(f"src/{source}" for source in SOURCES[program.target.kind]), "weights.S"]
     flags = ("-Iinclude", "-Wall", "-Wextra")
-    with ThreadPoolExecutor() as threads:
-        jobs = [threads.submit(compile_c, toolchain, directory, source, flags=flags) for source in sources]
-        objects = [job.result() for job in jobs] + objects
+    objects = compile_c(toolchain, directory, *sources, flags=flags) + objects
     libraries = ("-ldl",) if program.target.kind == "cuda" else ()
     link_shared(toolchain, directory, objects, output=shared, version_script="exports.map", libraries=libraries)
     archive(toolchain, directory, objects, output=static)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from mnv2c.errors import Mnv2cError
+from mnv2c.processes import ENDING
 from mnv2c.spelling import shown
 
 Item = TypeVar("Item")
@@ -30,20 +32,35 @@ class OutputError(Mnv2cError):
 _CLEAR = "\r\x1b[2K"  # back to the start of the line, and erase it
 _SECONDS_BETWEEN_LINES = 5.0
 
+_ENDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was closed"}
+
 _interrupts: list[int] = []
 
 
-def on_interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """^C raises, as ever, and is remembered: TVM and destructors swallow exceptions that are raised while they run."""
-    _interrupts.append(number)
-    raise KeyboardInterrupt
+def end_on_signals() -> None:
+    """^C, SIGTERM and a terminal that is closed raise KeyboardInterrupt, so that everything is cleaned up; they are
+    remembered, for TVM and destructors swallow exceptions that are raised while they run."""
+
+    def remember(number: int, frame: FrameType | None) -> NoReturn:
+        _interrupts.append(number)
+        raise KeyboardInterrupt
+
+    for number in ENDING:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, remember)
 
 
 def stop_if_interrupted() -> None:
-    """Raises a ^C that was swallowed."""
+    """Raises KeyboardInterrupt once more where that was swallowed."""
     if _interrupts:
-        _interrupts.clear()
         raise KeyboardInterrupt
+
+
+def interruption() -> tuple[str, int]:
+    """What has ended the command, in a word, and its status, as a shell has it. It is forgotten then."""
+    number = _interrupts[0] if _interrupts else signal.SIGINT
+    _interrupts.clear()
+    return _ENDS[signal.Signals(number)], 128 + number
 
 
 class Report:

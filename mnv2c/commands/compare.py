@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from pathlib import Path
 
 from mnv2c.commands import OutputError, Report, UsageError, progress, say, say_json, write_file
 from mnv2c.driver import build
 from mnv2c.measure.compare import ROUNDS, Candidate, compare, format_text, need_matplotlib, picture, to_json
 from mnv2c.measure.report import summarize
+from mnv2c.scratch import Scratch
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import Residual, Row, Separable, Spec, load_spec
 from mnv2c.targets import native_target
@@ -31,8 +31,8 @@ def command(options: argparse.Namespace) -> int:
         if names.count(name) > 1:
             raise UsageError(f"two of the tables are named {name}: give each a name of its own")
     report = progress()
-    with tempfile.TemporaryDirectory(prefix="mnv2c-compare-") as folder:
-        candidates = [_candidate(spec, Path(folder) / spec.name, report) for spec in specs]
+    with Scratch() as folder:
+        candidates = [_candidate(spec, folder / spec.name, report) for spec in specs]
         threads = options.threads or (1, 2)[: os.cpu_count()]
         result = compare(candidates, threads=threads, rounds=options.rounds or ROUNDS, report=report)
     if options.picture is not None:

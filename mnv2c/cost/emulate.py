@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from mnv2c import processes
 from mnv2c.errors import ToolError
+from mnv2c.scratch import Scratch
 from mnv2c.toolchain import find_zig, link_program
 
 _HOST = "x86_64-linux-gnu.2.28"
@@ -30,21 +32,18 @@ def emulate(
     MNV2C_OUTPUT the file that it writes.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
-            directory = Path(name)
+        with Scratch() as directory:
             library, output = _compile(directory, plugin, _interface_of(qemu)), directory / "output"
             (directory / "feed").write_bytes(feed)
             with (directory / "feed").open("rb") as file:  # a pipe would come in pieces of any size
-                done = subprocess.run(
+                done = processes.run(
                     (qemu, "-plugin", str(library), *command),
                     env={**os.environ, **(settings or {}), "MNV2C_OUTPUT": str(output)},
-                    stdin=file,
-                    capture_output=True,
-                    timeout=_SECONDS,
-                    check=False,
+                    feed=file,
+                    seconds=_SECONDS,
                 )
             if done.returncode != 0 or not output.is_file():
-                reason = done.stderr.decode(errors="replace").strip().split("\n")[-1]
+                reason = done.stderr.strip().split("\n")[-1]
                 raise ToolError(f"{qemu} with the plugin {plugin} failed (status {done.returncode}): {reason}")
             return output.read_text(encoding="ascii")
     except subprocess.TimeoutExpired as error:
@@ -55,7 +54,7 @@ def emulate(
 
 def _interface_of(qemu: str) -> int:
     """The version of the plugin interface: 1 up to QEMU 8, 2 from 9 on."""
-    done = subprocess.run((qemu, "--version"), capture_output=True, text=True, check=False)
+    done = processes.run((qemu, "--version"))
     version = re.search(r"version (\d+)\.", done.stdout)
     if version is None:
         raise ToolError(f"{qemu} --version does not say its version, so it is not QEMU's user emulator")

@@ -6,7 +6,6 @@ instructions a kernel runs does not depend on its data. Caches are not modelled 
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from mnv2c.cost.cycles import function_costs, model_name
 from mnv2c.deploy.network import Build, read_build
 from mnv2c.deploy.peer import LINKING, arguments, link_runner, one_request
 from mnv2c.errors import LibraryError, TargetError
+from mnv2c.scratch import Scratch
 from mnv2c.targets import target_for
 from mnv2c.toolchain import find_qemu
 
@@ -90,9 +90,9 @@ def cost(
     """
     build = read_build(directory)
     chosen = choose_core(build, core, instruction_set)
-    with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
+    with Scratch() as scratch:
         report(LINKING)
-        return cost_of_program(build, link_runner(build, Path(scratch), static=True), chosen, report)
+        return cost_of_program(build, link_runner(build, scratch, static=True), chosen, report)
 
 
 def cost_of_program(build: Build, program: Path, chosen: CoreChoice, report: Callable[[str], None]) -> Cost:
@@ -126,9 +126,9 @@ def count_instructions(
     """
     build = read_build(directory)
     qemu = find_qemu(build.architecture, plugins=True)
-    with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
+    with Scratch() as scratch:
         report(LINKING)
-        program = link_runner(build, Path(scratch), static=True)
+        program = link_runner(build, scratch, static=True)
         command = [str(program), *arguments(1, instruction_set)]
         report("count the instructions of one inference")
         once, twice = (count_blocks(qemu, command, feed=one_request(build.interface) * n) for n in (1, 2))

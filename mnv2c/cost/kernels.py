@@ -22,6 +22,7 @@ from mnv2c.cost.cycles import function_costs
 from mnv2c.cost.spills import spills
 from mnv2c.errors import ToolError
 from mnv2c.kernels.abi import HEADER, KernelCode
+from mnv2c.scratch import Scratch
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.toolchain import find_qemu, find_toolchain, link_program
 
@@ -94,9 +95,9 @@ def kernel_costs(
     ran = {kernel.symbol: _sample(kernel.tasks, share) for kernel in kernels}
     qemu = find_qemu(target.architecture, plugins=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
+        with Scratch() as scratch:
             source = _source(kernels, operand_bytes, ran, _MANY_L1S * core.l1.bytes)
-            program = _link(Path(name), object_file, source, target)
+            program = _link(scratch, object_file, source, target)
             code, command = disassemble(program), [str(program)]
             traffic = simulate(qemu, command, (core.l1,), marker=code.functions[_MARKER])[2::2]
             costs = function_costs(runs(code, count_blocks(qemu, command), set(ran)), isa.mcpu, target.triple)

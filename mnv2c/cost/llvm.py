@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from mnv2c import processes
 from mnv2c.errors import ToolError
 
 _NEWEST, _OLDEST = 30, 15  # versions of LLVM in Debian's program names
@@ -23,7 +23,7 @@ def find_tool(tool: str) -> str:
 def run_tool(command: Sequence[str], *, feed: str = "") -> str:
     """What it prints when it is given ``feed``."""
     try:
-        done = subprocess.run(command, input=feed, capture_output=True, text=True, errors="replace", check=False)
+        done = processes.run(command, feed=feed.encode())
     except OSError as error:
         raise ToolError(f"{command[0]} cannot be started: {error.strerror}") from error
     if done.returncode != 0:

@@ -7,7 +7,6 @@ be.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from mnv2c.cost.estimate import LayerCost, choose_core, cost_of_program
 from mnv2c.deploy.network import Build, read_build
 from mnv2c.deploy.peer import LINKING, arguments, link_runner, one_request
 from mnv2c.errors import LibraryError, TargetError
+from mnv2c.scratch import Scratch
 from mnv2c.toolchain import find_qemu
 
 CAVEAT = (
@@ -92,9 +92,9 @@ def memory_cost(
     build = read_build(directory)
     name, there = _board(build, board, instruction_set)
     chosen = choose_core(build, there.core, instruction_set)
-    with tempfile.TemporaryDirectory(prefix="mnv2c-") as scratch:
+    with Scratch() as scratch:
         report(LINKING)
-        program = link_runner(build, Path(scratch), static=True)
+        program = link_runner(build, scratch, static=True)
         computed = cost_of_program(build, program, chosen, report)
         report(f"simulate the caches of {name} for two inferences on {threads} thread{'s' if threads > 1 else ''}")
         jobs = _jobs(build, computed.layers)

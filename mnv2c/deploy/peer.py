@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnv2c import processes
 from mnv2c.deploy.manifest import Interface
 from mnv2c.deploy.network import (
     OK,
@@ -87,9 +88,7 @@ class Peer:
         self._received = bytearray()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would block the program
         try:
-            self._program = subprocess.Popen(
-                command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
-            )
+            self._program = processes.start(command, stdin=subprocess.PIPE, stderr=self._errors)
         except OSError as error:
             raise ToolError(f"{command[0]} cannot be started: {error.strerror}") from error
         assert self._program.stdin is not None
@@ -135,7 +134,7 @@ class Peer:
         """Until one of them is. Where that takes too long the program is killed, for it may never end."""
         if any(select.select(readable, writable, [], self._patience)):
             return
-        self._program.kill()
+        processes.end(self._program)
         silence = f"no answer for {self._patience:.0f} s: the program, the machine or the network has stopped"
         raise LibraryError(self._explain(Ending(None, silence)))
 
@@ -151,8 +150,7 @@ class Peer:
         try:
             return self._program.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            self._program.kill()
-            return self._program.wait()
+            return processes.end(self._program)
 
     def _ended(self) -> LibraryError:
         with contextlib.suppress(OSError):

@@ -5,12 +5,11 @@ What comes in: a library and, where wanted, the name of a core. What goes out: a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from mnv2c.deploy.network import Build
 from mnv2c.deploy.peer import LINKING, Ending, Peer, RemoteNetwork, arguments, link_runner
+from mnv2c.scratch import Scratch
 from mnv2c.toolchain import find_qemu
 
 
@@ -31,9 +30,9 @@ def open_qemu(
             return f"--runner qemu:{cpu}: qemu knows no such core; `{qemu} -cpu help` lists them"
         return f"{build.directory} on {processor}: {ending}"
 
-    with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
+    with Scratch() as scratch:
         report(LINKING)
-        program = link_runner(build, Path(name), static=True)
+        program = link_runner(build, scratch, static=True)
         command = [qemu, *(["-cpu", cpu] if cpu else []), str(program), *told]
         # Once the program has answered it is in memory, and its file may go.
         return RemoteNetwork(

@@ -11,17 +11,16 @@ import io
 import re
 import shlex
 import shutil
-import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
+from mnv2c import processes
 from mnv2c.deploy.network import Build
 from mnv2c.deploy.peer import LINKING, PROGRAM, Ending, Peer, RemoteNetwork, arguments, link_runner
 from mnv2c.errors import LibraryError, ToolError
+from mnv2c.scratch import Scratch
 
 PACKAGE = "openssh-client"
 _GREETING = b"mnv2c-host "
@@ -62,7 +61,6 @@ _TELL = """\
 cat errors >&2
 exit $status
 """
-Finished: TypeAlias = subprocess.CompletedProcess[str]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def open_ssh(
     return RemoteNetwork(build, peer, processor=processor, threads=threads, instruction_set=instruction_set)
 
 
-def run_there(host: Host, files: Sequence[Path], command: Sequence[str], *, seconds: int) -> Finished:
+def run_there(host: Host, files: Sequence[Path], command: Sequence[str], *, seconds: int) -> processes.Finished:
     """Runs ``command`` in a directory of ``host`` that has ``files`` and is removed afterwards.
 
     Its status is 124 where it takes longer than ``seconds``. ToolError where ssh is missing or the connection fails.
@@ -116,11 +114,10 @@ def run_there(host: Host, files: Sequence[Path], command: Sequence[str], *, seco
         for path in files:
             archive.add(path, path.name)
     script = f'{_ALONE}timeout {seconds} {shlex.join(command)} 2>"$directory/errors"\nstatus=$?\n{_TELL}'
-    done = subprocess.run(_command(host, script), input=content.getvalue(), capture_output=True, check=False)
-    output, errors = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    done = processes.run(_command(host, script), feed=content.getvalue())
     if done.returncode == 255:
-        raise ToolError(_lost(host, Ending(done.returncode, errors).last_line))
-    return subprocess.CompletedProcess(command, done.returncode, output, errors)
+        raise ToolError(_lost(host, Ending(done.returncode, done.stderr).last_line))
+    return done
 
 
 def _command(host: Host, script: str) -> list[str]:
@@ -149,8 +146,8 @@ def _greet(build: Build, host: Host, peer: Peer) -> str:
 def _archive(build: Build) -> bytes:
     """The program and the library it opens, as a tar."""
     content = io.BytesIO()
-    with tempfile.TemporaryDirectory(prefix="mnv2c-") as name, tarfile.open(fileobj=content, mode="w") as archive:
-        archive.add(link_runner(build, Path(name), static=False), PROGRAM)
+    with Scratch() as scratch, tarfile.open(fileobj=content, mode="w") as archive:
+        archive.add(link_runner(build, scratch, static=False), PROGRAM)
         archive.add(build.shared_library, build.shared_library.name)
     return content.getvalue()
 

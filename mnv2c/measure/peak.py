@@ -11,11 +11,11 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 from mnv2c.errors import ToolError
+from mnv2c.scratch import Scratch
 from mnv2c.targets import InstructionSet
 from mnv2c.toolchain import compile_c, find_zig, link_shared
 
@@ -55,12 +55,10 @@ def _compile(zig_triple: str, isa: InstructionSet) -> Any:
     text = (resources.files("mnv2c.measure") / "peak.c").read_text(encoding="utf-8")
     flags = (f"-mcpu={isa.mcpu.replace('-', '_')}", f"-DLANES={isa.lanes}", "-ffp-contract=fast")
     try:
-        with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
-            directory = Path(name)
+        with Scratch() as directory:
             (directory / "peak.c").write_text(text, encoding="utf-8")
-            link_shared(
-                toolchain, directory, [compile_c(toolchain, directory, "peak.c", flags=flags)], output="peak.so"
-            )
+            objects = compile_c(toolchain, directory, "peak.c", flags=flags)
+            link_shared(toolchain, directory, objects, output="peak.so")
             function = ctypes.CDLL(str(directory / "peak.so")).mnv2c_peak
     except OSError as error:
         raise ToolError(f"cannot measure the machine's peak in {tempfile.gettempdir()}: {error}") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from mnv2c.errors import ToolError
 from mnv2c.ir.graph import TensorType
 from mnv2c.kernels.cuda.device import CUDA
+from mnv2c.scratch import Scratch
 from mnv2c.tuning.candidates import Compiled
 from mnv2c.workloads import Workload
 
@@ -22,8 +23,8 @@ class CubinWriter:
     """Keeps a directory."""
 
     def __init__(self) -> None:
-        self._scratch = tempfile.TemporaryDirectory(prefix="mnv2c-")
-        self._directory = Path(self._scratch.name)
+        self._scratch = Scratch()
+        self._directory = self._scratch.path
         self._batches = 0
 
     def link(self, workload: Workload, compiled: Compiled) -> Path:
@@ -41,7 +42,7 @@ class CubinWriter:
 
     def close(self) -> None:
         """Removes the directory."""
-        self._scratch.cleanup()
+        self._scratch.close()
 
 
 def listing(workload: Workload, compiled: Compiled) -> str:

@@ -18,6 +18,7 @@ from mnv2c.errors import ToolError
 from mnv2c.ir.graph import TensorType
 from mnv2c.kernels.abi import HEADER, KernelCode, grain
 from mnv2c.kernels.cpu.device import CPU
+from mnv2c.scratch import Scratch
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.toolchain import compile_c, find_toolchain, link_shared
 from mnv2c.tuning.candidates import Compiled
@@ -34,14 +35,14 @@ class TimingLinker:
     def __init__(self, target: Target, isa: InstructionSet) -> None:
         self._isa = isa
         self._toolchain = find_toolchain(target)
-        self._scratch = tempfile.TemporaryDirectory(prefix="mnv2c-")
-        self._directory = Path(self._scratch.name)
+        self._scratch = Scratch()
+        self._directory = self._scratch.path
         self._batches = 0
         timing = (resources.files("mnv2c.tuning") / "timing.c").read_text(encoding="utf-8")
         self._write("timing.c", timing.encode())
         for name in _RUNTIME:
             self._write(name, runtime.source(name).replace(", /* @outputs@ */", "").encode())  # of no network
-        self._common = [compile_c(self._toolchain, self._directory, name) for name in ("timing.c", "threads.c")]
+        self._common = compile_c(self._toolchain, self._directory, "timing.c", "threads.c")
 
     def link(self, workload: Workload, compiled: Compiled) -> Path:
         """A library whose ``mnv2c_time(index, threads)`` times the ``index``-th of ``compiled.kernels``; the one before
@@ -58,13 +59,13 @@ class TimingLinker:
         listed = {"workload": to_json(workload), "kernels": [asdict(kernel) for kernel in kernels]}
         self._write(f"{name}.json", json.dumps(listed).encode())
         self._write(f"{name}_table.c", self._table(workload, kernels).encode())
-        table = compile_c(self._toolchain, self._directory, f"{name}_table.c")
+        (table,) = compile_c(self._toolchain, self._directory, f"{name}_table.c")
         link_shared(self._toolchain, self._directory, [f"{name}.o", table, *self._common], output=f"{name}.so")
         return self._directory / f"{name}.so"
 
     def close(self) -> None:
         """Removes the directory."""
-        self._scratch.cleanup()
+        self._scratch.close()
 
     def _table(self, workload: Workload, kernels: Sequence[KernelCode]) -> str:
         scratch = max(kernel.scratch_bytes for kernel in kernels)

@@ -25,6 +25,7 @@ from tvm.s_tir import meta_schedule as ms
 from mnv2c.errors import ToolError
 from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
+from mnv2c.processes import ENDING
 from mnv2c.targets import InstructionSet
 from mnv2c.tuning.database import TuningDatabase, by_threads
 from mnv2c.tuning.lookup import best_record
@@ -230,21 +231,25 @@ def tune(
             if not received:  # ^C may end a compiler that the builder waits for
                 raise
     if received:
-        raise KeyboardInterrupt
+        signal.raise_signal(received[0])
 
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[list[int]]:
-    """The signals of ^C that arrive meanwhile: raised while TVM calls Python, KeyboardInterrupt would crash it."""
+    """^C and its like that arrive meanwhile: raised while TVM calls Python, KeyboardInterrupt would crash it."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: received.append(number))
     try:
         yield received
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _context(task: Task, strategy: Any) -> Any:

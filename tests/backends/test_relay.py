@@ -264,7 +264,7 @@ def interrupted(here: dict[str, str], place: Path, how: signal.Signals) -> int:
     command = [sys.executable, "-m", "mnv2c", "doctor", "--install", "relay"]
     with subprocess.Popen(command, env=os.environ | here, stderr=subprocess.DEVNULL) as process:
         while (place / "ready").exists() or not (place / "bin" / "pip").exists():
-            assert process.poll() is None
+            assert process.poll() is None, "it ended by itself"
             time.sleep(0.1)
         time.sleep(3)
         process.send_signal(how)

@@ -124,7 +124,11 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert done.returncode == 141
 
 
-def test_interrupted_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "the terminal was closed")],
+)
+def test_ended_in_one_line(how: signal.Signals, word: str, tmp_path: Path) -> None:
     out = tmp_path / "library"
     command = [sys.executable, "-m", "mnv2c", "build", *SMALL, "--target", "native", "--out", str(out)]
     with subprocess.Popen(
@@ -132,10 +136,10 @@ def test_interrupted_in_one_line(tmp_path: Path) -> None:
     ) as process:
         assert process.stderr is not None
         assert "read the weights" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         rest = process.stderr.read()
-    assert process.returncode == 130
-    assert rest.splitlines()[-1] == "mnv2c: error: interrupted"
+    assert process.returncode == 128 + how
+    assert rest.splitlines()[-1] == f"mnv2c: error: {word}"
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
 

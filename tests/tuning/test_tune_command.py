@@ -127,20 +127,21 @@ def test_killed_at_any_moment_it_keeps_what_was_finished(tmp_path: Path) -> None
     assert f"{CORE}," in text
 
 
-def test_interrupted_it_says_so_and_keeps_what_was_finished(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_ended_it_says_so_and_keeps_what_was_finished(how: signal.Signals, word: str, tmp_path: Path) -> None:
     directory = tmp_path / "schedules"
     command = [sys.executable, "-m", "mnv2c", "tune", *TUNE, "--schedules", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY) as run:
         assert run.stderr is not None
         while b"trials, best" not in run.stderr.readline():
             pass
-        run.send_signal(signal.SIGINT)
+        run.send_signal(how)
         rest = run.stderr.read().decode()
-    assert run.returncode == 130
+    assert run.returncode == 128 + how
     kept = len(Database(directory).load(CORE).records)
     assert kept > 0
     what = f"{kept} new trials are kept in {directory}; the same command goes on where this one stopped"
-    assert rest.splitlines()[-1] == f"mnv2c: error: interrupted: {what}"
+    assert rest.splitlines()[-1] == f"mnv2c: error: {word}: {what}"
     assert "Traceback" not in rest
     log = (directory / CORE / "tuning.log").read_text(encoding="utf-8")
     assert log.splitlines()[-1].startswith("interrupted after")

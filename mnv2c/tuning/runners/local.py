@@ -20,6 +20,7 @@ from typing import Any
 
 from tvm.ir.utils import derived_object
 
+from mnv2c import processes
 from mnv2c.deploy.native import cpu_name
 from mnv2c.errors import TargetError
 from mnv2c.measure.peak import PeakMeter
@@ -77,14 +78,7 @@ class _Worker:
     def __init__(self) -> None:
         script = str(resources.files("mnv2c.tuning") / "worker.py")
         command = (sys.executable, "-I", "-S", script)
-        self._process = subprocess.Popen(
-            command,
-            bufsize=0,  # select must see every line
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._process = processes.start(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def ask(self, request: Mapping[str, Any]) -> list[list[list[int]]] | Died:
         """Nanoseconds by candidate and number of threads (``worker.py``)."""
@@ -106,11 +100,8 @@ class _Worker:
             current = value
 
     def close(self) -> None:
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        self._process.wait()
+        with self._process:
+            processes.end(self._process)
 
     def _line(self) -> bytes | None:
         """The next line, empty where the worker has died, None where it says nothing in time."""
