@@ -393,9 +393,9 @@ def _declare_tune(parser: _Parser) -> None:
 
 
 def _declare_doctor(parser: _Parser) -> None:
-    parser.add_argument(
-        "--install", choices=("relay",), help="make the environment of --backend relay, where none works"
-    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--install", choices=("relay",), help="make the environment of --backend relay, where none works")
+    what.add_argument("--clean", action="store_true", help="empty mnv2c's cache: zig's own libraries, and Relay")
     _json(parser)
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mnv2c import processes
+from mnv2c import cache, processes
 from mnv2c.backends.relay import environment
 from mnv2c.deploy.gpu_here import gpu_here
 from mnv2c.deploy.native import cpu_name
@@ -73,6 +73,7 @@ def examine() -> Iterator[Finding]:
         yield _emulator(architecture)
     yield _gpu()
     yield _relay()
+    yield _cache()
 
 
 def format_finding(finding: Finding) -> str:
@@ -153,6 +154,15 @@ def _relay() -> Finding:
     if environment.is_installed():
         return Finding("Relay", False, f"TVM {environment.TVM} in {environment.directory()}")
     return Finding("Relay", False, "not installed", f"a second graph IR (--backend relay): {environment.INSTALL}")
+
+
+def _cache() -> Finding:
+    """It grows with the targets that are built for, not with the builds."""
+    try:
+        state = f"{cache.size() / 1e6:.1f} MB in {cache.directory()} (mnv2c doctor --clean empties it)"
+        return Finding("cache", False, state)
+    except Mnv2cError as error:
+        return Finding("cache", False, "none", str(error))
 
 
 def _gpu() -> Finding:

@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnv2c import processes
+from mnv2c import cache, processes
 from mnv2c.errors import ToolError
 from mnv2c.targets import Target
 
 ZIG_PACKAGE = "ziglang==0.17.1"
 _QEMU_NAMES = {"armv7l": "arm"}  # where QEMU names an architecture otherwise
-_ANOTHER_CACHE = "set XDG_CACHE_HOME to another place"
 _LITTLE_SPACE = 64 * 1024 * 1024  # bytes; more than any library
 _MESSAGE_LINES = 8  # of a compiler's output, enough for its first error
 
@@ -196,43 +195,25 @@ def archive(toolchain: Toolchain, directory: Path, objects: Sequence[str], *, ou
 def _run(toolchain: Toolchain, commands: Sequence[Sequence[str]], directory: Path) -> None:
     """Side by side. Only what zig makes of its own is kept: what it makes of ours is never asked for again."""
     own = directory / ".zig-cache"
-    caches = {"ZIG_GLOBAL_CACHE_DIR": str(cache_directory()), "ZIG_LOCAL_CACHE_DIR": str(own)}
-    try:
-        finished = processes.run_side_by_side(commands, cwd=directory, env=os.environ | caches | {"LC_ALL": "C"})
-    except OSError as error:
-        raise ToolError(f"{toolchain.name} cannot be started: {error.strerror}") from error
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-    for done in finished:
-        if done.returncode != 0:
-            raise ToolError(_explain(toolchain.name, directory, done.returncode, done.stderr))
+    with cache.using("zig") as kept:  # its C library stubs take seconds
+        caches = {"ZIG_GLOBAL_CACHE_DIR": str(kept), "ZIG_LOCAL_CACHE_DIR": str(own)}
+        try:
+            finished = processes.run_side_by_side(commands, cwd=directory, env=os.environ | caches | {"LC_ALL": "C"})
+        except OSError as error:
+            raise ToolError(f"{toolchain.name} cannot be started: {error.strerror}") from error
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+        for done in finished:
+            if done.returncode != 0:
+                raise ToolError(_explain(toolchain.name, directory, kept, done))
 
 
-def _explain(name: str, directory: Path, status: int, output: str) -> str:
-    cache = cache_directory()
-    free = min(shutil.disk_usage(place).free for place in (directory, cache))
+def _explain(name: str, directory: Path, kept: Path, done: processes.Finished) -> str:
+    free = min(shutil.disk_usage(place).free for place in (directory, kept))
     # zig writes through mapped memory, so that on a full disk it may end without a message.
-    died = not output.strip() and free < _LITTLE_SPACE
-    if died or "NoSpaceLeft" in output or "No space left" in output:
-        return f"{name}: the disk is full; free some space in {directory.parent} and {cache}"
-    lines = [line for line in output.splitlines() if line.strip()][:_MESSAGE_LINES]
-    reason = "\n    ".join(lines) if lines else f"no message, exit status {status}"
+    died = not done.stderr.strip() and free < _LITTLE_SPACE
+    if died or "NoSpaceLeft" in done.stderr or "No space left" in done.stderr:
+        return f"{name}: the disk is full; free some space in {directory.parent} and {kept}"
+    lines = [line for line in done.stderr.splitlines() if line.strip()][:_MESSAGE_LINES]
+    reason = "\n    ".join(lines) if lines else f"no message, exit status {done.returncode}"
     return f"{name} failed: {reason}"
-
-
-def cache_directory() -> Path:
-    """Where zig keeps what it has built (its C library stubs take seconds): ``~/.cache/mnv2c/zig``, made here.
-
-    zig itself does not return where it cannot make it.
-    """
-    home = os.environ.get("XDG_CACHE_HOME")
-    try:
-        directory = (Path(home).absolute() if home else Path.home() / ".cache") / "mnv2c" / "zig"
-        directory.mkdir(parents=True, exist_ok=True)
-    except RuntimeError as error:
-        raise ToolError("no home directory for zig's cache: set XDG_CACHE_HOME to a place for it") from error
-    except OSError as error:
-        raise ToolError(f"cannot make zig's cache {directory}: {error.strerror}; {_ANOTHER_CACHE}") from error
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise ToolError(f"cannot write zig's cache {directory}: permission denied; {_ANOTHER_CACHE}")
-    return directory

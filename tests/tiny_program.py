@@ -180,7 +180,7 @@ def _kernel_set(directory: Path, identifier: str, cpu: InstructionSet, batch: in
     prefix = f"{identifier}_{cpu.name}"
     source = directory / f"{prefix}.c"
     source.write_text(_KERNELS.replace("PREFIX", prefix), encoding="utf-8")
-    name = compile_c(
+    (name,) = compile_c(
         find_zig(X86.zig_triple),
         directory,
         source.name,

@@ -6,6 +6,7 @@ import argparse
 import time
 from dataclasses import asdict
 
+from mnv2c import cache
 from mnv2c.backends.relay import environment
 from mnv2c.commands import megabytes, progress, say, say_json
 from mnv2c.doctor import examine, format_finding
@@ -15,6 +16,8 @@ def command(options: argparse.Namespace) -> int:
     """Exit status 1 where something required is missing, or cannot be installed."""
     if options.install:
         return _install(options)
+    if options.clean:
+        return _clean(options)
     findings = []
     for finding in examine():
         findings.append(finding)
@@ -26,6 +29,16 @@ def command(options: argparse.Namespace) -> int:
     else:
         say(f"\nmissing: {', '.join(missing)}" if missing else "\nnothing that is required is missing")
     return 1 if missing else 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    """What is needed again is made again: zig's libraries in some seconds, Relay by ``--install``."""
+    freed = cache.clear()
+    if options.json:
+        say_json({"directory": str(cache.directory()), "bytes": freed})
+    else:
+        say(f"{cache.directory()} is empty: {megabytes(freed)} removed")
+    return 0
 
 
 def _install(options: argparse.Namespace) -> int:

@@ -239,7 +239,7 @@ def test_an_environment_that_is_missing_broken_or_half_made(tmp_path: Path) -> N
     assert interrupted(here, place, signal.SIGKILL) == -signal.SIGKILL
     refused("the relay backend needs TVM")
     done = mnv2c("doctor", "--install", "relay", environment=here)
-    while "is being made by another process" in done.stderr:  # pip, which outlived its parent
+    while "is being made or used by another process" in done.stderr:  # pip, which outlived its parent
         time.sleep(1)
         done = mnv2c("doctor", "--install", "relay", environment=here)
     assert done.returncode == 0, done.stderr
@@ -255,7 +255,7 @@ def test_two_do_not_make_it_at_once(tmp_path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_SH)
         done = mnv2c("doctor", "--install", "relay", environment={"XDG_CACHE_HOME": str(tmp_path)})
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("is being made by another process; wait for its end")
+    assert done.stderr.splitlines()[-1].endswith("is being made or used by another process; wait for its end")
     assert [path.name for path in lock.parent.iterdir()] == [lock.name]
 
 

@@ -7,7 +7,6 @@ asked, by files, through ``program``. The environment shares our code, which nee
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from mnv2c import processes
+from mnv2c import cache, processes
 from mnv2c.errors import ToolError
 from mnv2c.ir.graph import Array
 from mnv2c.scratch import Scratch
@@ -37,8 +36,7 @@ _CHECK = "import tvm, numpy, xgboost; from tvm import relay; print(tvm.__version
 
 def directory() -> Path:
     """Where it is, or would be: one for each version of Python."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "mnv2c" / f"relay-{TVM}-python{sys.version_info.major}.{sys.version_info.minor}"
+    return cache.directory() / f"relay-{TVM}-python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def is_installed() -> bool:
@@ -51,8 +49,7 @@ def install(report: Callable[[str], None]) -> bool:
 
     What another process makes meanwhile is waited for by nobody: the one that comes second says so, and ends.
     """
-    place = directory()
-    with _locked(place):
+    with cache.making(directory().name) as place:
         if is_installed() and not _problem(place):
             return False
         report(f"make a virtual environment in {place}")
@@ -64,7 +61,7 @@ def install(report: Callable[[str], None]) -> bool:
         report("check it")
         if problem := _problem(place):
             raise ToolError(f"{place}: Relay does not work there: {problem}")
-        (place / _READY).write_text("\n".join(PACKAGES) + "\n", encoding="utf-8")
+        _mark(place)
         return True
 
 
@@ -183,6 +180,14 @@ def _run(command: list[str], failure: str) -> None:
         raise ToolError(f"{failure}: {_last_line(done.stderr or done.stdout)}")
 
 
+def _mark(place: Path) -> None:
+    """As made to its end."""
+    try:
+        (place / _READY).write_text("\n".join(PACKAGES) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ToolError(f"{place}: cannot be written: {error.strerror}") from error
+
+
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].strip()[:300] if lines else "it says nothing"
@@ -190,19 +195,3 @@ def _last_line(text: str) -> str:
 
 def _python(place: Path) -> Path:
     return place / "bin" / "python"
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """One process at a time; its children hold the lock too, so that pip is never overtaken by what comes after."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with (place.parent / f"{place.name}.lock").open("w") as file:
-            os.set_inheritable(file.fileno(), True)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ToolError(f"{place} is being made by another process; wait for its end") from error
-            yield
-    except OSError as error:
-        raise ToolError(f"{place}: cannot be written: {error.strerror}") from error
