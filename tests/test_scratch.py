@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from mnv2c import scratch
-from mnv2c.scratch import Scratch
+from mnv2c.scratch import Scratch, beside
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where temporary files go, as for a process that has made none yet."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    scratch._sweep.cache_clear()
+    scratch._sweep_once.cache_clear()
     return tmp_path
 
 
@@ -67,16 +67,14 @@ def test_nothing_else_is_touched(place: Path) -> None:
         others = [place / name for name in ("mnv2c-scratch-abc", "mnv2c-scratch-abcdefgh.old", "mnv2c-12345678")]
         for other in others:
             other.mkdir()
-        file = place / "mnv2c-scratch-00000000"
-        file.touch()
         target = place / "of-the-user"
         target.mkdir()
         (target / "precious").touch()
         link = place / "mnv2c-scratch-11111111"
         link.symlink_to(target)
-        scratch._sweep.cache_clear()
+        scratch._sweep_once.cache_clear()
         with Scratch() as second:
-            assert set(place.iterdir()) == {held, *others, file, target, link, second}
+            assert set(place.iterdir()) == {held, *others, target, link, second}
             assert (target / "precious").exists()
 
 
@@ -107,6 +105,36 @@ def test_it_is_held_as_long_as_a_fork_of_its_maker_lives(place: Path) -> None:
         os.close(writer)
         assert maker.stdout.read() == b"", "the fork ends"
     os.close(reader)
-    scratch._sweep.cache_clear()
+    scratch._sweep_once.cache_clear()
     with Scratch():
         assert not left.exists()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_beside_a_file_or_a_folder(folder: bool, tmp_path: Path) -> None:
+    """What a killed writer of the same left is gone, what a living one or one of another has is not."""
+    code = f"""
+import os
+from pathlib import Path
+from mnv2c.scratch import beside
+with beside(Path({str(tmp_path / "net")!r}), folder={folder}) as partial:
+    os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (left,) = tmp_path.iterdir()
+    others = [tmp_path / name for name in (".net.mine.partial", ".net.0123456.partial", ".nets.01234567.partial")]
+    for other in others:
+        other.touch()
+    with beside(tmp_path / "net", folder=folder) as one, beside(tmp_path / "net", folder=folder) as two:
+        assert one.parent == two.parent == tmp_path
+        assert one.is_dir() == two.is_dir() == folder
+        assert set(tmp_path.iterdir()) == {one, two, *others}
+        assert not left.exists()
+        one.rename(tmp_path / "net")
+    assert set(tmp_path.iterdir()) == {tmp_path / "net", *others}
+
+
+def test_a_file_beside_has_the_users_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with beside(tmp_path / "net") as partial:
+        assert partial.stat().st_mode == (tmp_path / "plain").stat().st_mode

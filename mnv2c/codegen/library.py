@@ -5,18 +5,17 @@ What comes in: the files' contents and the manifest that describes them. What go
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import hashlib
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mnv2c.deploy.manifest import MANIFEST, Manifest
 from mnv2c.errors import LibraryError
+from mnv2c.scratch import beside
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
@@ -56,8 +55,7 @@ class Library:
         check_replaceable(directory)
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(directory)
-            with _sibling(directory) as partial:
+            with beside(directory, folder=True) as partial:
                 for path, content in self.files.items():
                     (partial / path).parent.mkdir(parents=True, exist_ok=True)
                     (partial / path).write_bytes(content)
@@ -126,38 +124,6 @@ def _reason(error: OSError) -> str:
     return hints.get(error.errno or 0, error.strerror or str(error))
 
 
-@contextlib.contextmanager
-def _sibling(directory: Path, mark: str = "") -> Iterator[Path]:
-    """A fresh directory on the same file system, gone afterwards; named after its writer for ``_remove_leftovers``."""
-    partial = directory.with_name(f".{directory.name}{mark}.{os.getpid()}.partial")
-    partial.mkdir()
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _remove_leftovers(directory: Path) -> None:
-    """What writers of this directory left that were killed."""
-    for path in directory.parent.iterdir():
-        if path.name.startswith(f".{directory.name}.") and path.name.endswith(".partial"):
-            writer = path.name.split(".")[-2]
-            if writer.isdigit() and not _is_alive(int(writer)):
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(writer: int) -> bool:
-    if writer == os.getpid():
-        return False  # an earlier write of our own failed; this one has not begun
-    try:
-        os.kill(writer, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _swap(partial: Path, directory: Path) -> None:
     """Puts ``partial`` in the place of ``directory``, in one step wherever the system can exchange two names."""
     if not directory.exists():
@@ -165,7 +131,7 @@ def _swap(partial: Path, directory: Path) -> None:
         return
     if _exchange(partial, directory):
         return
-    with _sibling(directory, ".old") as old:
+    with beside(directory.with_name(f"{directory.name}.old"), folder=True) as old:
         directory.rename(old)
         partial.rename(directory)
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from mnv2c.errors import Mnv2cError
 from mnv2c.processes import ENDING
+from mnv2c.scratch import beside
 from mnv2c.spelling import shown
 
 Item = TypeVar("Item")
@@ -168,17 +169,15 @@ def _finite(value: Any) -> Any:
 
 def write_file(path: Path, content: bytes) -> None:
     """All of it or nothing: written beside ``path`` first."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if path.exists() and not path.is_file():  # a device, a pipe
             path.write_bytes(content)
             return
-        partial.write_bytes(content)
-        partial.replace(path)
+        with beside(path) as partial:
+            partial.write_bytes(content)
+            partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def megabytes(count: int) -> str:

@@ -34,8 +34,8 @@ def command(options: argparse.Namespace) -> int:
     imported = import_model(model, _name(out.name), overrides=options.set, softmax=options.softmax)
     agreement = _check(imported, find_images(options.check), report) if options.check else None
     report(f"write {table} and {weights}")
+    write_file(table, imported.yaml().encode())  # first: it says that both are an import's
     write_file(weights, imported.npz())
-    write_file(table, imported.yaml().encode())
     if options.json:
         say_json(_to_json(imported, table, weights) | ({"check": agreement.to_json()} if agreement else {}))
     else:

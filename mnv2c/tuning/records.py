@@ -24,6 +24,7 @@ from typing import Any
 from mnv2c.errors import RecordError
 from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
+from mnv2c.scratch import beside
 from mnv2c.targets import Kind, kind_of
 from mnv2c.workload_json import from_json, to_json
 from mnv2c.workloads import FAMILIES, Workload
@@ -158,13 +159,12 @@ class Database:
             return 0
         path = self.directory
         try:
-            with self._locked(), contextlib.ExitStack() as undo:
+            with self._locked(), contextlib.ExitStack() as opened:
                 before = {path: _read(path) for path in self._files(isa)}
                 records = [record for loaded in before.values() for record in loaded.records]
                 kept = choose(records)
-                partials = {path: path.with_suffix(f".{os.getpid()}.partial") for path in before}
+                partials = {path: opened.enter_context(beside(path)) for path in before}
                 for path, partial in partials.items():
-                    undo.callback(partial.unlink, missing_ok=True)
                     lines = (record.line for record in kept if record.processor == path.stem)
                     partial.write_text(_text([*before[path].unread, *lines]), encoding="utf-8")
                 for path, partial in partials.items():
