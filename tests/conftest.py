@@ -16,6 +16,7 @@ _GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the files under tests/golden")
+    parser.addoption("--moments", type=int, default=1, help="how often each command is ended by each signal")
 
 
 @pytest.fixture
