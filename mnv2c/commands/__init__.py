@@ -30,6 +30,11 @@ class OutputError(Mnv2cError):
     """A file that cannot be written."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the command to end. A KeyboardInterrupt itself that passes through ``exec`` makes CPython end with
+    SIGINT, whatever the status is by then (``run_eval_code_obj``)."""
+
+
 _CLEAR = "\r\x1b[2K"  # back to the start of the line, and erase it
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -39,12 +44,12 @@ _interrupts: list[int] = []
 
 
 def end_on_signals() -> None:
-    """^C, SIGTERM and a terminal that is closed raise KeyboardInterrupt, so that everything is cleaned up; they are
+    """^C, SIGTERM and a terminal that is closed raise Interrupted, so that everything is cleaned up; they are
     remembered, for TVM and destructors swallow exceptions that are raised while they run."""
 
     def remember(number: int, frame: FrameType | None) -> NoReturn:
         _interrupts.append(number)
-        raise KeyboardInterrupt
+        raise Interrupted
 
     for number in ENDING:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
@@ -52,9 +57,9 @@ def end_on_signals() -> None:
 
 
 def stop_if_interrupted() -> None:
-    """Raises KeyboardInterrupt once more where that was swallowed."""
+    """Raises Interrupted once more where that was swallowed."""
     if _interrupts:
-        raise KeyboardInterrupt
+        raise Interrupted
 
 
 def interruption() -> tuple[str, int]:

@@ -53,10 +53,8 @@ class Progress:
     ) -> None:
         if self._live is not None:
             self._live.stop()
-        self._write(
-            f"{'interrupted' if kind is KeyboardInterrupt else 'end' if kind is None else 'failed'} after "
-            f"{time.monotonic() - self._begin:.0f} s, {self.new_trials} new trials"
-        )
+        how = "end" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+        self._write(f"{how} after {time.monotonic() - self._begin:.0f} s, {self.new_trials} new trials")
 
     def batch(self, task: Task, trials: Sequence[Trial]) -> None:
         """Every trial goes to the log; the terminal shows the state."""

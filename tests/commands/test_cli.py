@@ -144,6 +144,36 @@ def test_ended_in_one_line(how: signal.Signals, word: str, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ended_while_it_is_imported(tmp_path: Path) -> None:
+    """Its imports wait for us, in a module of the same name as one of them."""
+    (tmp_path / "argparse.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(1000)\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    for how in (signal.SIGINT, signal.SIGTERM):
+        with subprocess.Popen(
+            [sys.executable, "-m", "mnv2c"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"importing\n"
+            process.send_signal(how)
+            _, told = process.communicate()
+        assert (process.returncode, told) == (-how, b"")
+
+
+def test_an_interrupt_within_exec(tmp_path: Path) -> None:
+    """``python -m`` would end itself by SIGINT, in place of our status."""
+    code = """
+import signal, sys
+import mnv2c.commands.targets as targets
+from mnv2c.cli import main
+targets.command = lambda options: exec("signal.raise_signal(signal.SIGTERM)")
+sys.exit(main(["targets"]))
+"""
+    (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "program"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "mnv2c: error: terminated\n")
+
+
 def test_an_interrupt_that_became_another_exception(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
