@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mnv2c.deploy.network import Build
-from mnv2c.deploy.peer import LINKING, Ending, Peer, RemoteNetwork, arguments, link_runner
+from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork
+from mnv2c.deploy.runner import LINKING, arguments, link_runner
 from mnv2c.toolchain import find_qemu
 
 

@@ -142,6 +142,13 @@ const char *mnv2c_instruction_set(const mnv2c_context *context);
 /* How many threads a run uses, the caller included; 0 for a null context. */
 int mnv2c_threads(const mnv2c_context *context);
 
+/*
+ * The shape of what a run reads and writes, for programs that learn at run time what the constants above say: tensor 0 is the
+ * input, 1 and on are the outputs in their order. Fills `shape` (batch, height, width, channels; batch, classes) and returns how
+ * many extents it has; 0 where there is no such tensor, and for a null pointer.
+ */
+int mnv2c_shape(int tensor, int64_t shape[4]);
+
 /* What an observer is told about a layer that has just run. All of it is valid until the observer returns. */
 typedef struct {
     const char *name;     /* as in the model's table, such as "block3.expand" */

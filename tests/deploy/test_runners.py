@@ -16,7 +16,8 @@ from small_library import SMALL
 from mnv2c.deploy.manifest import normalise
 from mnv2c.deploy.network import RunnableNetwork, read_build
 from mnv2c.deploy.opening import open_network
-from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork, runner_source
+from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork
+from mnv2c.deploy.runner import runner_source
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.measure.images import seeded_image
 from mnv2c.toolchain import find_cc, find_qemu

@@ -147,6 +147,13 @@ const char *tiny_1_0_instruction_set(const tiny_1_0_context *context);
 /* How many threads a run uses, the caller included; 0 for a null context. */
 int tiny_1_0_threads(const tiny_1_0_context *context);
 
+/*
+ * The shape of what a run reads and writes, for programs that learn at run time what the constants above say: tensor 0 is the
+ * input, 1 and on are the outputs in their order. Fills `shape` (batch, height, width, channels; batch, classes) and returns how
+ * many extents it has; 0 where there is no such tensor, and for a null pointer.
+ */
+int tiny_1_0_shape(int tensor, int64_t shape[4]);
+
 /* What an observer is told about a layer that has just run. All of it is valid until the observer returns. */
 typedef struct {
     const char *name;     /* as in the model's table, such as "block3.expand" */
