@@ -11,8 +11,8 @@
  * also two at once on one context (they take turns). No function aborts; every failure is a status. A child of fork may
  * destroy its parent's contexts, and run those of one thread; it creates others for itself.
  *
- * NaN and infinite floats in the input are no error: a ReLU6 or a ReLU turns what they make of a map into numbers, so that
- * the logits may be finite, and mean nothing.
+ * NaN and infinite floats in the input are no error, and what comes of them means nothing, be it finite or not: a ReLU6 makes
+ * numbers of NaN, but on 32-bit Arm, where it keeps them. Later runs are as ever.
  */
 #ifndef MNV2C_H
 #define MNV2C_H
