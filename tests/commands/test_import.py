@@ -76,6 +76,8 @@ def test_what_was_recognised_as_json(folder: Path, tmp_path: Path) -> None:
         ("mnv2_1.4.tflite", None, "mnv2_1.4"),
         ("my model (2).tflite", None, "my_model_2_"),
         ("a.tflite", "net.v2", "net.v2"),
+        ("memory.tflite", None, "memory_net"),
+        ("mobilenet_gpu.tflite", None, "mobilenet_gpu_net"),
     ],
 )
 def test_what_the_files_are_called(folder: Path, tmp_path: Path, model: str, out: str | None, name: str) -> None:
