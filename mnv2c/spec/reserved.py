@@ -38,12 +38,12 @@ def reserved(name: str) -> str:
     if plain in _LIBRARIES.split():
         return "programs are linked with a library of that name"
     if re.fullmatch(_FUNCTIONS, plain):
-        return "functions of C's would be called as its own"
+        return "C has functions of that prefix"
     if re.fullmatch(f"{_CONSTANTS}|{_NUMBERS}", plain):
-        return "constants of C's would be called as its own"
+        return "C's headers have constants of that prefix"
     if plain in _FILES.split() or "mnv2c_" in plain:
         return "files or symbols of every library are called so"
     if re.fullmatch(_ENDINGS, plain):
         other = plain.rpartition("_")[0]
-        return f"something of a library called {other} would be called as its own, and a program may have both"
+        return f"a library called {other} has functions or constants of that prefix, and a program may have both"
     return ""
