@@ -365,6 +365,13 @@ def _thread_counts(text: str) -> tuple[int, ...]:
     return tuple(sorted({one(part) for part in text.split(",")}))
 
 
+def _key(text: str) -> str:
+    """One that a tracker takes, and that records can show."""
+    if not text or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be a name of printable characters, not {text!r}")
+    return text
+
+
 def _declare_tune(parser: _Parser) -> None:
     _specs(parser)
     parser.add_argument("--target", default="native", metavar="NAME", help="see `mnv2c targets` (default: native)")
@@ -381,7 +388,9 @@ def _declare_tune(parser: _Parser) -> None:
         "--measure", default="local", metavar="NAME", help="local, static; for GPUs local or ssh:HOST (local)"
     )
     where.add_argument("--rpc", metavar="HOST:PORT", help="run on boards: the address of TVM's tracker")
-    parser.add_argument("--key", metavar="KEY", help="with --rpc: what the boards' servers were started with")
+    parser.add_argument(
+        "--key", type=_key, metavar="KEY", help="with --rpc: what the boards' servers were started with"
+    )
     parser.add_argument(
         "--threads", type=_thread_counts, metavar="N,N", help="time for these numbers of threads (1 and all cores)"
     )

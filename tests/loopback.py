@@ -38,12 +38,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def loopback(folder: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Loopback]:
-    """Programs over there have ``settings`` in their environment. Skips the test where here is no ssh server."""
+def loopback(
+    folder: Path, settings: Mapping[str, str] = MappingProxyType({}), *, forced: str = ""
+) -> Iterator[Loopback]:
+    """Programs over there have ``settings`` in their environment; where a command is ``forced``, it runs in place of
+    whatever is asked for. Skips the test where here is no ssh server."""
     if not Path(_SSHD).is_file() or shutil.which("ssh") is None:
         pytest.skip("no ssh server here: apt install openssh-server")
     port = free_port()
-    _write_configuration(folder, port, {"TMPDIR": str(folder / "temporary"), **settings})
+    _write_configuration(folder, port, {"TMPDIR": str(folder / "temporary"), **settings}, forced)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where it gives up its rights
     with (folder / "log").open("w") as log:
@@ -58,13 +61,14 @@ def loopback(folder: Path, settings: Mapping[str, str] = MappingProxyType({})) -
         server.wait()
 
 
-def _write_configuration(folder: Path, port: int, settings: Mapping[str, str]) -> None:
+def _write_configuration(folder: Path, port: int, settings: Mapping[str, str], forced: str) -> None:
     environment = " ".join(f"{name}={value}" for name, value in settings.items())
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\nAuthorizedKeysFile {folder / 'user.pub'}\n"
         f"StrictModes no\nUsePAM no\nPidFile none\nSetEnv {environment}\n"
+        + (f"ForceCommand {forced}\n" if forced else "")
     )
     (folder / "temporary").mkdir()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")

@@ -114,6 +114,7 @@ def tiny_program(
             border=Padding(1, 1, 1, 1),
             kernel_uint8="stem_uint8",
             macs=map_type.elements,
+            moved_bytes=map_type.nbytes + SCALE.nbytes + BIAS.nbytes + stem_bytes,
         ),
         Call(
             layer="block1.mirror",
@@ -121,6 +122,7 @@ def tiny_program(
             kernel="mirror",
             operands=(stem, stem, mirror),
             type=map_type,
+            moved_bytes=stem_bytes + map_type.nbytes,
         ),
         Call(
             layer="classifier",
@@ -128,6 +130,7 @@ def tiny_program(
             kernel="classifier",
             operands=(mirror, places["weight"], places["offset"], given["logits"]),
             type=logits_type,
+            moved_bytes=map_type.nbytes + WEIGHT.nbytes + OFFSET.nbytes + logits_type.nbytes,
         ),
     )
     return Program(

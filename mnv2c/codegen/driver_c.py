@@ -58,6 +58,17 @@ int mnv2c_run_image(mnv2c_context *context, const mnv2c_image *images, {paramete
 }}
 """
 
+_SHAPE = """
+int mnv2c_shape(int tensor, int64_t shape[4])
+{{
+    static const int ranks[] = {{{ranks}}};
+    static const int64_t shapes[][4] = {{{shapes}}};
+    if (tensor < 0 || tensor >= {count} || shape == NULL) return 0;
+    for (int i = 0; i < ranks[tensor]; i++) shape[i] = shapes[tensor][i];
+    return ranks[tensor];
+}}
+"""
+
 _WEIGHTS = """\
     .section .rodata.mnv2c_weights, "a", %progbits
     .balign {alignment}
@@ -86,7 +97,7 @@ def driver(program: Program) -> str:
         _steps(program),
         *([chains(program)] if program.chains else []),
         _MACROS + (BANDS if program.chains else ""),
-        _LAYERS + _layers(program) + "    return status;\n}\n" + runs(program) + run_image(program),
+        _LAYERS + _layers(program) + "    return status;\n}\n" + runs(program) + run_image(program) + shape(program),
     ]
     return under_prefix("\n".join(parts), program.identifier)
 
@@ -221,6 +232,13 @@ def runs(program: Program, function: str = _RUN) -> str:
 def run_image(program: Program) -> str:
     """The function that takes images as cameras deliver them."""
     return _RUN_IMAGE.format(**_outputs(program))
+
+
+def shape(program: Program) -> str:
+    """The function that says what a run reads and writes."""
+    shapes = [type_.shape for type_ in (program.input, *program.outputs.values())]
+    rows = ", ".join(f"{{{', '.join(map(str, shape))}}}" for shape in shapes)
+    return _SHAPE.format(ranks=", ".join(str(len(shape)) for shape in shapes), shapes=rows, count=len(shapes))
 
 
 def _outputs(program: Program) -> dict[str, str]:

@@ -6,7 +6,7 @@ assembler file that embeds the weights and the code.
 
 from __future__ import annotations
 
-from mnv2c.codegen.driver_c import comment_text, constant, run_image, runs, step_numbers, string
+from mnv2c.codegen.driver_c import comment_text, constant, run_image, runs, shape, step_numbers, string
 from mnv2c.codegen.program import ALIGNMENT, Call, CompiledKernel, KernelObject, Operand, Program
 from mnv2c.runtime import under_prefix
 
@@ -63,7 +63,7 @@ def driver(program: Program) -> str:
         _codes(program),
         _sizes(program),
         _steps(program),
-        runs(program) + run_image(program) + runs(program, _ENQUEUE),
+        runs(program) + run_image(program) + runs(program, _ENQUEUE) + shape(program),
     ]
     return under_prefix("\n".join(parts), program.identifier)
 

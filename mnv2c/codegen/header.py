@@ -14,7 +14,10 @@ from mnv2c.ir.graph import CLASSIFIED, LOGITS
 from mnv2c.kernels.abi import HEADER as KERNEL_HEADER
 from mnv2c.runtime import source, under_prefix
 
-FUNCTIONS = ("message", "create", "destroy", "run", "run_rgb", "run_image", "instruction_set", "threads", "observe")
+FUNCTIONS = (
+    *("message", "create", "destroy", "run", "run_rgb", "run_image"),
+    *("instruction_set", "threads", "shape", "observe"),
+)
 """The whole API."""
 SOURCES = {
     "cpu": ("context.c", "bands.c", "threads.c", "cpu.c", "image.c"),

@@ -20,6 +20,7 @@ from mnv2c.measure.original import Agreement, compare, open_original
 from mnv2c.reference.evaluator import Reference
 from mnv2c.reference.onnx_export import export_onnx
 from mnv2c.spec.frontend import build_graph
+from mnv2c.spec.reserved import reserved
 from mnv2c.weights.importing import WRITTEN_BY, Imported, describe, import_model
 
 
@@ -70,7 +71,8 @@ def _check(imported: Imported, paths: Sequence[Path], report: Report) -> Agreeme
 def _name(text: str) -> str:
     """A spec's name from a file's, without what a name may not have."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text, flags=re.ASCII)[:60]
-    return plain if re.match(r"[A-Za-z]", plain) else f"net_{plain}".rstrip("_")
+    plain = plain if re.match(r"[A-Za-z]", plain) else f"net_{plain}".rstrip("_")
+    return f"{plain[:60]}_net" if reserved(plain) else plain
 
 
 def _check_replaceable(table: Path, weights: Path, model: Path) -> None:

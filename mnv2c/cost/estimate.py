@@ -17,7 +17,7 @@ from mnv2c.cost.code import disassemble, runs
 from mnv2c.cost.cores import CORES, core_for, cores_of
 from mnv2c.cost.cycles import function_costs, model_name
 from mnv2c.deploy.network import Build, read_build
-from mnv2c.deploy.peer import LINKING, arguments, link_runner, one_request
+from mnv2c.deploy.runner import LINKING, arguments, link_runner, one_request
 from mnv2c.errors import LibraryError, TargetError
 from mnv2c.scratch import Scratch
 from mnv2c.targets import target_for

@@ -17,7 +17,7 @@ from mnv2c.cost.code import disassemble
 from mnv2c.cost.cores import BOARDS, CORES, LINE_BYTES, Board, board_named
 from mnv2c.cost.estimate import LayerCost, choose_core, cost_of_program
 from mnv2c.deploy.network import Build, read_build
-from mnv2c.deploy.peer import LINKING, arguments, link_runner, one_request
+from mnv2c.deploy.runner import LINKING, arguments, link_runner, one_request
 from mnv2c.errors import LibraryError, TargetError
 from mnv2c.scratch import Scratch
 from mnv2c.toolchain import find_qemu

@@ -78,6 +78,7 @@ class Network:
         self.input_shape, self.output_shapes = input_shape, output_shapes
         self._library, self._identifier = library, identifier
         self._context = ctypes.c_void_p()
+        check_shapes(self._shapes(), input_shape, output_shapes)
         share = None if share_threads_with is None else share_threads_with._alive()
         name = None if instruction_set is None else instruction_set.encode()
         numbers = None if cpus is None else (ctypes.c_int * len(cpus))(*cpus)
@@ -162,6 +163,14 @@ class Network:
         if hasattr(self, "_context"):
             self.close()
 
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """The library's own, of its input and of its outputs."""
+        function, shape = self._function("shape"), (ctypes.c_int64 * 4)()
+        shapes: list[tuple[int, ...]] = []
+        while rank := function(len(shapes), shape):
+            shapes.append(tuple(shape[:rank]))
+        return shapes
+
     def _one_of(self, function: str, x: NDArray[Any] | ctypes.Array[_Image]) -> NDArray[np.float32]:
         if len(self.output_shapes) > 1:
             names = ", ".join(self.output_shapes)
@@ -186,6 +195,17 @@ class Network:
         if not self._context:
             raise NetworkError("the network is closed")
         return self._context
+
+
+def check_shapes(
+    own: Sequence[tuple[int, ...]], input_shape: tuple[int, ...], output_shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """NetworkError where the ``own`` shapes of a library, of its input and of its outputs, are not those said of it."""
+    if len(own) != 1 + len(output_shapes):
+        raise NetworkError(f"the library has {len(own) - 1} outputs, not {len(output_shapes)}; build it again")
+    for tensor, (name, shape) in enumerate([("input", input_shape), *output_shapes.items()]):
+        if own[tensor] != shape:
+            raise NetworkError(f"the library's {name} has the shape {own[tensor]}, not {shape}; build it again")
 
 
 def fitting(x: Any, dtype: type[np.float32] | type[np.uint8], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path, PurePosixPath
@@ -194,7 +195,8 @@ def read_manifest(directory: Path) -> Manifest:
     """What the build in ``directory`` says of itself. LibraryError where there is none, or it is damaged."""
     path = directory / MANIFEST
     if not directory.is_dir():
-        raise LibraryError(f"{directory}: no such directory; `mnv2c build SPEC --out {directory}` makes one")
+        command = f"mnv2c build SPEC --out {shlex.quote(str(directory))}"
+        raise LibraryError(f"{directory}: no such directory; `{command}` makes one")
     try:
         return Manifest.from_json(path.read_bytes())
     except FileNotFoundError as error:

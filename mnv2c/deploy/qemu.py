@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mnv2c.deploy.network import Build
-from mnv2c.deploy.peer import LINKING, Ending, Peer, RemoteNetwork, arguments, link_runner
+from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork
+from mnv2c.deploy.runner import LINKING, arguments, link_runner
 from mnv2c.scratch import Scratch
 from mnv2c.toolchain import find_qemu
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from mnv2c import processes
 from mnv2c.deploy.network import Build
-from mnv2c.deploy.peer import LINKING, PROGRAM, Ending, Peer, RemoteNetwork, arguments, link_runner
+from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork
+from mnv2c.deploy.runner import LINKING, PROGRAM, arguments, link_runner
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.scratch import Scratch
 
@@ -29,6 +30,9 @@ _OPTIONS = (
     *("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
 )
 _SILENCE = 25.0  # seconds without a sign of life, longer than ssh's own limits
+_BANNER = 1 << 16  # bytes that a shell over there may say before it runs our script
+_PRINTED = 1 << 20  # bytes that a program over there may print
+_NAME = 100  # characters of a machine's name that are shown
 _SLOWEST = 20e6  # multiply-adds a second, fewer than any board does: a large network may take longer than that
 _RUNS = {"x86_64": ("x86_64",), "aarch64": ("aarch64",), "armv7l": ("armv7l", "armv8l", "aarch64")}
 """By the architecture of a library, what ``uname -m`` may say: a 32-bit system may have a 64-bit kernel."""
@@ -107,17 +111,29 @@ def open_ssh(
 def run_there(host: Host, files: Sequence[Path], command: Sequence[str], *, seconds: int) -> processes.Finished:
     """Runs ``command`` in a directory of ``host`` that has ``files`` and is removed afterwards.
 
-    Its status is 124 where it takes longer than ``seconds``. ToolError where ssh is missing or the connection fails.
+    Its status is 124 where it takes longer than ``seconds``. ToolError where ssh is missing, the connection fails, or
+    what comes does not end.
     """
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for path in files:
             archive.add(path, path.name)
     script = f'{_ALONE}timeout {seconds} {shlex.join(command)} 2>"$directory/errors"\nstatus=$?\n{_TELL}'
-    done = processes.run(_command(host, script), feed=content.getvalue())
-    if done.returncode == 255:
-        raise ToolError(_lost(host, Ending(done.returncode, done.stderr).last_line))
-    return done
+
+    def explain(ending: Ending) -> str:
+        return _lost(host, ending.last_line) if ending.status == 255 else f"{host.name}: {ending}"
+
+    peer = Peer(_command(host, script), explain, patience=seconds + _SILENCE)
+    try:
+        peer.send(content.getvalue())
+        printed, ending = peer.receive_all(most=_PRINTED)
+    except LibraryError as error:
+        raise ToolError(str(error)) from error
+    finally:
+        peer.close()
+    if ending.status is None or ending.status == 255:
+        raise ToolError(explain(ending))
+    return processes.Finished(command, ending.status, printed.decode(errors="replace"), ending.errors)
 
 
 def _command(host: Host, script: str) -> list[str]:
@@ -131,9 +147,8 @@ def _command(host: Host, script: str) -> list[str]:
 
 def _greet(build: Build, host: Host, peer: Peer) -> str:
     """The host's name and machine, for people; LibraryError where it cannot run the library."""
-    while not (line := peer.receive_line()).startswith(_GREETING):
-        pass  # what the user's shell says at its start
-    machine, _, name = line.removeprefix(_GREETING).decode(errors="replace").strip().partition(" ")
+    line = peer.receive_line(_GREETING, within=_BANNER)  # after what the user's shell says at its start
+    machine, _, name = line.decode(errors="replace").strip()[:_NAME].partition(" ")
     if machine not in _RUNS.get(build.architecture, ()):
         advice = f"; build with --target {_TARGETS[machine]}" if machine in _TARGETS else ""
         raise LibraryError(

@@ -36,8 +36,10 @@ int main(int argc, char **argv)
     fclose(file);
     file = argc == 3 ? fopen(argv[2], "r") : NULL;
     if (argc == 3 && file == NULL) return fail(argv[2], "cannot be read");
-    for (int i = 0; file != NULL && i < MNV2C_CLASSES && fgets(labels[i], sizeof labels[i], file); i++)
-        labels[i][strcspn(labels[i], "\r\n")] = '\0';
+    for (int i = 0; file != NULL && i < MNV2C_CLASSES && fscanf(file, "%255[^\n]%*[^\n]", labels[i]) != EOF; i++) {
+        labels[i][strcspn(labels[i], "\r")] = '\0';
+        fgetc(file); /* the end of the line, whose rest after 255 bytes is left out */
+    }
     if (file != NULL) fclose(file);
 
     mnv2c_context *context;

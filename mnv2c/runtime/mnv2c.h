@@ -11,8 +11,8 @@
  * also two at once on one context (they take turns). No function aborts; every failure is a status. A child of fork may
  * destroy its parent's contexts, and run those of one thread; it creates others for itself.
  *
- * NaN and infinite floats in the input are no error: a ReLU6 or a ReLU turns what they make of a map into numbers, so that
- * the logits may be finite, and mean nothing.
+ * NaN and infinite floats in the input are no error, and what comes of them means nothing, be it finite or not: a ReLU6 makes
+ * numbers of NaN, but on 32-bit Arm, where it keeps them. Later runs are as ever.
  */
 #ifndef MNV2C_H
 #define MNV2C_H
@@ -141,6 +141,13 @@ const char *mnv2c_instruction_set(const mnv2c_context *context);
 
 /* How many threads a run uses, the caller included; 0 for a null context. */
 int mnv2c_threads(const mnv2c_context *context);
+
+/*
+ * The shape of what a run reads and writes, for programs that learn at run time what the constants above say: tensor 0 is the
+ * input, 1 and on are the outputs in their order. Fills `shape` (batch, height, width, channels; batch, classes) and returns how
+ * many extents it has; 0 where there is no such tensor, and for a null pointer.
+ */
+int mnv2c_shape(int tensor, int64_t shape[4]);
 
 /* What an observer is told about a layer that has just run. All of it is valid until the observer returns. */
 typedef struct {

@@ -107,10 +107,13 @@ def _read_record(line: str, workloads: list[Workload | None], kind: Kind) -> Rec
     ]
     names = [field.name for field in parameters]
     schedule = parse_schedule(kind, workload, dict(zip(names, values, strict=True)))
-    processor, machine, how, date, tvm, threads = target["model"].split("; ")
+    processor, *machine, how, date, tvm, threads = target["model"].split(
+        "; "
+    )  # machines are called all sorts of things
     numbers = [int(number) for number in threads.split(",")] if threads else []
     times = {} if not numbers else dict(zip(numbers, map(float, seconds), strict=True))
-    return Record.parse(Record(workload, schedule, times, processor, machine, how, date, tvm).line, processor, kind)
+    record = Record(workload, schedule, times, processor, "; ".join(machine), how, date, tvm)
+    return Record.parse(record.line, processor, kind)
 
 
 def _workload_line(workload: Workload, isa: InstructionSet) -> str:

@@ -103,6 +103,20 @@ static void ignore(void *user, const tiny_1_0_layer *layer)
     ++*(int *)user;
 }
 
+static void ask_for_shapes(void)
+{
+    int64_t shape[4] = {0};
+    EXPECT(4, tiny_1_0_shape(0, shape));
+    EXPECT(TINY_1_0_HEIGHT, (int)shape[1]);
+    EXPECT(TINY_1_0_CHANNELS, (int)shape[3]);
+    EXPECT(2, tiny_1_0_shape(1, shape));
+    EXPECT(TINY_1_0_CLASSES, (int)shape[1]);
+    EXPECT(0, tiny_1_0_shape(2, shape));
+    EXPECT(0, tiny_1_0_shape(-1, shape));
+    EXPECT(0, tiny_1_0_shape(INT32_MIN, shape));
+    EXPECT(0, tiny_1_0_shape(0, NULL));
+}
+
 int main(void)
 {
     const size_t size = sizeof(tiny_1_0_options);
@@ -155,6 +169,7 @@ int main(void)
     EXPECT(0, tiny_1_0_threads(NULL));
     EXPECT(1, tiny_1_0_instruction_set(NULL) == NULL);
     EXPECT(1, tiny_1_0_message(-7) != NULL);
+    ask_for_shapes();
     tiny_1_0_destroy(context);
     tiny_1_0_destroy(NULL);
     printf("every misuse gave its status\n");

@@ -101,6 +101,23 @@ def test_the_example_says_what_is_wrong(built: Built, tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_labels_of_any_length(built: Built, tmp_path: Path, end: str) -> None:
+    """One that the example has no room for is cut; those after it stay with their classes."""
+    include, library = f"-I{built.directory / 'include'}", built.directory / "lib/libtiny_1_0.a"
+    strict = ("-O2", "-D_FORTIFY_SOURCE=2", "-Wall", "-Wextra", "-Werror", include)
+    call("cc", *strict, built.directory / "examples/main.c", library, "-lm", "-pthread", "-o", tmp_path / "main")
+    (tmp_path / "image.rgb").write_bytes(PIXELS.tobytes())
+    labels = ["a" * 254, "b" * 255, "", "c" * 256, "d" * 100_000, " e f", "g"]
+    (tmp_path / "labels.txt").write_bytes((end or "\n").join(labels).encode() + end.encode())
+    lines = call(tmp_path / "main", tmp_path / "image.rgb", tmp_path / "labels.txt").splitlines()
+    shown = {int(line[:4]): line[12:] for line in lines}
+    assert len(shown) == 5
+    assert shown == {number: labels[number][:255] for number in shown}
+    assert {3, 4} & shown.keys(), "of those that are cut"
+    assert {5, 6} & shown.keys(), "of those after them"
+
+
 def test_two_libraries_in_one_program(built: Built, tmp_path: Path) -> None:
     other = tiny_program(tmp_path, identifier="tiny_2_0", target=baseline_target())
     assemble(other, tiny_manifest(other), extra={}).write(tmp_path / "other")

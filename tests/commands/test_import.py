@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,8 @@ def test_what_was_recognised_as_json(folder: Path, tmp_path: Path) -> None:
         ("mnv2_1.4.tflite", None, "mnv2_1.4"),
         ("my model (2).tflite", None, "my_model_2_"),
         ("a.tflite", "net.v2", "net.v2"),
+        ("memory.tflite", None, "memory_net"),
+        ("mobilenet_gpu.tflite", None, "mobilenet_gpu_net"),
     ],
 )
 def test_what_the_files_are_called(folder: Path, tmp_path: Path, model: str, out: str | None, name: str) -> None:
@@ -83,6 +86,13 @@ def test_what_the_files_are_called(folder: Path, tmp_path: Path, model: str, out
     succeed("import", model, *(("-o", out) if out else ()), cwd=tmp_path)
     assert load_spec(tmp_path / f"{name}.yaml").name == name
     assert (tmp_path / f"{name}.npz").is_file()
+
+
+def test_the_next_command_is_one_that_a_shell_takes(folder: Path, tmp_path: Path) -> None:
+    text = succeed("import", folder / "plain.tflite", "-o", "it's a net", cwd=tmp_path)
+    command = shlex.split(text.splitlines()[-1])
+    assert command == ["mnv2c", "build", "it's a net.yaml", "--weights", "it's a net.npz"]
+    assert load_spec(tmp_path / command[2]).name == "it_s_a_net"
 
 
 def test_the_check_finds_an_import_that_is_wrong(folder: Path, tmp_path: Path) -> None:

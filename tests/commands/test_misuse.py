@@ -183,6 +183,11 @@ COMMANDS: dict[str, Case] = {
         mnv2c("tune", SPEC, "--target", "arm", "--rpc", "127.0.0.1:9190", "--key", "pi4"),
         "boards of one key have one kind of core, and arm is for several: give --target pi3, pi4 or pi5",
     ),
+    "a key of two lines": lambda p: (
+        mnv2c("tune", SPEC, "--rpc", "127.0.0.1:9190", "--key", "a\nb"),
+        "--key: must be a name of printable characters",
+    ),
+    "no key": lambda p: (mnv2c("tune", SPEC, "--rpc", "127.0.0.1:9190", "--key", ""), "--key: must be a name"),
     "records of what": lambda p: (mnv2c("records", "show", "--schedules", p.folder), "records show takes a KERNEL"),
     "records of too much": lambda p: (
         mnv2c("records", "list", "dense", "--schedules", p.folder),

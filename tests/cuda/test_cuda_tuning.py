@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +109,39 @@ def test_candidates_are_timed_on_another_machine(elsewhere: Loopback, monkeypatc
     assert list(elsewhere.temporary.iterdir()) == []
     with pytest.raises(ToolError, match="ssh to nobody@"):
         time(elsewhere.environment, monkeypatch, Host("nobody@127.0.0.1", host.port))
+
+
+@contextlib.contextmanager
+def lying(folder: Path, said: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[Timing]]]:
+    """Times one candidate on a machine that says to be a GPU, and ``said``, whatever it is asked; it fails then where
+    there is a file ``fails``."""
+    (folder / "said").write_text(f"90 132 1980000 12040 a stand-in\n{said}\n")
+    library = folder / "batch1.cubin"
+    library.write_bytes(b"")
+    library.with_suffix(".txt").write_text("operands\nkernel\n")
+    with loopback(folder, forced=f"cat >/dev/null; cat {folder}/said; test ! -f {folder}/fails") as server:
+        monkeypatch.setenv("PATH", server.environment["PATH"])
+        runner = gpu.GpuRunner(TARGET, host=Host.parse(server.runner.removeprefix("ssh:")), rounds=2)
+        yield lambda: runner.time(library, [0])
+        runner.close()
+
+
+@pytest.mark.parametrize(
+    "said", ["", "times", "times 1 x", "times 0 0", "times 1 2 3", "times 1 2\ntimes 1 2", "times -1 5"]
+)
+def test_a_machine_that_prints_no_times(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        lying(tmp_path, said, monkeypatch) as ask,
+        pytest.raises(ToolError, match="something else than 2 times for each of 1 kernels"),
+    ):
+        ask()
+
+
+@pytest.mark.parametrize("said", ["9999999", "7", "\N{SUPERSCRIPT TWO}"])
+def test_a_machine_that_fails_at_no_kernel_of_ours(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lying(tmp_path, said, monkeypatch) as ask:
+        (tmp_path / "fails").touch()
+        assert ask() == [Timing(failure="status 1")]
 
 
 def test_what_cannot_be_timed_is_said_in_one_line(

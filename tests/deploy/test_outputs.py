@@ -15,7 +15,8 @@ from tiny_program import image as images_of
 import mnv2c
 from mnv2c.codegen.assemble import assemble
 from mnv2c.deploy.network import RunnableNetwork, read_build
-from mnv2c.deploy.peer import Peer, RemoteNetwork, link_runner
+from mnv2c.deploy.peer import Peer, RemoteNetwork
+from mnv2c.deploy.runner import link_runner
 from mnv2c.errors import LibraryError
 
 SHAPE = (2, HEIGHT, WIDTH, CHANNELS)

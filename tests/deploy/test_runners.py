@@ -16,7 +16,8 @@ from small_library import SMALL
 from mnv2c.deploy.manifest import normalise
 from mnv2c.deploy.network import RunnableNetwork, read_build
 from mnv2c.deploy.opening import open_network
-from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork, runner_source
+from mnv2c.deploy.peer import Ending, Peer, RemoteNetwork
+from mnv2c.deploy.runner import runner_source
 from mnv2c.errors import LibraryError, ToolError
 from mnv2c.measure.images import seeded_image
 from mnv2c.toolchain import find_cc, find_qemu
@@ -145,7 +146,7 @@ def test_a_program_that_neither_reads_nor_writes() -> None:
         peer.send(bytes(1_000_000))
     peer.close()
     peer = Peer(["sh", "-c", "echo half; sleep 60"], str, patience=0.2)
-    assert peer.receive_line() == b"half\n"
+    assert peer.receive(5) == b"half\n"
     with pytest.raises(LibraryError, match="no answer for 0 s"):
         peer.receive(1)
     peer.close()

@@ -113,3 +113,12 @@ int tiny_1_0_run_image(tiny_1_0_context *context, const tiny_1_0_image *images, 
     void *const outputs[] = {logits, map};
     return tiny_1_0_run_images(context, images, outputs);
 }
+
+int tiny_1_0_shape(int tensor, int64_t shape[4])
+{
+    static const int ranks[] = {4, 2, 4};
+    static const int64_t shapes[][4] = {{1, 40, 6, 3}, {1, 7}, {1, 40, 6, 3}};
+    if (tensor < 0 || tensor >= 3 || shape == NULL) return 0;
+    for (int i = 0; i < ranks[tensor]; i++) shape[i] = shapes[tensor][i];
+    return ranks[tensor];
+}

@@ -373,7 +373,16 @@ def test_a_pipe_is_no_spec(tmp_path: Path) -> None:
     assert error.message == "cannot be read: not a file"
 
 
-@pytest.mark.parametrize("name", ["string", "stdio", "Time", "threads", "context", "my_mnv2c_net", "mnv2c.x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("string", "stdio", "Time", "threads", "context", "my_mnv2c_net", "mnv2c.x"),
+        *("c", "m", "gcc_s", "cuda"),  # -lc would be ours
+        *("thrd", "sem", "mtx", "pthread_mutex", "posix-spawnattr"),  # thrd_create, sem_destroy
+        *("x", "F", "int", "uint_fast16", "size", "si"),  # X_OK of unistd.h, INT_WIDTH of stdint.h
+        *("net_run", "net.gpu", "Net-Max"),  # NET_MAX_THREADS is a number in one library, a status in another
+    ],
+)
 def test_names_that_no_library_can_have(name: str) -> None:
     (error,) = errors_of(PAPER, f"name={name}")
     assert error.message.startswith(f"`name` must not be {name}: ")

@@ -21,13 +21,14 @@ from mnv2c.tuning.records import Database
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
-    """Of every family: the rule's schedule, the last of the space, and a failed trial."""
+    """Of every family: the rule's schedule, the last of the space, and a failed trial of an oddly named board."""
+    elsewhere = replace(HERE, processor="znver5", machine="board a; b")
     database = Database(tmp_path_factory.mktemp("records"))
     for workload in TRIED:
         candidates = CPU.space(workload, NATIVE)
         add(database, workload, candidates[0], 2e-3, 1.5e-3)
         add(database, workload, candidates[-1], 1e-3, 5e-4)
-        add(database, workload, candidates[len(candidates) // 2], origin=replace(HERE, processor="znver5"))
+        add(database, workload, candidates[len(candidates) // 2], origin=elsewhere)
     return database
 
 

@@ -171,8 +171,8 @@ def test_tune_on_boards(boards: Boards, tmp_path: Path) -> None:
 
 def test_no_board_and_no_tracker(boards: Boards, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc, "_WAIT", 2)
-    runner = RpcRunner(X86, NATIVE, boards.address, "nobody", rounds=1)
-    with pytest.raises(ToolError, match=r"no board 'nobody' at the tracker .*rpc_server --tracker 127"):
+    runner = RpcRunner(X86, NATIVE, boards.address, "a; b", rounds=1)
+    with pytest.raises(ToolError, match=r"no board 'a; b' at the tracker .*rpc_server --tracker 127.* --key 'a; b'$"):
         try_schedules(runner, WORK, CPU.space(WORK, NATIVE)[:1])
     runner.close()
     with pytest.raises(ToolError, match=r"no tracker at 127.0.0.1:1 .*rpc_tracker --port 1"):

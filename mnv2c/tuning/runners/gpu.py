@@ -30,6 +30,7 @@ from mnv2c.tuning.records import MEASURED, Origin
 from mnv2c.tuning.runners import ROUNDS, BatchRunner, Conditions, Died, Timing, time_survivors
 
 _SECONDS = 60  # for a batch; a candidate that takes longer hangs
+_SHOWN = 300  # characters of what it says on stderr
 _PROGRAM = "gpu_timing"
 _TOO_LONG = 124  # as ``timeout`` has it
 
@@ -96,7 +97,9 @@ class GpuRunner(BatchRunner):
         done = self._run([])
         if done.returncode != 0:
             raise TargetError(f"no GPU to time kernels on: {_reason(done)}")
-        told = re.search(r"^(\d+) (\d+) (\d+) (\d+) (.+)$", done.stdout, re.MULTILINE)  # a shell may say more
+        number = r"([1-9]\d{0,8})"
+        pattern = f"^{number} {number} {number} {number} (.+)$"
+        told = re.search(pattern, done.stdout, re.MULTILINE | re.ASCII)  # a shell may say more
         if told is None:
             raise TargetError(f"no GPU to time kernels on: it says {done.stdout.strip()[:80]!r} of itself")
         capability, multiprocessors, kilohertz, driver = map(int, told.groups()[:4])
@@ -112,8 +115,13 @@ class GpuRunner(BatchRunner):
             return Died(_running(indices, done.stdout), f"still running after {_SECONDS} s")
         if done.returncode != 0:
             return Died(_running(indices, done.stdout), _reason(done))
-        lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("times")]
-        return [[[int(time) for time in line]] for line in lines]
+        lines = re.findall(r"^times((?: [1-9]\d{0,14})+)$", done.stdout, re.MULTILINE | re.ASCII)
+        times = [[int(time) for time in line.split()] for line in lines]
+        if [len(line) for line in times] != [self._rounds] * len(indices):
+            raise ToolError(
+                f"{_PROGRAM} printed something else than {self._rounds} times for each of {len(indices)} kernels"
+            )
+        return [[line] for line in times]
 
     def _run(self, files: Sequence[Path], *arguments: str) -> processes.Finished:
         """The program on ``files`` and ``arguments``; status ``_TOO_LONG`` where it does not end in time."""
@@ -139,11 +147,11 @@ def _best(target: Target, gpu: Gpu) -> InstructionSet:
 
 def _running(indices: Sequence[int], printed: str) -> int:
     """The candidate whose number was printed last."""
-    numbers = [int(line) for line in printed.split() if line.isdigit()]
-    return indices[numbers[-1] if numbers else 0]
+    numbers = [int(line) for line in re.findall(r"^\d{1,6}$", printed, re.MULTILINE | re.ASCII)]
+    return indices[min(numbers[-1] if numbers else 0, len(indices) - 1)]
 
 
 def _reason(done: processes.Finished) -> str:
     if done.returncode < 0:
         return f"crashed ({signal.Signals(-done.returncode).name})"
-    return " ".join(done.stderr.split()) or f"status {done.returncode}"
+    return " ".join(done.stderr.split())[:_SHOWN] or f"status {done.returncode}"

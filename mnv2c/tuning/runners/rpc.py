@@ -11,6 +11,7 @@ import functools
 import importlib.metadata
 import logging
 import math
+import shlex
 import socket
 import threading
 import time
@@ -90,7 +91,7 @@ class RpcRunner(BatchRunner):
             time.sleep(_PAUSE)
         raise ToolError(
             f"no board {self._key!r} at the tracker {self._address} within {_WAIT} s ({reason}); on a board: "
-            f"python -m tvm.exec.rpc_server --tracker {self._address} --key {self._key}"
+            f"python -m tvm.exec.rpc_server --tracker {self._address} --key {shlex.quote(self._key)}"
         )
 
     def _more(self, most: int) -> list[Any]:
