@@ -81,7 +81,7 @@ def _write_configuration(folder: Path, port: int, settings: Mapping[str, str], f
 
 
 def _await(port: int, log: Path) -> None:
-    for _ in range(100):
+    for _ in range(600):
         with closing(socket.socket()) as one:
             if one.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -27,7 +27,7 @@ def is_alive(number: int) -> bool:
 
 
 def wait_until_gone(number: int) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         if not is_alive(number):
             return
         time.sleep(0.05)

@@ -82,7 +82,7 @@ def test_every_candidate_is_timed(driver: Mapping[str, str], monkeypatch: pytest
 def test_a_candidate_that_fails_or_hangs_costs_its_own_trial(
     driver: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, how: str, reason: str
 ) -> None:
-    monkeypatch.setattr(gpu, "_SECONDS", 4)
+    monkeypatch.setattr(gpu, "_SECONDS", 10)
     timings = time({**driver, f"STAND_IN_{how}": "candidate1"}, monkeypatch)
     assert reason in timings[1].failure
     assert not timings[1].seconds

@@ -74,7 +74,7 @@ def test_a_program_that_is_stopped_there(
 
 
 def await_nothing_in(folder: Path) -> None:
-    for _ in range(100):
+    for _ in range(600):
         if not list(folder.iterdir()):
             break
         time.sleep(0.1)

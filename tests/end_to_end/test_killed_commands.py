@@ -43,7 +43,7 @@ class Place:
     def check_nothing_runs(self) -> None:
         """Nothing that was started with these temporary files is left."""
         mark, alive = f"TMPDIR={self.temporary}\0".encode(), [0]
-        for _ in range(200):
+        for _ in range(1200):
             alive = [number for number in _processes() if mark in _environment(number)]
             if not alive:
                 return

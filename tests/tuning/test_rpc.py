@@ -94,7 +94,7 @@ def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def _wait_until(condition, what: str) -> None:  # type: ignore[no-untyped-def]
-    for _ in range(150):
+    for _ in range(600):
         if condition():
             return
         time.sleep(0.2)
@@ -117,7 +117,7 @@ def times(runner: RpcRunner, workload: Workload, schedules: Sequence[Schedule]) 
 
 
 def test_a_board_that_dies_or_hangs_is_let_go_of(boards: Boards, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "_CALL", 5)
+    monkeypatch.setattr(rpc, "_CALL", 12)
     first, second = boards.add(), boards.add()
     runner = RpcRunner(native_target(), NATIVE, boards.address, "board", rounds=2)
     schedules = CPU.space(WORK, NATIVE)[:3]

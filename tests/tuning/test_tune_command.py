@@ -160,7 +160,7 @@ def test_another_versions_record_is_named_and_the_rest_is_used(schedules: Path, 
 
 def _wait_until_nobody_works_for(directory: Path) -> None:
     """What a killed run had started ends by itself."""
-    for _ in range(100):
+    for _ in range(600):
         listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
         if str(directory) not in listed:
             return

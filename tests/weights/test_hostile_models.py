@@ -515,7 +515,7 @@ def test_it_is_one_line_that_says_what_is_wrong(case: str, tmp_path: Path) -> No
     folder = tmp_path / "files"
     folder.mkdir()
     path = make(folder)
-    began = time.monotonic()
+    began = time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises(Mnv2cError) as caught:
@@ -528,7 +528,7 @@ def test_it_is_one_line_that_says_what_is_wrong(case: str, tmp_path: Path) -> No
     assert text.startswith(f"{path}: "), text
     assert "\n" not in text.replace("1 fault:\n", ""), text
     assert len(text) < 500
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     assert most < BYTES
 
 
