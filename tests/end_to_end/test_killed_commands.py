@@ -28,8 +28,8 @@ from mnv2c.weights.npz import read_npz
 from mnv2c.weights.seeded import seeded_weights
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-ENDED = {0, 130, 143, -signal.SIGKILL}
-"""It may have been faster than the signal."""
+ENDED = {0, 130, 143, *(-one for one in SIGNALS)}
+"""It may have been faster than the signal; in Python's last moments, when all is done, the system ends it."""
 
 
 class Place:
