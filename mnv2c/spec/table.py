@@ -193,6 +193,8 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
 
 def read_spec(text: str, file: str, overrides: Sequence[str] = ()) -> Spec:
     """The spec that the ``text`` of ``file`` is; else as ``load_spec``."""
+    if sum(map(len, overrides)) > _LONGEST_FILE:
+        raise SpecError([SourceError(OVERRIDES, 1, 1, "larger than 64 KiB in all", hint="write a spec of your own")])
     overrides = [" ".join(one.splitlines()) for one in overrides]
     reader = Reader(file, text, overrides)
     more = False

@@ -445,6 +445,9 @@ CASES: dict[str, tuple[Made, str]] = {
         "features.3.se.fc.weight: no layer of that family has it",
     ),
     "a pickle": (file("model.pth", PICKLE), "PyTorch|torch"),
+    "a damaged archive of PyTorch": (
+        file("model.pth", zipped({"archive/data.pkl": PICKLE}).replace(b"PK\1\2", b"PK\1\3")), "damaged or truncated",
+    ),
     "a pickle called npz": (file("model.npz", PICKLE), "PyTorch|torch|not an .npz"),
     "an npz of a pickle": (
         lambda folder: (np.savez(folder / "m.npz", a=np.array([None])), folder / "m.npz")[1], "cannot be read",  # type: ignore[arg-type]
