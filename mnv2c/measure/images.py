@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnv2c.errors import Mnv2cError
+from mnv2c.files import read_ordinary
 from mnv2c.spelling import did_you_mean
 
 Rgb = NDArray[np.uint8]
@@ -153,11 +154,10 @@ def seeded_image(index: int, shape: tuple[int, ...], *, seed: int = 0) -> Rgb:
 def read_labels(path: Path, *, classes: int) -> list[str]:
     """A label per class; ImageError where the file has more or fewer."""
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise ImageError(f"{path}: not a file; give a text file with a label per line")
-        if path.stat().st_size > _LONGEST_LABELS:
+        content = read_ordinary(path, _LONGEST_LABELS + 1)
+        if len(content) > _LONGEST_LABELS:
             raise ImageError(f"{path}: too large for a file of labels")
-        labels = path.read_text(encoding="utf-8-sig").splitlines()
+        labels = content.decode("utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file of labels{_suggest(path)}") from error
     except UnicodeDecodeError as error:

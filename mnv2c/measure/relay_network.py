@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnv2c.backends.relay.environment import TVM, Executor
-from mnv2c.deploy.manifest import normalise, read_reference
+from mnv2c.deploy.manifest import normalise, read_file, read_manifest, read_reference
 from mnv2c.deploy.native import cpu_name
 from mnv2c.deploy.network import LayerRun, Pixel, RunnableNetwork, fitting, read_build
 from mnv2c.errors import LibraryError
@@ -80,12 +80,10 @@ def _graph(directory: Path) -> Graph:
     """After the passes."""
     from onnx import numpy_helper
 
-    path = directory / "ir" / GRAPH
     constants = {one.name: numpy_helper.to_array(one) for one in read_reference(directory).graph.initializer}
+    content = read_file(directory, read_manifest(directory), f"ir/{GRAPH}")
     try:
-        frontend = from_json(json.loads(path.read_text(encoding="utf-8")), constants)
-    except OSError as error:
-        raise LibraryError(f"{path}: cannot be read: {error.strerror}; build the library again") from error
+        frontend = from_json(json.loads(content), constants)
     except (ValueError, KeyError, TypeError) as error:
-        raise LibraryError(f"{path}: damaged; build the library again") from error
+        raise LibraryError(f"{directory}: its graph is not of this version; build the library again") from error
     return run_pipeline(frontend)

@@ -6,10 +6,16 @@ What comes in: a ``Random``, and something valid. What goes out: something like 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from pathlib import Path
 from random import Random
 from typing import Any
+
+import onnx
+from google.protobuf.json_format import MessageToDict, ParseDict
 
 ESCAPES = "\x1b[2J\x1b]0;gone\x07\x9b31m\u202e\r\x00\ud800"
 """What a terminal obeys, or cannot show."""
@@ -152,3 +158,33 @@ def _places(tree: Any) -> Any:
 def json_bytes(tree: Any) -> bytes:
     """With whatever ``changed_tree`` put into it: NaN, lone surrogates, integers without an end."""
     return json.dumps(tree).encode()
+
+
+_OF_ONNX = (
+    *("Add", "Reshape", "Concat", "Pad", "Gemm", "ConstantOfShape", "Expand", "Transpose", "Loop", "pixels", "AAAA"),
+    *("-1", "0", "1000000000000", [1, -1], ["1", "1"], [0], ["4294967296"] * 2, [], 1, 7, 11, 13, -1),
+)
+
+
+def changed_onnx(draw: Random, content: bytes) -> bytes:
+    """A model, as far as protobuf's types go."""
+    tree = MessageToDict(onnx.load_model_from_string(content), preserving_proto_field_name=True)
+    while True:
+        try:
+            return bytes(ParseDict(changed_tree(draw, tree, values=_OF_ONNX), onnx.ModelProto()).SerializeToString())
+        except Exception:  # whatever protobuf says to a value of another type
+            continue
+
+
+def no_file(draw: Random, path: Path) -> None:
+    """Something else in place of the file: what never ends, what never begins, what is not there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    match draw.randrange(5):
+        case 0:
+            os.mkfifo(path)
+        case 1:
+            path.symlink_to("/dev/zero")
+        case 2:
+            path.mkdir()
+        case 3:
+            path.symlink_to(path.name)

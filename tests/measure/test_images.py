@@ -132,5 +132,5 @@ def test_no_other_program_draws_an_image(tmp_path: Path) -> None:
 def test_labels_that_never_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "labels")
     for path in (tmp_path / "labels", Path("/dev/zero")):
-        with pytest.raises(ImageError, match="not a file; give a text file"):
+        with pytest.raises(ImageError, match="cannot be read: not a file"):
             read_labels(path, classes=10)
