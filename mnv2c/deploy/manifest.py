@@ -209,7 +209,7 @@ def read_manifest(directory: Path) -> Manifest:
 def read_reference(directory: Path) -> onnx.ModelProto:
     """The ONNX model of the network before any pass. LibraryError where it is missing, or not as it was built."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     manifest = read_manifest(directory)
     content = read_file(directory, manifest, MODEL)

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import succeed
 from fuzz.limits import Case, Fuzz, judge
+from mini_spec import MINI
+from photograph import photograph
 
 _SHARE = 300
 """Cases of each kind where ``--cases`` does not say: some three minutes of one core for all kinds."""
@@ -33,6 +36,16 @@ def fuzz(request: pytest.FixtureRequest, tmp_path: Path, record_property: Callab
             pytest.fail(f"{len(failed)} of {len(verdicts)} cases fail:\n\n{told}", pytrace=False)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built directory, ``mini``, to be left as it is, and a photograph beside it, ``a.png``."""
+    folder = tmp_path_factory.mktemp("build")
+    (folder / "mini.yaml").write_text(MINI, encoding="utf-8")
+    succeed("build", folder / "mini.yaml", "--target", "native", "--untuned", "--out", folder / "mini")
+    photograph(folder / "a.png")
+    return folder / "mini"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

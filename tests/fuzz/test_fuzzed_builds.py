@@ -9,13 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pytest
 from changed_build import changed_manifest, replace_file
-from command_line import succeed
 from fuzz.limits import Fuzz, command
 from fuzz.mutations import changed_bytes, changed_onnx, changed_tree, json_bytes, no_file
-from mini_spec import MINI
-from photograph import photograph
 
 from mnv2c.deploy.manifest import signed
 
@@ -34,15 +30,6 @@ MEANT = (
     "0" * 64,
 )
 FILES = ("manifest.json", "model.onnx", "ir/graph.json", "lib/libmini.so", "lib/libmini.a", "include/mini.h")
-
-
-@pytest.fixture(scope="module")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("build")
-    (folder / "mini.yaml").write_text(MINI, encoding="utf-8")
-    succeed("build", folder / "mini.yaml", "--target", "native", "--untuned", "--out", folder / "mini")
-    photograph(folder / "a.png")
-    return folder / "mini"
 
 
 def feed(draw: Random, build: Path, photograph: Path) -> Callable[[], object]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from fuzz.limits import Fuzz, command
-from fuzz.mutations import ESCAPES, changed_bytes, no_file
+from fuzz.limits import Fuzz
+from fuzz.mutations import changed_bytes, no_file
 from PIL import Image
 
-from mnv2c.measure.images import FITS, find_images, read_labels, read_rgb, seeded_image
+from mnv2c.measure.images import FITS, read_labels, read_rgb, seeded_image
 
 MODES = {
     "bmp": ("1", "L", "P", "RGB", "RGBA"),
