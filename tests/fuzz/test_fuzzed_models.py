@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 import zipfile
@@ -17,6 +16,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from fuzz.limits import Fuzz, command
 from fuzz.mutations import ESCAPES, changed_bytes, changed_onnx, changed_tree, json_bytes
+from fuzz.npz import npy, npz
 from mini_spec import MINI
 from model_files import KerasModel, torchvision_names, write_safetensors
 from onnx_writer import write
@@ -36,20 +36,6 @@ WHOLE = load_spec(SPECS / "mnv2_1.0.yaml", ["width_multiplier=0.05", "resolution
 """The paper's table, as files that have tensors alone must have it."""
 WHOLE_WEIGHTS = seeded_weights(WHOLE, 1)
 PICKLE = b"\x80\x02c__builtin__\neval\n(S'1'\ntR."
-_MAGIC = b"\x93NUMPY\x01\x00"
-
-
-def npz(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        for name, content in members:
-            archive.writestr(zipfile.ZipInfo(name), content, compression)
-    return stream.getvalue()
-
-
-def npy(header: Any, data: bytes) -> bytes:
-    text = (repr(header) + "\n").encode(errors="replace")[:0xFFFF]
-    return _MAGIC + len(text).to_bytes(2, "little") + text + data
 
 
 def arrays() -> dict[str, tuple[dict[str, Any], bytes]]:

