@@ -6,6 +6,7 @@ processor time and the memory that a case takes of its own: no verdict depends o
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
@@ -94,9 +95,9 @@ def _batch(case: Case, seeds: Sequence[int], folder: Path) -> list[Verdict]:
     with os.fdopen(reader, "rb") as pipe, os.fdopen(errors, "rb") as printed:
         found = [Verdict(**json.loads(line)) for line in _lines(pipe, child)]
         _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code != 0 or len(found) < len(seeds):
+        if len(found) < len(seeds):
             printed.seek(0)
+            code = os.waitstatus_to_exitcode(status)
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             shutil.rmtree(folder / str(seeds[len(found)]), ignore_errors=True)
             text = printed.read().decode(errors="replace")[-2000:]
@@ -121,6 +122,7 @@ def _feed(case: Case, seeds: Sequence[int], folder: Path, writer: int, errors: i
     status = 1
     try:
         os.dup2(errors, 2)
+        faulthandler.enable(2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         gc.freeze()
         with os.fdopen(writer, "wb", buffering=0) as pipe:
