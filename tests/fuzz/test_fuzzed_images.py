@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from fuzz.limits import Fuzz
-from fuzz.mutations import changed_bytes, no_file
+from fuzz.limits import Fuzz, command
+from fuzz.mutations import ESCAPES, changed_bytes, no_file
 from PIL import Image
 
 from mnv2c.measure.images import FITS, read_labels, read_rgb, seeded_image
@@ -117,5 +118,23 @@ def test_labels(fuzz: Fuzz) -> None:
         if draw.random() < 0.1:
             no_file(draw, path)
         return lambda: read_labels(path, classes=20)
+
+    fuzz(case)
+
+
+def test_run(build: Path, fuzz: Fuzz) -> None:
+    """The command, with names and labels that a terminal would obey."""
+    names = ("a.png", "a\x1b[2J.png", "\u202e.png", os.fsdecode(b"\xff.png"), "-a", "a\nb.png")
+
+    def case(draw: Random, folder: Path) -> Callable[[], object]:
+        path, labels = folder / draw.choice(names), folder / "labels"
+        path.write_bytes(IMAGES["png", "RGB"])
+        lines = ["cat"] * 15 + [draw.choice(("\x1b[2Jdog\x07\x9b31m", "a" * 5000, ESCAPES, "\u2028", " \t "))]
+        draw.shuffle(lines)
+        labels.write_bytes("\n".join(lines).encode(errors=draw.choice(("replace", "replace", "surrogatepass"))))
+        if draw.random() < 0.2:
+            no_file(draw, draw.choice((path, labels)))
+        more = draw.choice(((), ("--json",), ("--top", "16"), ("--fit", "pad")))
+        return lambda: command("run", build, path, "--labels", labels, *more)
 
     fuzz(case)
