@@ -10,10 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import flatbuffers
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from fuzz.limits import Fuzz, command
 from fuzz.mutations import ESCAPES, changed_bytes, changed_onnx, changed_tree, json_bytes
 from fuzz.npz import npy, npz
@@ -29,6 +27,9 @@ from mnv2c.spec.table import load_spec, read_spec
 from mnv2c.weights import load_weights
 from mnv2c.weights.importing import import_model
 from mnv2c.weights.seeded import seeded_weights
+
+schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+flatbuffers = pytest.importorskip("flatbuffers")
 
 SMALL = read_spec(MINI, "mini.yaml")
 SMALL_WEIGHTS = seeded_weights(SMALL, 1)
