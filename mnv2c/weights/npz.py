@@ -25,11 +25,10 @@ from mnv2c.weights.layers import MOST_BYTES
 _NPY = ".npy"
 _AT_ONCE = 1 << 20
 _LONGEST_TEXT = 1 << 20
-
+_LONGEST_NUMBER = 32  # bytes of NumPy's largest
 
 Expected = Callable[[Collection[str]], Mapping[str, tuple[int, ...]]]
 """From the names that there are follow the shapes by name."""
-
 
 Wanted = Callable[[tuple[int, ...]], bool]
 """Whether a tensor of that shape is read."""
@@ -105,7 +104,7 @@ def _read_array(stream: IO[bytes], size: int, wanted: Wanted) -> Tensor:
         return f"cannot be read (a text of {asked} bytes)"
     if held != asked:
         return f"cannot be read ({held} bytes, where its shape and type take {asked})"
-    if not wanted(shape):
+    if not wanted(shape) or (shape and dtype.itemsize > _LONGEST_NUMBER):
         return np.broadcast_to(np.zeros((), dtype), shape)
     content = bytearray(asked)
     for begin in range(0, asked, _AT_ONCE):  # read as one it would be in memory twice
