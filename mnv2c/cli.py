@@ -38,6 +38,7 @@ from mnv2c.targets import Bands
 
 _DEBUG = "MNV2C_DEBUG"
 _MOST_THREADS = 256
+_LONGEST_LINE = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,9 +90,16 @@ def _run(arguments: Sequence[str]) -> int:
 def _fail(message: str, *, status: int = 1, bug: Exception | None = None) -> int:
     if bug is not None and os.environ.get(_DEBUG):
         traceback.print_exception(bug)
+    lines = "\n".join(map(_cut, message.split("\n")))
     with contextlib.suppress(OSError):  # a terminal that was closed
-        print(f"mnv2c: error: {shown(message)}", file=sys.stderr)
+        print(f"mnv2c: error: {shown(lines)}", file=sys.stderr)
     return status
+
+
+def _cut(line: str) -> str:
+    """Without its middle, where somebody's name in it is too long to be read."""
+    half = _LONGEST_LINE // 2
+    return line if len(line) <= _LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
 
 
 class _Parser(argparse.ArgumentParser):

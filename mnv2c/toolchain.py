@@ -196,9 +196,9 @@ def _run(toolchain: Toolchain, commands: Sequence[Sequence[str]], directory: Pat
     """Side by side. Only what zig makes of its own is kept: what it makes of ours is never asked for again."""
     own = directory / ".zig-cache"
     with cache.using("zig") as kept:  # its C library stubs take seconds
-        caches = {"ZIG_GLOBAL_CACHE_DIR": str(kept), "ZIG_LOCAL_CACHE_DIR": str(own)}
+        places = {"ZIG_GLOBAL_CACHE_DIR": str(kept), "ZIG_LOCAL_CACHE_DIR": str(own), "TMPDIR": str(directory)}
         try:
-            finished = processes.run_side_by_side(commands, cwd=directory, env=os.environ | caches | {"LC_ALL": "C"})
+            finished = processes.run_side_by_side(commands, cwd=directory, env=os.environ | places | {"LC_ALL": "C"})
         except OSError as error:
             raise ToolError(f"{toolchain.name} cannot be started: {error.strerror}") from error
         finally:

@@ -17,6 +17,8 @@ _GOLDEN = Path(__file__).parent / "golden"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the files under tests/golden")
     parser.addoption("--moments", type=int, default=1, help="how often each command is ended by each signal")
+    parser.addoption("--cases", type=int, metavar="N", help="tests/fuzz: so many of each kind, in place of CI's share")
+    parser.addoption("--only", type=int, metavar="SEED", help="tests/fuzz: the one case of that seed")
 
 
 @pytest.fixture

@@ -159,6 +159,11 @@ def discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def note(text: str) -> None:
+    """A line on stderr of what somebody may want to know, beside the result."""
+    print(f"mnv2c: note: {shown(text)}", file=sys.stderr)
+
+
 def say_json(value: Any) -> None:
     """One JSON value on stdout. Numbers that JSON lacks (NaN) become null."""
     say(json.dumps(_finite(value), indent=2))

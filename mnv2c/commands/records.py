@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnv2c.commands import UsageError, progress, say, say_json
+from mnv2c.commands import UsageError, note, progress, say, say_json
 from mnv2c.errors import RecordError
 from mnv2c.kernels import device
 from mnv2c.shipped import SCHEDULES
@@ -40,12 +39,8 @@ def command(options: argparse.Namespace) -> int:
 def _load(database: Database, core: str) -> list[Record]:
     loaded = database.load(core)
     for complaint in loaded.complaints:
-        _note(complaint)
+        note(complaint)
     return list(loaded.records)
-
-
-def _note(complaint: str) -> None:
-    print(f"mnv2c: note: {complaint}", file=sys.stderr)
 
 
 def _list(database: Database, options: argparse.Namespace) -> int:
@@ -71,7 +66,7 @@ def _list(database: Database, options: argparse.Namespace) -> int:
 def _summaries(core: str, records: Sequence[Record]) -> list[dict[str, Any]]:
     """Of one kernel, for each processor."""
     _, isa = core_named(core)
-    taken = best_record(records, isa, _note)
+    taken = best_record(records, isa, note)
     processors = dict.fromkeys(record.processor for record in records)
     return [
         _summary(core, [record for record in records if record.processor == processor], taken)
@@ -198,7 +193,7 @@ def _import(database: Database, options: argparse.Namespace) -> int:
         _, isa = core_named(path.parent.name)
         loaded = export.read(path.parent, isa.kind)
         for complaint in loaded.complaints:
-            _note(complaint)
+            note(complaint)
         found[path.parent.name] = list(loaded.records)
     if not found:
         raise RecordError(f"{directory}: no INSTRUCTION-SET/{export.RECORD_FILE} in it")
@@ -227,7 +222,7 @@ def _export(database: Database, options: argparse.Namespace) -> int:
         records = _load(database, core)
         current = [record for record in records if record.schedule in device(isa.kind).space(record.workload, isa)]
         if len(current) < len(records):
-            _note(f"{len(records) - len(current)} records for {core} no longer replay; left out")
+            note(f"{len(records) - len(current)} records for {core} no longer replay; left out")
         with report.counting(f"{core}: record", current, total=len(current)) as counted:
             export.write(Path(options.argument) / core, target, isa, counted)
         written += len(current)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mnv2c.commands import UsageError, progress, say, say_json
+from mnv2c.commands import UsageError, note, progress, say, say_json
 from mnv2c.driver import workloads
 from mnv2c.errors import RecordError
 from mnv2c.shipped import SCHEDULES
@@ -66,7 +65,7 @@ def _tune(
             database.keep(isa.mcpu, lambda records: [record for record in records if record.workload not in fresh])
         loaded = database.load(isa.mcpu)
         for complaint in loaded.complaints:
-            print(f"mnv2c: note: {complaint}", file=sys.stderr)
+            note(complaint)
         tasks = make_tasks(layers, runner.conditions, loaded.records)
         with Progress(tasks, runner.conditions, database.directory / isa.mcpu, seconds) as shown:
             try:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from mnv2c.backends import Backend
 from mnv2c.errors import LibraryError
+from mnv2c.files import read_ordinary
 from mnv2c.ir.graph import Array
 from mnv2c.precision import Precision
 
@@ -198,7 +199,7 @@ def read_manifest(directory: Path) -> Manifest:
         command = f"mnv2c build SPEC --out {shlex.quote(str(directory))}"
         raise LibraryError(f"{directory}: no such directory; `{command}` makes one")
     try:
-        return Manifest.from_json(path.read_bytes())
+        return Manifest.from_json(read_ordinary(path))
     except FileNotFoundError as error:
         raise LibraryError(f"{directory}: no {MANIFEST} in it, so it is not a library that mnv2c built") from error
     except OSError as error:
@@ -210,8 +211,24 @@ def read_manifest(directory: Path) -> Manifest:
 def read_reference(directory: Path) -> onnx.ModelProto:
     """The ONNX model of the network before any pass. LibraryError where it is missing, or not as it was built."""
     import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    return onnx.load_model_from_string(read_file(directory, read_manifest(directory), MODEL))
+    manifest = read_manifest(directory)
+    content = read_file(directory, manifest, MODEL)
+    interface, path = manifest.interface, directory / MODEL
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise LibraryError(f"{path}: no ONNX model; build the library again") from error
+    if [_shape(one) for one in model.graph.input] != [interface.input_shape] or {
+        one.name: _shape(one) for one in model.graph.output
+    } != {output.name: output.shape for output in interface.outputs}:
+        raise LibraryError(f"{path}: of another network than the library; build it again")
+    return model
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    return tuple(extent.dim_value for extent in value.type.tensor_type.shape.dim)
 
 
 def read_file(directory: Path, manifest: Manifest, name: str) -> bytes:
@@ -219,7 +236,7 @@ def read_file(directory: Path, manifest: Manifest, name: str) -> bytes:
     built."""
     path = directory / name
     try:
-        content = path.read_bytes()
+        content = read_ordinary(path)
     except FileNotFoundError as error:
         raise LibraryError(f"{path}: missing; build the library again") from error
     except OSError as error:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnv2c.errors import Mnv2cError
+from mnv2c.files import read_ordinary
 from mnv2c.spelling import did_you_mean
 
 Rgb = NDArray[np.uint8]
@@ -53,8 +54,8 @@ def read_rgb(path: Path, *, height: int, width: int, fit: Fit) -> Rgb:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
-                upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-                return np.asarray(_fitted(upright, (width, height), fit), dtype=np.uint8)
+                ImageOps.exif_transpose(image, in_place=True)
+                return np.asarray(_fitted(_rgb(image), (width, height), fit), dtype=np.uint8)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such image{_suggest(path)}") from error
     except UnidentifiedImageError as error:
@@ -73,14 +74,14 @@ def read_rgb(path: Path, *, height: int, width: int, fit: Fit) -> Rgb:
         raise ImageError(f"{path}: the image is damaged or cannot be read: {_one_line(error)}") from error
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits, which Pillow would cut at 255, as 8. ValueError for values whose range nobody knows."""
+def _rgb(image: Image.Image) -> Image.Image:
+    """Without a copy more than it takes. Grey of 16 bits, which Pillow would cut at 255, as 8; ValueError for values
+    whose range nobody knows."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"its pixels are {'floats' if image.mode == 'F' else '32-bit numbers'}; convert it to 8 bits")
-    return image
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _fitted(image: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:
@@ -153,11 +154,10 @@ def seeded_image(index: int, shape: tuple[int, ...], *, seed: int = 0) -> Rgb:
 def read_labels(path: Path, *, classes: int) -> list[str]:
     """A label per class; ImageError where the file has more or fewer."""
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise ImageError(f"{path}: not a file; give a text file with a label per line")
-        if path.stat().st_size > _LONGEST_LABELS:
+        content = read_ordinary(path, _LONGEST_LABELS + 1)
+        if len(content) > _LONGEST_LABELS:
             raise ImageError(f"{path}: too large for a file of labels")
-        labels = path.read_text(encoding="utf-8-sig").splitlines()
+        labels = content.decode("utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file of labels{_suggest(path)}") from error
     except UnicodeDecodeError as error:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2c.backends.relay.environment import TVM, Executor
-from mnv2c.deploy.manifest import normalise, read_reference
+from mnv2c.backends.relay.environment import TVM, Executor, damaged
+from mnv2c.deploy.manifest import normalise, read_file, read_manifest, read_reference
 from mnv2c.deploy.native import cpu_name
 from mnv2c.deploy.network import LayerRun, Pixel, RunnableNetwork, fitting, read_build
 from mnv2c.errors import LibraryError
-from mnv2c.ir.graph import Graph, Pad
+from mnv2c.ir.graph import Graph, Op, Pad, Padding
 from mnv2c.ir.graph_json import GRAPH, from_json, to_json
+from mnv2c.ir.verifier import verify
 from mnv2c.passes import run_pipeline
 
 
@@ -62,30 +63,40 @@ class RelayNetwork(RunnableNetwork):
     def _run(self, x: Any, pixel: Pixel, seen: list[LayerRun] | None = None) -> tuple[list[NDArray[np.float32]], int]:
         images = fitting(self._build, x, pixel)
         values, nanoseconds = self._executor.run(normalise(self.directory, images) if pixel is np.uint8 else images)
+        shapes = [_with_border(self._graph.op(edge)) for edge in self._edges]
+        if [value.shape for value in values] != shapes:
+            raise damaged("what it computes has other shapes than the network")
         if seen is not None:
             seen += [self._layer(edge, value) for edge, value in zip(self._edges, values, strict=True)]
         return [values[place] for place in self._places], nanoseconds
 
     def _layer(self, edge: str, value: NDArray[np.float32]) -> LayerRun:
         """Without the zeros around it that the next layer reads."""
-        op = self._graph.op(edge)
-        border = getattr(op, "border", None)
-        if border and not isinstance(op, Pad):
+        if border := _border(self._graph.op(edge)):
             _, height, width, _ = value.shape
             value = value[:, border.top : height - border.bottom, border.left : width - border.right]
         return LayerRun(edge, value, 0, 0)
+
+
+def _border(op: Op) -> Padding:
+    """What Relay computes around the map of ``op``, for the next layer."""
+    return Padding() if isinstance(op, Pad) else getattr(op, "border", Padding())
+
+
+def _with_border(op: Op) -> tuple[int, ...]:
+    border = _border(op)
+    return border.around(op.type.shape) if border else op.type.shape
 
 
 def _graph(directory: Path) -> Graph:
     """After the passes."""
     from onnx import numpy_helper
 
-    path = directory / "ir" / GRAPH
-    constants = {one.name: numpy_helper.to_array(one) for one in read_reference(directory).graph.initializer}
+    model, content = read_reference(directory), read_file(directory, read_manifest(directory), f"ir/{GRAPH}")
     try:
-        frontend = from_json(json.loads(path.read_text(encoding="utf-8")), constants)
-    except OSError as error:
-        raise LibraryError(f"{path}: cannot be read: {error.strerror}; build the library again") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise LibraryError(f"{path}: damaged; build the library again") from error
-    return run_pipeline(frontend)
+        constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+        graph = from_json(json.loads(content), constants)
+        verify(graph)
+        return run_pipeline(graph)
+    except Exception as error:  # any of its fields may be anything
+        raise LibraryError(f"{directory}: its graph is none of this version; build the library again") from error

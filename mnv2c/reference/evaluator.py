@@ -1,7 +1,7 @@
 """Runs the ONNX reference: by onnxruntime where it is installed, else by the evaluator that comes with onnx.
 
 What comes in: the model of ``onnx_export`` and NHWC images. What goes out: the model's outputs by name, and where asked
-every other edge.
+every other edge. LibraryError where a model is not what ``onnx_export`` makes, so that no engine computes it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mnv2c.errors import LibraryError
 from mnv2c.ir.graph import Array
 from mnv2c.reference.onnx_export import INPUT
 
@@ -30,16 +31,27 @@ class Reference:
         self._declared = {output.name for output in model.graph.output}
         model = _with_every_edge(model) if observe else model
         self._names = [output.name for output in model.graph.output]
-        self.engine, self._run = _engine(model)
+        try:
+            self.engine, self._run = _engine(model)
+        except Exception as error:  # each engine has its own
+            raise _not_computed(error) from error
 
     def run(self, x: Array) -> dict[str, Array]:
         """``x`` is the normalised image, N x H x W x 3. What comes back is float32, NHWC or NC, as in the graph.
 
         The model gives its outputs in that layout; the edges that ``observe`` adds to them are NCHW inside it.
         """
-        outputs = self._run({INPUT: np.ascontiguousarray(x, dtype=np.float32)})
+        try:
+            outputs = self._run({INPUT: np.ascontiguousarray(x, dtype=np.float32)})
+        except Exception as error:
+            raise _not_computed(error) from error
         named = zip(self._names, outputs, strict=True)
         return {name: output if name in self._declared else _nhwc(output) for name, output in named}
+
+
+def _not_computed(error: Exception) -> LibraryError:
+    reason = " ".join(str(error).split())
+    return LibraryError(f"the reference cannot be computed, so that it is no model of ours ({reason})")
 
 
 def _with_every_edge(model: onnx.ModelProto) -> onnx.ModelProto:

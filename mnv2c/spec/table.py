@@ -17,6 +17,7 @@ from typing import Literal, cast
 from yaml.nodes import MappingNode, Node, SequenceNode
 
 from mnv2c.errors import SourceError, SpecError
+from mnv2c.files import read_ordinary
 from mnv2c.ir.graph import Source
 from mnv2c.shipped import SPECS, find_spec, spec_names
 from mnv2c.spec.reserved import reserved
@@ -193,6 +194,8 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
 
 def read_spec(text: str, file: str, overrides: Sequence[str] = ()) -> Spec:
     """The spec that the ``text`` of ``file`` is; else as ``load_spec``."""
+    if sum(map(len, overrides)) > _LONGEST_FILE:
+        raise SpecError([SourceError(OVERRIDES, 1, 1, "larger than 64 KiB in all", hint="write a spec of your own")])
     overrides = [" ".join(one.splitlines()) for one in overrides]
     reader = Reader(file, text, overrides)
     more = False
@@ -220,10 +223,7 @@ def _read_text(path: Path) -> str:
     """The file's text, or a ``SpecError`` that says why there is none."""
     hint, line, column = "", 1, 1
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise OSError("not a file")  # a FIFO would never be opened
-        with path.open("rb") as stream:
-            data = stream.read(_LONGEST_FILE + 1)
+        data = read_ordinary(path, _LONGEST_FILE + 1)
         if len(data) <= _LONGEST_FILE:
             return data.decode("utf-8-sig")
         message = "larger than 64 KiB: this is no spec"

@@ -47,7 +47,7 @@ class Reader:
         """Lets the text of override ``index`` from ``column`` on stand in for the value at ``path``."""
         value = self._lines[OVERRIDES][index][column:]
         before = len(self.errors)
-        node = self._compose(OVERRIDES, "\n" * index + " " * column + value)
+        node = self._compose(OVERRIDES, value, line=index, column=column)
         if node is not None:
             self._overrides[path] = node
         elif len(self.errors) == before:
@@ -177,23 +177,26 @@ class Reader:
         if node is not None:
             self.error(node, f"{_quote(path)} must be {wanted}, not {_kind(node)}", hint)
 
-    def _compose(self, file: str, text: str) -> Node | None:
-        """The root node; None where the text is empty, or no YAML, which is then noted."""
+    def _compose(self, file: str, text: str, *, line: int = 0, column: int = 0) -> Node | None:
+        """The root node; None where the text is empty, or no YAML, which is then noted. The text begins in that line
+        and column of the file, both from 0."""
         try:
             loader = yaml.SafeLoader(text)
-            loader.name = file
+            loader.name, loader.line, loader.column = file, line, column
             return loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             assert mark is not None, "PyYAML marks one of the two"
             self.report(file, mark.line + 1, mark.column + 1, f"not valid YAML: {error.problem or error.context}")
         except yaml.reader.ReaderError as error:
-            line, column = place_of(text, error.position)
-            self.report(file, line, column, f"not valid YAML: the character U+{error.character:04X} is not allowed")
+            down, right = place_of(text, error.position)
+            message = f"not valid YAML: the character U+{error.character:04X} is not allowed"
+            self.report(file, line + down, column + right, message)
         except RecursionError:
-            self.report(file, 1, 1, "nested too deeply")
+            self.report(file, line + 1, column + 1, "nested too deeply")
         except (ValueError, OverflowError, IndexError) as error:  # PyYAML checks no code points, versions and numbers
-            self.report(file, 1, 1, f"not valid YAML: {' '.join(str(error).split()) or type(error).__name__:.200}")
+            message = f"not valid YAML: {' '.join(str(error).split()) or type(error).__name__}"
+            self.report(file, line + 1, column + 1, message)
         return None
 
 

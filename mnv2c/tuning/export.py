@@ -18,6 +18,7 @@ from typing import Any
 from tvm.s_tir import meta_schedule as ms
 
 from mnv2c.errors import RecordError
+from mnv2c.files import read_ordinary
 from mnv2c.kernels import device
 from mnv2c.targets import InstructionSet, Kind, Target
 from mnv2c.tuning.records import Loaded, Record, parse_schedule
@@ -75,7 +76,7 @@ def read(directory: Path, kind: Kind) -> Loaded:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_ordinary(path).decode("utf-8", errors="replace")
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     return enumerate(text.splitlines(), 1)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mnv2c.errors import RecordError
+from mnv2c.files import read_ordinary
 from mnv2c.kernels import device
 from mnv2c.kernels.abi import Schedule
 from mnv2c.scratch import beside
@@ -208,7 +209,7 @@ def by_workload(records: Iterable[Record]) -> dict[Workload, list[Record]]:
 def _read(path: Path) -> Loaded:
     """One file; the end of a write that was cut off is no line."""
     try:
-        *lines, rest = path.read_bytes().split(b"\n")
+        *lines, rest = read_ordinary(path).split(b"\n")
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     records: list[Record] = []

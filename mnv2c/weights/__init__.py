@@ -45,7 +45,7 @@ def load_weights(path: Path | None, spec: Spec, seed: int) -> tuple[dict[str, Ar
         return seeded_weights(spec, seed), WeightsOrigin(f"seeded initialisation, seed {seed}", seed=seed)
     file = model_file(path)
     if format_of(file) == NPZ:
-        tensors = read_npz(file)
+        tensors = read_npz(file, lambda names: parameter_shapes(spec, names))
         trained = Trained(padding=spec.padding, batchnorm_epsilon=spec.batchnorm_epsilon)
         weights = fit(file, tensors, parameter_shapes(spec, tensors), spec=trained)
     else:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import resource
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,7 @@ from mnv2c.forked import CrashError, in_fork
 from mnv2c.weights.layers import MOST_BYTES
 
 ATTRIBUTE = "model_config"
-_TEXT = "__text__"
-_NAMES = "__names__"
+_LENGTH = struct.Struct("<Q")
 _MOST_OBJECTS = 50_000
 _SECONDS = 120
 _LONGEST_TEXT = 1 << 24
@@ -41,14 +42,17 @@ def read_hdf5(source: Path | bytes) -> tuple[dict[str, NDArray[Any]], str]:
         content = in_fork(lambda: _read(h5py, source), seconds=_SECONDS, what="h5py")
     except CrashError as error:
         raise ValueError(f"damaged, or no HDF5 file ({error})") from error
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        names = json.loads(str(archive[_NAMES]))
-        text = str(archive[_TEXT])
-        return {name: archive[f"a{number}"] for number, name in enumerate(names)}, text
+    begin = _LENGTH.size + _LENGTH.unpack_from(content)[0]
+    about = json.loads(content[_LENGTH.size : begin])
+    found: dict[str, NDArray[Any]] = {}
+    for name, dtype, shape in about["arrays"]:
+        found[name] = np.frombuffer(content, dtype, math.prod(shape), begin).reshape(shape)
+        begin += found[name].nbytes
+    return found, about["text"]
 
 
 def _read(h5py: Any, source: Path | bytes) -> bytes:
-    """In the fork: an .npz of it all."""
+    """In the fork: the length of what is said of it in JSON, that, and the arrays' values one after the other."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     found: dict[str, NDArray[Any]] = {}
     counts = {"objects": 0, "bytes": 0}
@@ -63,7 +67,7 @@ def _read(h5py: Any, source: Path | bytes) -> bytes:
             raise ValueError(f"{name} lies in another file")
         counts["bytes"] += held.size * held.dtype.itemsize
         if counts["bytes"] > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES >> 30} GiB of tensors: this is no MobileNetV2")
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB of tensors: this is no MobileNetV2")
         found[name] = held[()]
 
     with h5py.File(io.BytesIO(source) if isinstance(source, bytes) else source, "r") as file:
@@ -72,8 +76,6 @@ def _read(h5py: Any, source: Path | bytes) -> bytes:
             raise ValueError(f"{ATTRIBUTE} is too long")
         file.visititems(visit)
     plain = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
-    stream = io.BytesIO()
-    arrays: dict[str, Any] = {f"a{number}": value for number, value in enumerate(found.values())}
-    arrays |= {_TEXT: np.array(plain), _NAMES: np.array(json.dumps(list(found)))}
-    np.savez(stream, **arrays)
-    return stream.getvalue()
+    arrays = [(name, value.dtype.str, value.shape) for name, value in found.items()]
+    about = json.dumps({"text": plain, "arrays": arrays}).encode()
+    return b"".join([_LENGTH.pack(len(about)), about, *(np.ascontiguousarray(value).data for value in found.values())])

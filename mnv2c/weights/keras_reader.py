@@ -88,7 +88,7 @@ def _network(path: Path, text: str, tensors: Tensors, origin: str) -> Network:
         raise WeightsError(f"{path}: models inside models without an end") from error
     except json.JSONDecodeError as error:
         raise WeightsError(f"{path}: its description of the model is no JSON") from error
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise WeightsError(f"{path}: its description of the model is not as Keras writes it ({error!r})") from error
     except ValueError as error:
         raise WeightsError(f"{path}: {' '.join(str(error).split())}") from error

@@ -1,46 +1,60 @@
 """Reads a NumPy ``.npz`` file, and never a pickle.
 
-What comes in: a path. What goes out: every tensor in it by name, for ``fit`` to judge.
+What comes in: a path, and what is expected in it. What goes out: every tensor in it by name, for ``fit`` to judge.
 
 Nothing that the file says is believed: sizes are looked at before anything is read, and a tensor whose header asks for
-more or less than the archive holds of it is not.
+more or less than the archive holds of it is not, nor one that nobody asked for.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import zipfile
 from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from mnv2c.errors import WeightsError
-from mnv2c.weights.fit import Tensor
+from mnv2c.weights.fit import META, Tensor
 from mnv2c.weights.layers import MOST_BYTES
 
 _NPY = ".npy"
+_AT_ONCE = 1 << 20
+_LONGEST_TEXT = 1 << 20
+_LONGEST_NUMBER = 32  # bytes of NumPy's largest
+
+Expected = Callable[[Collection[str]], Mapping[str, tuple[int, ...]]]
+"""From the names that there are follow the shapes by name."""
+
+Wanted = Callable[[tuple[int, ...]], bool]
+"""Whether a tensor of that shape is read."""
 
 
-def read_npz(path: Path) -> dict[str, Tensor]:
+def read_npz(path: Path, expected: Expected | None = None) -> dict[str, Tensor]:
     """Every member of the archive; one that cannot be read becomes the text of what is wrong with it.
 
-    Raises ``WeightsError``, one line, for a file that cannot be read at all.
+    Of tensors that are not ``expected`` there are name, type and shape alone, and zeros that take no memory. Raises
+    ``WeightsError``, one line, for a file that cannot be read at all, or that holds too much where all is wanted.
     """
     _check_archive(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
-            if total > MOST_BYTES:
+            if expected is None and total > MOST_BYTES:
                 raise WeightsError(f"{path}: holds {total >> 20} MiB: these are no weights of ours")
-            times = Counter(member.filename for member in members)
+            times = Counter(member.filename.removesuffix(_NPY) for member in members)
+            shapes = None if expected is None else expected(times)
             return {
-                member.filename.removesuffix(_NPY): _read_member(archive, member)
-                if times[member.filename] == 1
-                else f"is in the archive {times[member.filename]} times"
+                name: _read_member(archive, member, functools.partial(_is_wanted, shapes, name))
+                if times[name] == 1
+                else f"is in the archive {times[name]} times"
                 for member in members
+                for name in [member.filename.removesuffix(_NPY)]
             }
     except WeightsError:
         raise
@@ -64,17 +78,21 @@ def _check_archive(path: Path) -> None:
         raise WeightsError(f"{path}: the file is {state} ({size} bytes); copy or download it again")
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Tensor:
+def _is_wanted(shapes: Mapping[str, tuple[int, ...]] | None, name: str, shape: tuple[int, ...]) -> bool:
+    return shapes is None or shapes.get(name) == shape or (name == META and shape == ())
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, wanted: Wanted) -> Tensor:
     if not member.filename.endswith(_NPY):
         return "not a NumPy array"
     try:
         with archive.open(member) as stream:
-            return _read_array(stream, member.file_size)
+            return _read_array(stream, member.file_size, wanted)
     except Exception as error:  # a header is parsed as Python, and a stream decompressed
         return f"cannot be read ({_one_line(error)})"
 
 
-def _read_array(stream: IO[bytes], size: int) -> Tensor:
+def _read_array(stream: IO[bytes], size: int, wanted: Wanted) -> Tensor:
     """The array of a member of ``size`` bytes."""
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -82,10 +100,17 @@ def _read_array(stream: IO[bytes], size: int) -> Tensor:
     if dtype.hasobject:
         return "cannot be read (Python objects, which would be a pickle)"
     held, asked = size - stream.tell(), math.prod(shape) * dtype.itemsize
+    if shape == () and asked > _LONGEST_TEXT:
+        return f"cannot be read (a text of {asked} bytes)"
     if held != asked:
         return f"cannot be read ({held} bytes, where its shape and type take {asked})"
-    values = np.frombuffer(stream.read(), dtype, count=math.prod(shape))
-    return values.reshape(shape, order="F" if fortran_order else "C")
+    if not wanted(shape) or (shape and dtype.itemsize > _LONGEST_NUMBER):
+        return np.broadcast_to(np.zeros((), dtype), shape)
+    content = bytearray(asked)
+    for begin in range(0, asked, _AT_ONCE):  # read as one it would be in memory twice
+        part = stream.read(min(_AT_ONCE, asked - begin))
+        content[begin : begin + len(part)] = part
+    return np.frombuffer(content, dtype, count=math.prod(shape)).reshape(shape, order="F" if fortran_order else "C")
 
 
 def _one_line(error: BaseException) -> str:

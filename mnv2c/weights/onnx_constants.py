@@ -101,7 +101,7 @@ class Constants:
     def _count(self, size: int) -> None:
         self._bytes += size
         if self._bytes > MOST_BYTES:
-            raise ValueError(f"its tensors are more than {MOST_BYTES >> 30} GiB: this is no MobileNetV2")
+            raise ValueError(f"its tensors are more than {MOST_BYTES >> 20} MiB: this is no MobileNetV2")
 
     def _read_beside(self, tensor: onnx.TensorProto, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Value:
         """External data: a part of a file in the model's own folder."""

@@ -184,7 +184,7 @@ class _Reader:
         size = prod(tensor.shape) * kind.itemsize
         self._bytes += prod(tensor.shape) * 8
         if self._bytes > MOST_BYTES:
-            raise ValueError(f"its tensors are more than {MOST_BYTES >> 30} GiB: this is no MobileNetV2")
+            raise ValueError(f"its tensors are more than {MOST_BYTES >> 20} MiB: this is no MobileNetV2")
         data = self._buffers[tensor.buffer].numbers(0, "<u1", most=MOST_BYTES)
         if len(data) != size:
             raise ValueError(f"tensor {index} has {len(data)} bytes for the shape {list(tensor.shape)}")

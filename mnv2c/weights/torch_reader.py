@@ -26,6 +26,7 @@ from mnv2c.weights.state_dict import Known, network_of
 _LONGEST_CONFIG = 1 << 20
 _DTYPES = {"F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 _MOST_TENSORS = 10_000
+_DAMAGED = "damaged or truncated; copy or save it again"
 _HOLDERS = ("state_dict", "model_state_dict", "model", "net", "ema_state_dict", "state_dict_ema", "params")
 """Where checkpoints of a training keep the state dict."""
 
@@ -93,15 +94,18 @@ def _refusal(said: str) -> str:
         wanted = re.search(r"GLOBAL ([\w.]{1,80})", said)
         what = f" ({wanted[1]})" if wanted else ""
         return f"holds more than tensors{what}: a whole pickled model, which is not loaded; save model.state_dict()"
-    return "torch cannot read it: damaged or truncated; copy or save it again"
+    return f"torch cannot read it: {_DAMAGED}"
 
 
 def _check_size(path: Path) -> None:
     """Before anything is unpacked: what the archive says that it holds."""
     size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+    except (ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path}: {_DAMAGED}") from error
     if size > MOST_BYTES:
         raise WeightsError(f"{path}: holds {size >> 20} MiB: this is no MobileNetV2")
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from changed_build import changed_manifest
+from changed_build import changed_manifest, replace_file
 from command_line import SPECS, Finished, mnv2c, succeed, succeed_json
 from hypothesis import HealthCheck, Phase, given, settings
 from no_skips import WITHOUT_RELAY
@@ -143,14 +143,13 @@ def test_relays_own_executor_is_a_witness(library: Path) -> None:
 def test_a_witness_that_disagrees_fails(library: Path, tmp_path: Path) -> None:
     """The same weights, but a graph that is another network's."""
     wrong = copy_of(library, tmp_path)
-    path = wrong / "ir" / "graph.json"
-    graph = path.read_text(encoding="utf-8")
+    graph = (wrong / "ir" / "graph.json").read_text(encoding="utf-8")
     for content, words in (
         (graph.replace('"epsilon": 0.001', '"epsilon": 0.5'), "FAILED"),
-        (graph[:1000], "damaged; build the library again"),
-        (graph.replace('"fc.weight"', '"fc.weights"'), "damaged; build the library again"),
+        (graph[:1000], "its graph is none of this version; build the library again"),
+        (graph.replace('"fc.weight"', '"fc.weights"'), "its graph is none of this version; build the library again"),
     ):
-        path.write_text(content, encoding="utf-8")
+        replace_file(wrong, "ir/graph.json", content.encode())
         done = mnv2c("validate", wrong, "--backend", "relay", "--inputs", "2")
         assert done.returncode == 1
         assert words in done.stdout + done.stderr
@@ -216,7 +215,9 @@ def test_what_no_kernel_computes_is_refused_by_name() -> None:
 def test_an_environment_that_is_missing_broken_or_half_made(tmp_path: Path) -> None:
     """Each is told in one line, and made anew; ^C and kill in the middle leave nothing that passes for whole."""
     place = tmp_path / "mnv2c" / environment.directory().name
-    here = {"XDG_CACHE_HOME": str(tmp_path)}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    here = {"XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(temporary)}
 
     def used() -> Finished:
         return mnv2c("show", *SMALL, "--emit", "relay", environment=here)
@@ -246,6 +247,7 @@ def test_an_environment_that_is_missing_broken_or_half_made(tmp_path: Path) -> N
     assert "made in" in done.stdout
     assert used().returncode == 0
     assert "works already" in mnv2c("doctor", "--install", "relay", environment=here).stdout
+    assert list(temporary.iterdir()) == [], "pip's files are gone too"
 
 
 def test_two_do_not_make_it_at_once(tmp_path: Path) -> None:

@@ -54,6 +54,20 @@ def test_what_a_terminal_would_obey_is_shown_as_its_code(tmp_path: Path) -> None
     done = mnv2c("show", tmp_path / "no\x1b[31msuch.yaml")
     assert "no\\x1b[31msuch.yaml" in done.stderr
     assert "\x1b" not in done.stderr
+    (tmp_path / "x86-64-v3").mkdir()
+    (tmp_path / "x86-64-v3" / "a\x1b[2J.jsonl").write_text("{}\n", encoding="utf-8")
+    done = mnv2c("records", "list", "--schedules", tmp_path)
+    assert "a\\x1b[2J.jsonl:1: not a record" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_a_name_without_end_is_told_without_its_middle(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text("? " + "a" * 60_000 + "\n: 1\n", encoding="utf-8")
+    done = mnv2c("show", tmp_path / "long.yaml")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "unknown key" in line]
+    assert len(line) < 1100
+    assert line.endswith("a`")
 
 
 def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from changed_build import replace_file
+from mini_spec import MINI
 
 from mnv2c.deploy.manifest import (
     Block,
@@ -25,9 +29,14 @@ from mnv2c.deploy.manifest import (
     input_shape,
     normalise,
     read_manifest,
+    read_reference,
     signed,
 )
 from mnv2c.errors import LibraryError
+from mnv2c.reference.onnx_export import export_onnx
+from mnv2c.spec.frontend import build_graph
+from mnv2c.spec.table import read_spec
+from mnv2c.weights.seeded import seeded_weights
 
 MANIFEST = Manifest(
     precision="fp32",
@@ -162,3 +171,31 @@ def test_no_library(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").mkdir()
     with pytest.raises(LibraryError, match="cannot be read: Is a directory"):
         read_manifest(tmp_path)
+
+
+def test_what_never_ends_or_never_begins_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").symlink_to("/dev/zero")
+    with pytest.raises(LibraryError, match="cannot be read: not a file"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(LibraryError, match="cannot be read: not a file"):
+        read_manifest(tmp_path)
+
+
+def test_the_reference_is_one_of_this_library(tmp_path: Path) -> None:
+    """Whoever signs a manifest anew may have put anything beside it."""
+    spec = read_spec(MINI, "mini.yaml")
+    model = export_onnx(build_graph(spec, seeded_weights(spec, 0)))
+    interface = replace(MANIFEST.interface, input_shape=(1, 32, 32, 3), outputs=(Output("logits", (1, 16)),))
+    write(tmp_path, replace(MANIFEST, interface=interface).to_json())
+    replace_file(tmp_path, "model.onnx", model.SerializeToString())
+    assert read_reference(tmp_path) == model
+    replace_file(tmp_path, "model.onnx", b"\xff" + model.SerializeToString())
+    with pytest.raises(LibraryError, match=r"model\.onnx: no ONNX model"):
+        read_reference(tmp_path)
+    for wrong in ({"input_shape": (1, 33, 32, 3)}, {"outputs": (Output("features", (1, 16)),)}):
+        write(tmp_path, replace(MANIFEST, interface=replace(interface, **wrong)).to_json())
+        replace_file(tmp_path, "model.onnx", model.SerializeToString())
+        with pytest.raises(LibraryError, match=r"model\.onnx: of another network than the library"):
+            read_reference(tmp_path)

@@ -15,7 +15,7 @@ from folded_weights import fold
 from PIL import Image
 from shared_data import GOLDEN, PHOTOGRAPHS, TRAINED, needs_shared_data
 
-from mnv2c.errors import GraphError
+from mnv2c.errors import GraphError, LibraryError
 from mnv2c.ir.graph import Array, Convolution, Graph, Padding
 from mnv2c.ir.interpreter import interpret, interpret_all
 from mnv2c.reference.evaluator import Reference
@@ -181,6 +181,16 @@ def test_an_optimised_graph_is_refused(fuse: Callable[[Convolution], Convolution
     ops = [fuse(op) if isinstance(op, Convolution) and op.name == "block2.project" else op for op in graph.ops]
     with pytest.raises(GraphError, match=r"block2\.project: something is fused into it"):
         export_onnx(replace(graph, ops=tuple(ops)))
+
+
+def test_a_model_that_no_engine_computes_is_an_error() -> None:
+    """At its start, or where it runs."""
+    model = export_onnx(graph := graph_of(*SMALL))
+    with pytest.raises(LibraryError, match="the reference cannot be computed"):
+        Reference(model).run(image_for(graph)[:, 1:])
+    del model.graph.node[0]
+    with pytest.raises(LibraryError, match="the reference cannot be computed"):
+        Reference(model)
 
 
 @needs_shared_data

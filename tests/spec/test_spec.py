@@ -367,6 +367,17 @@ def test_mistakes_without_end_are_told_as_the_first_of_them(tmp_path: Path, text
     assert str(caught.value).endswith("\nand more: these are the first 50")
 
 
+@pytest.mark.parametrize("value", ['"\\U00110000"', "[" * 20_000, "%YAML 1." + "9" * 5000])
+def test_what_no_yaml_is_in_an_override_is_told_where_it_stands(value: str) -> None:
+    (error,) = errors_of(PAPER, "resolution=192", f"classes={value}")
+    assert (error.line, error.column) == (2, 9)
+
+
+def test_overrides_without_end_are_no_overrides() -> None:
+    (error,) = errors_of(PAPER, *["classes=3"] * 10_000)
+    assert error.message == "larger than 64 KiB in all"
+
+
 def test_a_pipe_is_no_spec(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     (error,) = errors_of(tmp_path / "pipe.yaml")

@@ -225,6 +225,13 @@ def test_one_writer_waits_for_the_other(database: Database) -> None:
     assert len(database.load(NATIVE.mcpu).records) == 1
 
 
+def test_records_that_never_begin_are_an_error(database: Database) -> None:
+    _file(database).parent.mkdir(parents=True)
+    os.mkfifo(_file(database))
+    with pytest.raises(RecordError, match="cannot be read: not a file"):
+        database.load(NATIVE.mcpu)
+
+
 def test_records_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(RecordError, match="the records cannot be written: Not a directory"):

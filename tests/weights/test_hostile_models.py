@@ -370,7 +370,7 @@ CASES: dict[str, tuple[Made, str]] = {
     "graphs in graphs": (changed_onnx(before("Conv", branches(20), number=1)), r"\(If\): no network .* has If"),
     "graphs in graphs without an end": (file("model.onnx", deep_bytes(5000)), "not an ONNX model"),
     "a function of its own": (changed_onnx(function), "no network of this family has Mine"),
-    "a tensor of 2^60 numbers": (changed_onnx(dims("stem.weight", 1 << 30, 1 << 30)), "more than 1 GiB"),
+    "a tensor of 2^60 numbers": (changed_onnx(dims("stem.weight", 1 << 30, 1 << 30)), "more than 256 MiB"),
     "a tensor of less than nothing": (changed_onnx(dims("stem.weight", -16, 3, 3, 3)), "has the shape"),
     "a tensor of another size": (changed_onnx(dims("stem.weight", 16, 3, 3, 4)), "1728 bytes for the shape"),
     "a tensor of text": (changed_onnx(lambda m: setattr(tensor(m, "stem.weight"), "data_type", 8)), "stem.weight"),
@@ -445,6 +445,9 @@ CASES: dict[str, tuple[Made, str]] = {
         "features.3.se.fc.weight: no layer of that family has it",
     ),
     "a pickle": (file("model.pth", PICKLE), "PyTorch|torch"),
+    "a damaged archive of PyTorch": (
+        file("model.pth", zipped({"archive/data.pkl": PICKLE}).replace(b"PK\1\2", b"PK\1\3")), "damaged or truncated",
+    ),
     "a pickle called npz": (file("model.npz", PICKLE), "PyTorch|torch|not an .npz"),
     "an npz of a pickle": (
         lambda folder: (np.savez(folder / "m.npz", a=np.array([None])), folder / "m.npz")[1], "cannot be read",  # type: ignore[arg-type]
@@ -459,7 +462,7 @@ CASES: dict[str, tuple[Made, str]] = {
     ),
     "HDF5 data in another file": (h5(elsewhere), "lies in another file"),
     "an HDF5 link to another file": (h5(linked), "Conv1 .*its weights are not in the file"),
-    "HDF5 of 2^40 numbers": (h5(huge), "more than 1 GiB"),
+    "HDF5 of 2^40 numbers": (h5(huge), "more than 256 MiB"),
     "a Keras description that is no JSON": (h5(lambda o: o.attrs.modify("model_config", "{")), "is no JSON"),
     "a Keras description of nothing": (h5(lambda o: o.attrs.modify("model_config", "[]")), "not as Keras writes it"),
     "Keras models in models": (keras(deep), "without an end"),
@@ -476,6 +479,9 @@ CASES: dict[str, tuple[Made, str]] = {
         keras(lambda c: layer(c, "Conv1")["config"].update(data_format="channels_first")), "channels first",
     ),
     "Keras swish": (keras(lambda c: layer(c, "Conv1")["config"].update(activation="swish")), "the activation swish"),
+    "Keras strides without end": (
+        keras(lambda c: layer(c, "Conv1")["config"].update(strides=[float("inf")] * 2)), "not as Keras writes it",
+    ),
     "a Keras epsilon of nothing": (
         keras(lambda c: layer(c, "bn_Conv1")["config"].update(epsilon=-1)), "an epsilon of -1",
     ),

