@@ -38,12 +38,13 @@ class InstructionSet:
     registers; ``fused_multiply_add`` whether one instruction multiplies and adds, so that no register is needed for the
     product; ``scalar_operand`` whether it takes one value for all lanes, or a load spreads it in passing, so that
     neither a register nor an instruction is needed for that; ``pair_bytes`` how far apart values may lie that LLVM
-    loads from one base, each with its neighbour, which then waits in a register; ``l2_bytes`` per core, or what all
-    share; ``fmas_per_cycle`` counts vectors; ``fma_latency`` in cycles, to the next use as accumulator; ``sums`` how
-    many of those, vectors, a kernel with few multiply-adds for each keeps: with more the code grows, and with 32
-    registers sixteen are 1.04 to 1.2 times slower than eight on a Zen 4, 1.01 to 1.2 times by the models of the A72 and
-    the A76, where LLVM spills some; ``loads_ahead`` registers that a core which executes in order needs free for what
-    it loads before its use; ``load_cycles`` what a load costs beside multiply-adds.
+    loads from one base, each with its neighbour, which then waits in a register; ``unrolls`` whether LLVM may write out
+    short loops, and load once for all pixels what they read, into registers; ``l2_bytes`` per core, or what all share;
+    ``fmas_per_cycle`` counts vectors; ``fma_latency`` in cycles, to the next use as accumulator; ``sums`` how many of
+    those, vectors, a kernel with few multiply-adds for each keeps: with more the code grows, and with 32 registers
+    sixteen are 1.04 to 1.2 times slower than eight on a Zen 4, 1.01 to 1.2 times by the models of the A72 and the A76,
+    where LLVM spills some; ``loads_ahead`` registers that a core which executes in order needs free for what it loads
+    before its use; ``load_cycles`` what a load costs beside multiply-adds.
     """
 
     name: str
@@ -57,6 +58,7 @@ class InstructionSet:
     fused_multiply_add: bool = True
     scalar_operand: bool = True
     pair_bytes: int = 0
+    unrolls: bool = True
     fmas_per_cycle: float = 2
     fma_latency: int = 4
     sums: int = 8
@@ -202,7 +204,7 @@ A7 = InstructionSet(
     features=("neon", "vfpv4"),
     attributes=("+neon", "+vfp4", *_FUSED, "+use-misched"),
     scalar_operand=False,
-    pair_bytes=1 << 20,  # LLVM gives each pixel a base, and loads four values
+    unrolls=False,  # nothing that it reads once fits in registers then
     fmas_per_cycle=0.25,
     fma_latency=8,
     sums=4,

@@ -33,6 +33,8 @@ from mnv2c.kernels.cpu.tir_passes import (
 from mnv2c.targets import InstructionSet, Target
 
 STACK_BYTES = 4096
+_ROLLED = "-unroll-threshold-aggressive:uint=0"
+"""Keeps LLVM from writing out loops. Its options of a greatest number of turns count on a command line alone."""
 
 _PASSES = (
     s_tir.transform.CanonicalizeLoop(),
@@ -188,6 +190,8 @@ def tvm_target(target: Target, isa: InstructionSet, *, model: str = "") -> tvm.t
         fields["model"] = model
     if isa.attributes:
         fields["mattr"] = list(isa.attributes)
+    if not isa.unrolls:
+        fields["cl-opt"] = [_ROLLED]
     if target.float_abi:
         fields["mfloat-abi"] = target.float_abi
     return tvm.target.Target(fields)

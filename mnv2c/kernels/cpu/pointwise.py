@@ -224,7 +224,8 @@ def space(workload: Pointwise, isa: InstructionSet) -> list[PointwiseSchedule]:
 
     def rank(one: PointwiseSchedule) -> tuple[bool, float, int, int, int]:
         tile = one.rows, one.columns // one.lanes
-        spilled = spills(isa, workload.k, tile, apart=workload.k)
+        alone = one.weights_outer and workload.n <= one.columns
+        spilled = spills(isa, workload.k, tile, apart=workload.k, alone=alone)
         return spilled, _cycles(workload, isa, one), -one.strip, -one.rows, -one.columns
 
     unrolls = [turns for turns in (4, 2, 1) if workload.k % turns == 0]

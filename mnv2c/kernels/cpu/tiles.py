@@ -111,19 +111,30 @@ def most_rows(isa: InstructionSet, vectors: int) -> int:
 WHOLE = 8  # the greatest sum of products of which LLVM unrolls every turn
 
 
-def spills(isa: InstructionSet, k: int, tile: tuple[int, int], *, apart: int) -> bool:
+def spills(isa: InstructionSet, k: int, tile: tuple[int, int], *, apart: int, alone: bool = False) -> bool:
     """Whether LLVM wants more registers for a ``tile`` of (rows, vectors) than there are.
 
-    It loads two values of a pixel at once: one base is enough for ``paired`` pixels, ``apart`` by so many values, whose
-    second values wait together until the first ones are used. Where it unrolls all of ``k``, all weights and biases are
-    loaded before the loop over the pixels.
+    The pixels are ``apart`` by so many values. ``alone`` is a column tile that one loop does for all pixels, and no
+    other. Where LLVM unrolls all of ``k``, all weights and biases are loaded before the loop over the pixels.
     """
-    if not isa.pair_bytes:
+    if isa.scalar_operand and not isa.pair_bytes:
         return False
     rows, vectors = tile
-    weights = vectors * (k + 1 if k <= WHOLE else 1)
-    paired = min(rows, 3 * isa.pair_bytes // (4 * 4 * apart))
-    return rows * vectors + weights + paired + _factors(isa) > isa.registers
+    weights = vectors * (k + 1 if isa.unrolls and k <= WHOLE else 1)
+    return rows * vectors + weights + _waiting(isa, rows, apart, alone) + _factors(isa) > isa.registers
+
+
+def _waiting(isa: InstructionSet, rows: int, apart: int, alone: bool) -> int:
+    """Registers with values of so many pixels that are not used yet, as found in LLVM's code.
+
+    Where each value is spread by its load, two of every pixel but the first, and one where the tile is alone. Else the
+    second values of pairs: of as many pixels as one base is enough for, in order, and of three quarters of them out of
+    order.
+    """
+    if not isa.scalar_operand:
+        return 2 * (rows - 1) + alone
+    quarters = 4 if isa.loads_ahead else 3
+    return min(rows, quarters * isa.pair_bytes // (4 * 4 * apart))
 
 
 def _factors(isa: InstructionSet) -> int:
