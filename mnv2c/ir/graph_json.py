@@ -76,7 +76,7 @@ def _field(name: str, value: Any) -> Any:
         case "type":
             return TensorType(tuple(value["shape"]), value["dtype"])
         case "source":
-            return Source(**value)
+            return Source(**{**value, "file": str(value["file"])})
         case "padding" | "border":
             return Padding(**value)
     return tuple(value) if isinstance(value, list) else value

@@ -15,6 +15,7 @@ from mnv2c.backends import relay
 from mnv2c.backends.relay.environment import Executor
 from mnv2c.errors import GraphError, ToolError
 from mnv2c.ir.graph import Graph
+from mnv2c.ir.graph_json import from_json, to_json
 from mnv2c.passes import run_pipeline
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import read_spec
@@ -70,6 +71,13 @@ def test_an_answer(graph: Graph, tmp_path: Path) -> None:
     answers_of(tmp_path, reply=b'[{"error": "stem: no kernel"}]')
     with pytest.raises(GraphError, match="stem: no kernel"):
         relay.kernel_calls(graph)
+
+
+def test_a_graph_whose_sources_are_no_files(graph: Graph) -> None:
+    """Whatever was read is asked about."""
+    fields = json.loads(json.dumps(to_json(graph)))
+    fields["ops"][1]["source"]["file"] = 7
+    assert to_json(from_json(fields))["ops"][1]["source"]["file"] == "7"
 
 
 def archive(tmp_path: Path, **arrays: Any) -> bytes:

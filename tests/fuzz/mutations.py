@@ -139,7 +139,7 @@ def _changed_once(draw: Random, tree: Any, values: Sequence[Any]) -> Any:
         case 3:
             other, name = draw.choice(places)
             holder[key] = deepcopy(other[name])
-        case 4 if isinstance(value, (int, float)) and not isinstance(value, bool):
+        case 4 if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
             holder[key] = draw.choice((-value, value + 1, value - 1, value * 1000, float(value), str(value)))
         case _:
             holder[key] = deepcopy(draw.choice(values))

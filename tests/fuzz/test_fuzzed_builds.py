@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from changed_build import changed_manifest, replace_file
 from fuzz.limits import Fuzz, command
@@ -48,24 +47,15 @@ def feed(draw: Random, build: Path, photograph: Path) -> Callable[[], object]:
     return lambda: command(*draw.choice(arguments), *draw.choice(((), ("--json",))))
 
 
-def shapes(fields: Any) -> Any:
-    """What decides how far the library writes."""
-    try:
-        return fields["interface"]["input_shape"], [output["shape"] for output in fields["interface"]["outputs"]]
-    except (TypeError, KeyError):
-        return None
-
-
 def test_manifests(build: Path, fuzz: Fuzz) -> None:
-    """Signed again, as if a build had written them; but where the shapes are not the library's that is another's code,
-    which may do anything."""
+    """Signed again, as if a build had written them."""
     fields = json.loads((build / "manifest.json").read_bytes())
     del fields["sha256"]
 
     def case(draw: Random, folder: Path) -> Callable[[], object]:
         copy = Path(shutil.copytree(build, folder / "build"))
         changed = changed_tree(draw, fields, values=MEANT)
-        content = signed(changed) if shapes(changed) == shapes(fields) else json_bytes(changed)
+        content = signed(changed) if isinstance(changed, dict) else json_bytes(changed)
         (copy / "manifest.json").write_bytes(content)
         return feed(draw, copy, build.parent / "a.png")
 
@@ -73,7 +63,7 @@ def test_manifests(build: Path, fuzz: Fuzz) -> None:
 
 
 def test_shapes_in_manifests(build: Path, fuzz: Fuzz) -> None:
-    """Signed again too, for the commands that do not run the library before they look at its reference."""
+    """Signed again too: what decides how far the library writes."""
     content = (build / "manifest.json").read_bytes()
 
     def case(draw: Random, folder: Path) -> Callable[[], object]:
@@ -92,13 +82,7 @@ def test_shapes_in_manifests(build: Path, fuzz: Fuzz) -> None:
         )
         changed = changed_manifest(content, lambda fields: fields["interface"].update({key: value}))
         (copy / "manifest.json").write_bytes(changed)
-        arguments: tuple[tuple[str | Path, ...], ...] = (
-            ("validate", copy, "--inputs", "1"),
-            ("bench", copy, "--rounds", "1", "--against", "onnxruntime"),
-            ("wheel", copy, "--out", folder),
-            ("cost", copy),
-        )
-        return lambda: command(*draw.choice(arguments))
+        return feed(draw, copy, build.parent / "a.png")
 
     fuzz(case)
 

@@ -20,11 +20,13 @@ _RECORDS = '#!/bin/sh\nfor last; do :; done\nsh -c "$last" | tee "${0%/*}/said"\
 _SAYS = """\
 #!/bin/sh
 here=${0%/*}
+exec 3<&0
+cat <&3 >/dev/null &
 [ -e "$here/endless" ] && cat "$here/said" /dev/zero
 cat "$here/said"
 cat "$here/errors" >&2
 exec >&-
-cat >/dev/null
+wait
 exit $(cat "$here/status")
 """
 _FRAME = struct.Struct("<IiQQ")  # of runner.c: magic, status, nanoseconds, and how long the payload is
