@@ -212,7 +212,7 @@ def three_lines(model: onnx.ModelProto) -> None:
 def not_text(folder: Path) -> Path:
     model = good_onnx()
     model.producer_name = "the producer"
-    return file("model.onnx", model.SerializeToString().replace(b"the producer", b"\xff\xfe producer"))(folder)
+    return file("model.onnx", model.SerializeToString().replace(b"the producer", b"\xff\xfe\xff producer"))(folder)
 
 
 def symlink(folder: Path) -> Path:
