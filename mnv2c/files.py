@@ -16,4 +16,5 @@ def read_ordinary(path: Path, most: int = -1) -> bytes:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "not a file", os.fspath(path))
     with path.open("rb") as stream:
-        return stream.read(most)
+        is_whole = most < 0 or os.fstat(stream.fileno()).st_size <= most
+        return stream.read() if is_whole else stream.read(most)  # which makes room for as much, whatever there is

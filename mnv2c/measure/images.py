@@ -6,6 +6,7 @@ uint8 RGB (height, width, 3) of the network's size; labels by class.
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +41,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 """What is taken for an image in a directory; a file named by itself may be called anything."""
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not those that Pillow leaves to other programs
+_LARGEST = 1 << 28
 _LONGEST_LABELS = 16 << 20
 
 
@@ -53,7 +55,8 @@ def read_rgb(path: Path, *, height: int, width: int, fit: Fit) -> Rgb:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
+            content = io.BytesIO(read_ordinary(path, _LARGEST))  # where a length that lies is no more than there is
+            with Image.open(content, formats=_FORMATS) as image:
                 ImageOps.exif_transpose(image, in_place=True)
                 return np.asarray(_fitted(_rgb(image), (width, height), fit), dtype=np.uint8)
     except FileNotFoundError as error:

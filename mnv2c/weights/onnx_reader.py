@@ -49,7 +49,9 @@ def read_onnx(path: Path) -> Network:
     try:
         return _Reader(model, Constants(model, path.parent)).run()
     except ValueError as error:
-        raise WeightsError(f"{path}: {error}") from error
+        raise WeightsError(f"{path}: {' '.join(str(error).split())}") from error
+    except TypeError as error:  # protobuf gives text that is not UTF-8 as bytes
+        raise WeightsError(f"{path}: damaged: a name in it is no text; copy or export it again") from error
 
 
 class _Reader:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from photograph import photograph
 from PIL import Image
 
 from mnv2c.measure.images import FITS, Fit, ImageError, Rgb, batches, find_images, read_labels, read_rgb
@@ -128,6 +130,21 @@ def test_no_other_program_draws_an_image(tmp_path: Path) -> None:
     (tmp_path / "drawing.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n")
     with pytest.raises(ImageError, match="not an image that can be read"):
         read_rgb(tmp_path / "drawing.eps", height=8, width=8, fit="stretch")
+
+
+def test_a_length_that_lies_takes_no_memory(tmp_path: Path) -> None:
+    """Python makes room for as much as a file is asked for: this took 2 GB."""
+    content = photograph(tmp_path / "a.png").read_bytes()
+    place = content.rindex(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(content[:place] + b"\x7f\xff\xff\xf0" + content[place + 4 :])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ImageError):
+            read_rgb(tmp_path / "a.png", height=32, width=32, fit="crop")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1 << 24
 
 
 def test_grey_of_16_bits_takes_little_memory(tmp_path: Path) -> None:

@@ -204,6 +204,17 @@ def many(model: onnx.ModelProto) -> None:
     model.graph.node.extend(helper.make_node("Identity", ["pixels"], [f"copy{number}"]) for number in range(30_000))
 
 
+def three_lines(model: onnx.ModelProto) -> None:
+    inputs(())(model)
+    model.graph.input[0].name = "a\n \nb"
+
+
+def not_text(folder: Path) -> Path:
+    model = good_onnx()
+    model.producer_name = "the producer"
+    return file("model.onnx", model.SerializeToString().replace(b"the producer", b"\xff\xfe\xff producer"))(folder)
+
+
 def symlink(folder: Path) -> Path:
     path = changed_onnx(external(location="data"))(folder)
     (folder.parent / "secret").write_bytes(bytes(1 << 12))
@@ -363,6 +374,10 @@ CASES: dict[str, tuple[Made, str]] = {
     "an archive without a name": (file("model", zipped({"readme.txt": b"hello"})), "not a trained model"),
     "gzip": (file("model.tflite", gzip.compress(b"x" * 1000)), "not a TFLite model"),
     "ONNX cut in half": (lambda folder: file("m.onnx", good_onnx().SerializeToString()[:900_000])(folder), "truncated"),
+    "ONNX by bytes that are no text": (not_text, "a name in it is no text"),
+    "ONNX of a name of three lines": (
+        changed_onnx(three_lines), "its input a b is of any shape",
+    ),
     "ONNX of no nodes": (changed_onnx(lambda model: model.graph.ClearField("node")), "without nodes"),
     "ONNX of 30,000 nodes": (changed_onnx(many), "30[0-9]{3} nodes"),
     "a node that reads what comes later": (changed_onnx(backwards), "which nothing before it makes"),
