@@ -19,7 +19,7 @@ from mnv2c.deploy.manifest import normalise, read_file, read_manifest, read_refe
 from mnv2c.deploy.native import cpu_name
 from mnv2c.deploy.network import LayerRun, Pixel, RunnableNetwork, fitting, read_build
 from mnv2c.errors import LibraryError
-from mnv2c.ir.graph import Graph, Op, Pad, Padding
+from mnv2c.ir.graph import Graph, Pad
 from mnv2c.ir.graph_json import GRAPH, from_json, to_json
 from mnv2c.ir.verifier import verify
 from mnv2c.passes import run_pipeline
@@ -63,8 +63,7 @@ class RelayNetwork(RunnableNetwork):
     def _run(self, x: Any, pixel: Pixel, seen: list[LayerRun] | None = None) -> tuple[list[NDArray[np.float32]], int]:
         images = fitting(self._build, x, pixel)
         values, nanoseconds = self._executor.run(normalise(self.directory, images) if pixel is np.uint8 else images)
-        shapes = [_with_border(self._graph.op(edge)) for edge in self._edges]
-        if [value.shape for value in values] != shapes:
+        if [value.shape for value in values] != [self._graph.op(edge).type.shape for edge in self._edges]:
             raise damaged("what it computes has other shapes than the network")
         if seen is not None:
             seen += [self._layer(edge, value) for edge, value in zip(self._edges, values, strict=True)]
@@ -72,20 +71,12 @@ class RelayNetwork(RunnableNetwork):
 
     def _layer(self, edge: str, value: NDArray[np.float32]) -> LayerRun:
         """Without the zeros around it that the next layer reads."""
-        if border := _border(self._graph.op(edge)):
+        op = self._graph.op(edge)
+        border = getattr(op, "border", None)
+        if border and not isinstance(op, Pad):
             _, height, width, _ = value.shape
             value = value[:, border.top : height - border.bottom, border.left : width - border.right]
         return LayerRun(edge, value, 0, 0)
-
-
-def _border(op: Op) -> Padding:
-    """What Relay computes around the map of ``op``, for the next layer."""
-    return Padding() if isinstance(op, Pad) else getattr(op, "border", Padding())
-
-
-def _with_border(op: Op) -> tuple[int, ...]:
-    border = _border(op)
-    return border.around(op.type.shape) if border else op.type.shape
 
 
 def _graph(directory: Path) -> Graph:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from changed_build import changed_manifest
 from command_line import check_refused, mnv2c
+from photograph import photograph
 from small_library import copy_of
 from tiny_program import baseline_target, tiny_manifest, tiny_program
 
@@ -75,6 +76,11 @@ def test_through_pipes(built: Path, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("runner", [(), ("--runner", "qemu")], ids=["here", "qemu"])
-def test_validate_does_not_crash(small_arm_library: Path, small_library: Path, runner: Any, tmp_path: Path) -> None:
+def test_no_command_crashes(small_arm_library: Path, small_library: Path, runner: Any, tmp_path: Path) -> None:
+    """``validate`` reads the reference first, which has the library's shapes too."""
     library = resigned(small_arm_library if runner else small_library, tmp_path, output(0, [1, 3]))
-    check_refused(mnv2c("validate", library, *runner), "logits has the shape (1, 1001), not (1, 3); build it again")
+    check_refused(mnv2c("validate", library, *runner), "model.onnx: of another network than the library; build it")
+    photograph(tmp_path / "a.png")
+    check_refused(
+        mnv2c("run", library, tmp_path / "a.png", *runner), "logits has the shape (1, 1001), not (1, 3); build it again"
+    )

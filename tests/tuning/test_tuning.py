@@ -426,9 +426,9 @@ def test_a_cost_model_of_one_s_own(database: Database, local: tuple[Any, Any]) -
         builder=builder,
         strategy=STRATEGIES["evolutionary"],
         cost_model=WideTilesFirst(),
-        limits=Limits(BATCH, None),
+        limits=Limits(3 * BATCH, None),
     )
-    assert updates == [BATCH]
+    assert len(updates) == 3
     mean_of_space = np.mean([schedule.columns for schedule in CPU.space(WORK, NATIVE)])
     assert np.mean([schedule.columns for schedule in tasks[0].tried]) > mean_of_space
 

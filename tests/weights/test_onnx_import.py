@@ -140,7 +140,7 @@ def test_data_beside_the_model(tmp_path: Path) -> None:
     weights = seeded_weights(spec, 1)
     model = write(build_graph(spec, weights), Form())
     onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="model.data", size_threshold=0)
-    assert_equal(import_model(tmp_path / "model.onnx", "x").weights, weights)
+    assert_equal(import_model(tmp_path / "model.onnx", "net").weights, weights)
 
 
 def test_an_export_with_softmax_keeps_it_on_request(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_what_stands_beside_transformers_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     processor = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.5, 0.5], "rescale_factor": 1 / 255}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
-    found = import_model(tmp_path, "x")
+    found = import_model(tmp_path, "net")
     assert (found.spec.padding, found.spec.batchnorm_epsilon) == ("symmetric", 1e-4)
     assert found.spec.input == replace(spec.input, height=96, width=96, mean=(127.5,) * 3, scale=(63.75, 127.5, 127.5))
     assert [line.split(":")[0] for line in describe(found)[1]] == ["strides"]
@@ -100,7 +100,7 @@ def test_what_stands_beside_transformers_weights(tmp_path: Path) -> None:
 def test_half_precision_state_dicts(tmp_path: Path) -> None:
     weights = seeded_weights(spec_of(), 1)
     halves: Named = {name: value.astype(np.float16) for name, value in torchvision_names(weights).items()}
-    found = import_model(write_safetensors(tmp_path / "model.safetensors", halves), "x")
+    found = import_model(write_safetensors(tmp_path / "model.safetensors", halves), "net")
     assert_equal(found.weights, {name: value.astype(np.float16).astype(np.float32) for name, value in weights.items()})
 
 
@@ -169,4 +169,4 @@ def test_strides_cannot_be_known_of_another_table(tmp_path: Path) -> None:
     weights = seeded_weights(spec_of("bottlenecks[1].n=4", "bottlenecks[2].c=200"), 1)
     short = {name: value for name, value in weights.items() if not name.startswith("block18")}
     with pytest.raises(WeightsError):
-        import_model(write_safetensors(tmp_path / "model.safetensors", torchvision_names(short)), "x")
+        import_model(write_safetensors(tmp_path / "model.safetensors", torchvision_names(short)), "net")
