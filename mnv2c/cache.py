@@ -48,7 +48,7 @@ def making(name: str) -> Iterator[Path]:
 
     Children that keep our files hold the lock too, so that pip is never overtaken by what comes after it.
     """
-    with _locked(name, fcntl.LOCK_EX | fcntl.LOCK_NB) as place:
+    with _locked(name, fcntl.LOCK_EX | fcntl.LOCK_NB, is_inherited=True) as place:
         yield place
 
 
@@ -88,7 +88,7 @@ def _size(place: Path) -> int:
 
 
 @contextmanager
-def _locked(name: str, how: int) -> Iterator[Path]:
+def _locked(name: str, how: int, *, is_inherited: bool = False) -> Iterator[Path]:
     place = directory() / name
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def _locked(name: str, how: int) -> Iterator[Path]:
     except OSError as error:
         raise _unusable(place, error) from error
     with file:
-        os.set_inheritable(file.fileno(), True)
+        os.set_inheritable(file.fileno(), is_inherited)
         try:
             fcntl.flock(file, how)
         except BlockingIOError as error:

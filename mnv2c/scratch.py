@@ -11,7 +11,6 @@ import fcntl
 import functools
 import os
 import re
-import secrets
 import shutil
 import tempfile
 import weakref
@@ -48,7 +47,7 @@ def beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
     _sweep(path.parent, re.compile(rf"\.{re.escape(path.name)}\.(old\.)?[0-9a-f]{{8}}\.partial"))
     lock = None
     while lock is None:
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
         partial.mkdir() if folder else partial.touch(exist_ok=False)
         lock = _hold(partial)
     try:

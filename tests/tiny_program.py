@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mnv2c.codegen.assemble import interface, kernels, layers
+from mnv2c.codegen.assemble import assemble, interface, kernels, layers
 from mnv2c.codegen.program import Call, CompiledKernel, KernelObject, Operand, Program
 from mnv2c.deploy.manifest import Manifest, Preprocessing, SpecSource, TargetSource, WeightsSource
 from mnv2c.ir.graph import Padding, TensorType
@@ -164,6 +164,13 @@ def tiny_manifest(program: Program) -> Manifest:
         layers=layers(program),
         kernels=kernels(program),
     )
+
+
+def build_with_two_outputs(directory: Path) -> Path:
+    """A library for two images: their map, which is no longer in the arena by then, and their logits."""
+    program = tiny_program(directory, target=baseline_target(), batch=2, outputs=("map", "logits"))
+    assemble(program, tiny_manifest(program), extra={}).write(directory / "build")
+    return directory / "build"
 
 
 def baseline_target() -> Target:

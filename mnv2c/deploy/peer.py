@@ -171,8 +171,9 @@ class Peer:
         with contextlib.suppress(OSError):
             self._input.close()
         until = time.monotonic() + _PATIENCE
-        while not self._told.closed and any(select.select([self._told], [], [], max(until - time.monotonic(), 0))):
-            self._listen()
+        while not self._told.closed and (seconds := until - time.monotonic()) > 0:
+            if any(select.select([self._told], [], [], seconds)):
+                self._listen()
         return Ending(self._wait(), self._errors.decode(errors="replace"))
 
     def _wait(self) -> int:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tiny_program import CHANNELS, CLASSES, HEIGHT, WIDTH, baseline_target, reference, tiny_manifest, tiny_program
+from tiny_program import CHANNELS, CLASSES, HEIGHT, WIDTH, build_with_two_outputs, reference
 from tiny_program import image as images_of
 
 import mnv2c
-from mnv2c.codegen.assemble import assemble
 from mnv2c.deploy.network import RunnableNetwork, read_build
 from mnv2c.deploy.peer import Peer, RemoteNetwork
 from mnv2c.deploy.runner import link_runner
@@ -24,11 +23,7 @@ SHAPE = (2, HEIGHT, WIDTH, CHANNELS)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The logits of two images, and the map that they are made of, which is no longer in the arena."""
-    place = tmp_path_factory.mktemp("two")
-    program = tiny_program(place, target=baseline_target(), batch=2, outputs=("map", "logits"))
-    assemble(program, tiny_manifest(program), extra={}).write(place / "build")
-    return place / "build"
+    return build_with_two_outputs(tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture(scope="module", params=["in this process", "through pipes"])

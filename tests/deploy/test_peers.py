@@ -153,6 +153,14 @@ def test_stderr_without_end_is_read_and_forgotten() -> None:
     peer.close()
 
 
+def test_a_program_that_closes_its_stdout_and_complains_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_PATIENCE", 0.5)
+    peer = Peer(["sh", "-c", "exec >&-; yes 'too hot' >&2"], str, patience=PATIENT)
+    with pytest.raises(LibraryError, match=r"the program was killed by SIGKILL: "):
+        peer.receive(1)
+    peer.close()
+
+
 def test_a_line_of_stderr_without_end_is_shown_in_part() -> None:
     peer = Peer(["sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3"], str, patience=PATIENT)
     with pytest.raises(LibraryError, match=r"status 3: x{300}$"):

@@ -11,9 +11,8 @@ from changed_build import changed_manifest
 from command_line import check_refused, mnv2c
 from photograph import photograph
 from small_library import copy_of
-from tiny_program import baseline_target, tiny_manifest, tiny_program
+from tiny_program import build_with_two_outputs
 
-from mnv2c.codegen.assemble import assemble
 from mnv2c.deploy.native import load
 from mnv2c.deploy.network import read_build
 from mnv2c.deploy.peer import Peer, RemoteNetwork
@@ -26,10 +25,7 @@ Change = Callable[[dict[str, Any]], object]
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images of (40, 6, 3); a map of the same shape, and logits (2, 7)."""
-    place = tmp_path_factory.mktemp("two")
-    program = tiny_program(place, target=baseline_target(), batch=2, outputs=("map", "logits"))
-    assemble(program, tiny_manifest(program), extra={}).write(place / "library")
-    return place / "library"
+    return build_with_two_outputs(tmp_path_factory.mktemp("two"))
 
 
 def resigned(built: Path, tmp_path: Path, change: Change) -> Path:
