@@ -186,6 +186,16 @@ def test_dribbles_are_no_answer(script: str, ask: Callable[[Peer], object], monk
     peer.close()
 
 
+def test_a_slow_network_is_no_dribble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it takes longer than any silence may be."""
+    monkeypatch.setattr(peers, "_SLOWEST", 1.0)
+    peer = Peer(["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 0.5; echo; done; cat"], str, patience=3)
+    assert peer.receive(8) == b"\n" * 8
+    peer.send(b"more")
+    assert peer.receive(4) == b"more"
+    peer.close()
+
+
 @pytest.mark.parametrize("script", ["yes Welcome", "tr '\\0' x </dev/zero", "yes '' | tr -d x"])
 def test_a_banner_without_end(script: str) -> None:
     peer = Peer(["sh", "-c", script], str, patience=PATIENT)
