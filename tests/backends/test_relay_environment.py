@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mini_spec import MINI
+from small_library import CLASSES, RESOLUTION
 from stand_in_relay import answers_of
 
 from mnv2c.backends import relay
@@ -16,6 +17,7 @@ from mnv2c.backends.relay.environment import Executor
 from mnv2c.errors import GraphError, ToolError
 from mnv2c.ir.graph import Graph
 from mnv2c.ir.graph_json import from_json, to_json
+from mnv2c.measure.relay_network import RelayNetwork
 from mnv2c.passes import run_pipeline
 from mnv2c.spec.frontend import build_graph
 from mnv2c.spec.table import read_spec
@@ -111,3 +113,16 @@ def test_what_is_computed_that_is_none(numbers: bytes, damage: Any, words: str, 
     with pytest.raises(ToolError, match=rf"Relay's environment fails \({words}"):
         executor.run(IMAGE)
     executor.close()
+
+
+def test_a_map_of_another_shape(small_library: Path, tmp_path: Path) -> None:
+    image = np.zeros((1, RESOLUTION, RESOLUTION, 3), np.float32)
+    for shape in ((1, CLASSES), (1, CLASSES + 1)):
+        answers_of(tmp_path, answer=archive(tmp_path, **{"0": np.ones(shape, np.float32)}), numbers=b"0\n7\n")
+        network = RelayNetwork(small_library)
+        if shape == (1, CLASSES):
+            assert network.run(image).shape == shape
+        else:
+            with pytest.raises(ToolError, match=r"\(what it computes has other shapes than the network\)"):
+                network.run(image)
+        network.close()
