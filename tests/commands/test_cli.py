@@ -132,7 +132,12 @@ def test_ended_in_one_line(how: signal.Signals, word: str, tmp_path: Path) -> No
     out = tmp_path / "library"
     command = [sys.executable, "-m", "mnv2c", "build", *SMALL, "--target", "native", "--out", str(out)]
     with subprocess.Popen(
-        command, cwd=REPOSITORY, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(how, signal.SIG_DFL),  # whoever started the tests may ignore it, as nohup does
     ) as process:
         assert process.stderr is not None
         assert "read the weights" in process.stderr.readline()

@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import pytest
 from changed_build import changed_manifest
-from command_line import REPOSITORY, SPECS, Finished, mnv2c
+from command_line import SPECS, Finished, mnv2c
 from mini_spec import MINI
 from no_skips import WITHOUT_MOUNTS
 from photograph import photograph
 from small_library import CLASSES, copy_of
 
+import mnv2c as package
 from mnv2c.spec.table import load_spec
 from mnv2c.weights import load_weights
 
@@ -85,7 +86,8 @@ def _without_ziglang(place: Place, *arguments: str | Path) -> Finished:
         for path in folder.iterdir():
             if not path.name.startswith("ziglang"):
                 (packages / path.name).symlink_to(path)
-    environment = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{packages}", "PATH": str(packages), "CC": ""}
+    places = [packages] if (packages / "mnv2c").exists() else [Path(package.__file__).parents[1], packages]
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, places)), "PATH": str(packages), "CC": ""}
     python = (sys.executable, "-S", "-m", "mnv2c")
     return mnv2c(*arguments, cwd=place.folder, environment=environment, python=python)
 
