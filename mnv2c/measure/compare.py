@@ -184,6 +184,7 @@ def picture(comparison: Comparison) -> bytes:
             axis.set_minor_formatter(NullFormatter())
         axes.set_title(f"{comparison.cpu}, {comparison.instruction_set}")
         axes.grid(visible=True, which="both", alpha=0.3)
+        axes.margins(x=0.15)  # the names stand to the right of their points
         axes.legend()
         stream = io.BytesIO()
         figure.savefig(stream, format="svg", metadata={"Date": None})
