@@ -60,6 +60,7 @@ const char *mnv2c_message(int status)
     case MNV2C_GPU_MEMORY: return "out of GPU memory";
     case MNV2C_CONTEXT_LOST: return "the CUDA context is lost: a kernel failed, here or elsewhere in this program";
     case MNV2C_DEVICE_POINTER: return "not a device pointer";
+    case MNV2C_FORKED: return "the process that forked this one has the CUDA driver: fork before the first context is created";
     default: break;
     }
     const char *message = mnv2c_image_message(status);
@@ -253,6 +254,13 @@ static int make_graph(mnv2c_context *context, int rgb)
     return status;
 }
 
+static void free_own(mnv2c_context *context)
+{
+    free(context->outputs);
+    free(context->fitting);
+    free(context);
+}
+
 static void free_all(mnv2c_context *context)
 {
     const struct mnv2c_cuda *cuda = context->cuda;
@@ -263,10 +271,8 @@ static void free_all(mnv2c_context *context)
     if (context->stream != NULL) cuda->StreamDestroy(context->stream);
     if (context->staging != NULL) cuda->MemFreeHost(context->staging);
     if (context->memory != 0) cuda->MemFree(context->memory);
-    free(context->outputs);
-    free(context->fitting);
     release(cuda);
-    free(context);
+    free_own(context);
 }
 
 int mnv2c_create(const mnv2c_options *options, mnv2c_context **context)
@@ -305,6 +311,10 @@ int mnv2c_create(const mnv2c_options *options, mnv2c_context **context)
 void mnv2c_destroy(mnv2c_context *context)
 {
     if (context == NULL) return;
+    if (mnv2c_cuda_is_parents()) { /* what the driver has is not ours, and a lock may be held by a thread that is not here */
+        free_own(context);
+        return;
+    }
     pthread_mutex_destroy(&context->lock);
     context->cuda->CtxPush(shared.primary);
     free_all(context);
@@ -384,6 +394,7 @@ static int run_locked(mnv2c_context *context, const void *input, int rgb, void *
 int mnv2c_run_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs)
 {
     if (!are_arguments(context, input, rgb, outputs)) return MNV2C_ARGUMENT;
+    if (mnv2c_cuda_is_parents()) return MNV2C_FORKED;
     pthread_mutex_lock(&context->lock);
     int status = run_locked(context, input, rgb, outputs);
     pthread_mutex_unlock(&context->lock);
@@ -394,6 +405,7 @@ int mnv2c_run_images(mnv2c_context *context, const mnv2c_image *images, void *co
 {
     const uint8_t *rgb;
     if (!are_arguments(context, images, 1, outputs)) return MNV2C_ARGUMENT;
+    if (mnv2c_cuda_is_parents()) return MNV2C_FORKED;
     pthread_mutex_lock(&context->lock);
     int status = mnv2c_fit_images(&context->fitting, images, &rgb);
     if (status == MNV2C_OK) status = run_locked(context, rgb, 1, outputs);
@@ -422,6 +434,7 @@ static int enqueue_current(mnv2c_context *context, const void *input, int rgb, v
 int mnv2c_enqueue_network(mnv2c_context *context, const void *input, int rgb, void *const *outputs, void *stream)
 {
     if (!are_arguments(context, input, rgb, outputs)) return MNV2C_ARGUMENT;
+    if (mnv2c_cuda_is_parents()) return MNV2C_FORKED;
     pthread_mutex_lock(&context->lock);
     int status = context->lost ? MNV2C_CONTEXT_LOST : MNV2C_OK;
     TRY(status, context->cuda, CtxPush, shared.primary);
@@ -437,6 +450,7 @@ int mnv2c_enqueue_network(mnv2c_context *context, const void *input, int rgb, vo
 int mnv2c_observe(mnv2c_context *context, mnv2c_observer *observer, void *user)
 {
     if (context == NULL) return MNV2C_ARGUMENT;
+    if (mnv2c_cuda_is_parents()) return MNV2C_FORKED;
     pthread_mutex_lock(&context->lock);
     context->observer = observer;
     context->user = user;

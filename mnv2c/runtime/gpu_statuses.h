@@ -1,4 +1,5 @@
-    /* Of a library for NVIDIA GPUs: */
+    /* Of a library for NVIDIA GPUs, where MNV2C_FORKED is for every context in a child of fork, new ones too, once its parent
+     * has created one: the CUDA driver is then the parent's. */
     , MNV2C_NO_DRIVER = 7,     /* libcuda.so.1 cannot be loaded */
     MNV2C_DRIVER_TOO_OLD = 8,  /* older than 525 */
     MNV2C_NO_GPU = 9,

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "gpu.h"
 
@@ -13,6 +14,7 @@ enum { OLDEST_DRIVER = 12000 }; /* as cuDriverGetVersion has it: 12.0, driver 52
 
 static struct mnv2c_cuda cuda;
 static int loaded; /* a status */
+static pid_t process; /* that began with the driver */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static const char *const names[] = {
@@ -39,6 +41,7 @@ static void load(void)
         return;
     }
     loaded = find_calls(library);
+    process = getpid();
     if (loaded == MNV2C_OK) loaded = mnv2c_cuda_status(MNV2C_CUDA_Init, cuda.Init(0));
     if (loaded == MNV2C_OK) loaded = mnv2c_cuda_status(MNV2C_CUDA_DriverGetVersion, cuda.DriverGetVersion(&cuda.version));
     if (loaded == MNV2C_OK && cuda.version < OLDEST_DRIVER) loaded = MNV2C_DRIVER_TOO_OLD;
@@ -47,9 +50,11 @@ static void load(void)
 const struct mnv2c_cuda *mnv2c_cuda_load(int *status)
 {
     pthread_once(&once, load);
-    *status = loaded;
-    return loaded == MNV2C_OK ? &cuda : NULL;
+    *status = loaded == MNV2C_OK && mnv2c_cuda_is_parents() ? MNV2C_FORKED : loaded;
+    return *status == MNV2C_OK ? &cuda : NULL;
 }
+
+int mnv2c_cuda_is_parents(void) { return process != 0 && process != getpid(); }
 
 static int is_lost(CUresult result)
 {

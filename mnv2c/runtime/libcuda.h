@@ -95,8 +95,12 @@ struct mnv2c_cuda {
     int version; /* as cuDriverGetVersion has it */
 };
 
-/* The driver, loaded and initialised once for each context; null and a status where there is none, or one too old. */
+/* The driver, loaded and initialised once for each context; null and a status where there is none, or one too old, or where
+ * this is a child of fork and its parent has it. */
 const struct mnv2c_cuda *mnv2c_cuda_load(int *status);
+
+/* Whether this is a child of fork whose parent has the driver: every call of it would fail here. */
+int mnv2c_cuda_is_parents(void);
 
 /* A status for a result of a call that failed, and the words for it; MNV2C_OK for CUDA_SUCCESS. */
 int mnv2c_cuda_status(enum mnv2c_cuda_call call, CUresult result);

@@ -2,7 +2,7 @@
  * A libcuda.so.1 without a GPU: memory is the host's, kernels run in the emulator (emulator.h), which this file is compiled
  * with together with the kernels of one library. As the driver does, it keeps a stack of contexts for each thread, does
  * nothing on a stream before that is waited for, records what is captured into a graph, and after a failing kernel fails
- * every call. Memory that nobody has written holds NaN. What it is given and cannot be, it says, and aborts. A kernel that is
+ * every call, as every one of a child of fork. Memory that nobody has written holds NaN. What it is given and cannot be, it says, and aborts. A kernel that is
  * launched to begin early cannot touch what is not constant before it has waited: it would crash.
  *
  * STAND_IN_VERSION: cuDriverGetVersion (12090). STAND_IN_CAPABILITY: 90. STAND_IN_DEVICES: 1. STAND_IN_FAIL: "cuMemAlloc_v2 2
@@ -69,6 +69,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static allocation allocations[MOST];
 static stream default_stream;
 static int sticky, retained, modules;
+static pid_t process; /* that has called cuInit */
 static __thread int depth; /* of the stack of contexts */
 
 static void die(const char *what)
@@ -93,6 +94,7 @@ static int failure(const char *call)
         fprintf(file, "%s\n", call);
         fclose(file);
     }
+    if (process && process != getpid()) return 3; /* not initialised: as in a child of fork */
     if (sticky) return sticky;
     char name[64];
     int result, from;
@@ -197,7 +199,7 @@ static void enqueue(void *given, const operation &one)
     where->operations[where->count++] = one;
 }
 
-API cuInit(unsigned) { ENTER(0); return number("STAND_IN_DEVICES", 1) ? 0 : 100; }
+API cuInit(unsigned) { ENTER(0); process = getpid(); return number("STAND_IN_DEVICES", 1) ? 0 : 100; }
 API cuGetExportTable(const void **table, const void *) { *table = nullptr; return 1; } /* NVRTC asks, where it finds a driver */
 API cuDriverGetVersion(int *version) { ENTER(0); *version = number("STAND_IN_VERSION", 12090); return 0; }
 API cuDeviceGet(int *device, int ordinal) { ENTER(0); *device = ordinal; return ordinal < number("STAND_IN_DEVICES", 1) ? 0 : 101; }

@@ -169,6 +169,33 @@ def test_streams_graphs_and_threads(library: Path, driver: Mapping[str, str], tm
     assert call(program, env=dict(driver)) == "streams, graphs and threads: all as they should\n"
 
 
+FORKED = """
+import os, sys
+import numpy as np
+import mnv2c
+pixels = np.zeros((96, 96, 3), np.uint8)
+net = mnv2c.load(sys.argv[1])
+before = net.run_rgb(pixels)
+if os.fork() == 0:
+    uses = [lambda: net.run_rgb(pixels), lambda: net.run_image(pixels, "rgb"), lambda: mnv2c.load(sys.argv[1])]
+    for use in uses:
+        try:
+            use()
+        except mnv2c.errors.LibraryError as error:
+            print(error, flush=True)
+    net.close()
+    sys.exit()
+print(os.wait()[1], np.array_equal(net.run_rgb(pixels), before), flush=True)
+"""
+
+
+def test_a_child_of_fork_is_told_that_the_driver_is_its_parents(library: Path, driver: Mapping[str, str]) -> None:
+    *told, parent = call(sys.executable, "-c", FORKED, library, env=dict(driver)).splitlines()
+    assert len(told) == 3
+    assert all("fork before the first context is created" in line for line in told)
+    assert parent == "0 True"
+
+
 def test_arrays_of_other_packages_are_read_and_written_in_place(library: Path, driver: Mapping[str, str]) -> None:
     program = Path(__file__).with_name("device_arrays_program.py")
     output = call(sys.executable, program, library, env={**driver, "PYTHONPATH": os.pathsep.join(sys.path)})

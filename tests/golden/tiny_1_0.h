@@ -9,7 +9,7 @@
  *
  * There is no global state. Any number of contexts may exist and run at once; each function may be called from any thread,
  * also two at once on one context (they take turns). No function aborts; every failure is a status. A child of fork may
- * destroy its parent's contexts, and run those of one thread; it creates others for itself.
+ * destroy its parent's contexts; on a CPU it may also run those of one thread, and create others for itself.
  *
  * NaN and infinite floats in the input are no error, and what comes of them means nothing, be it finite or not: a ReLU6 makes
  * numbers of NaN, but on 32-bit Arm, where it keeps them. Later runs are as ever.
