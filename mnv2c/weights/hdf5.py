@@ -22,6 +22,7 @@ from mnv2c.forked import CrashError, in_fork
 from mnv2c.weights.layers import MOST_BYTES
 
 ATTRIBUTE = "model_config"
+_OPTIMIZER = ("optimizer", "optimizer_weights")  # Keras 3, and .h5: up to twice what the model itself has, for Adam
 _LENGTH = struct.Struct("<Q")
 _MOST_OBJECTS = 50_000
 _SECONDS = 120
@@ -30,7 +31,9 @@ _MEMORY = 8 << 30
 
 
 def read_hdf5(source: Path | bytes) -> tuple[dict[str, NDArray[Any]], str]:
-    """Every dataset of floats or integers, and the attribute ``model_config`` of the root, empty where there is none.
+    """Every dataset of floats or integers, but for an optimizer's, and the attribute ``model_config`` of the root.
+
+    The attribute is empty where there is none.
 
     ValueError, one line, where it cannot be read; ToolError where h5py is not installed.
     """
@@ -61,7 +64,7 @@ def _read(h5py: Any, source: Path | bytes) -> bytes:
         counts["objects"] += 1
         if counts["objects"] > _MOST_OBJECTS:
             raise ValueError("too many objects")
-        if not isinstance(held, h5py.Dataset) or held.dtype.kind not in "fiu":
+        if name.partition("/")[0] in _OPTIMIZER or not isinstance(held, h5py.Dataset) or held.dtype.kind not in "fiu":
             return
         if held.external or held.is_virtual:
             raise ValueError(f"{name} lies in another file")

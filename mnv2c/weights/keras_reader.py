@@ -23,12 +23,13 @@ from mnv2c.weights.layers import MOST_BYTES, Network
 
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
 _LONGEST_CONFIG = 1 << 24
+_MOST_FILE = 2 * MOST_BYTES  # with what an optimizer keeps
 _ROOT = "model_weights/"
 
 
 def read_h5(path: Path) -> Network:
     """A whole model in HDF5; WeightsError, one line, where it cannot be read or holds weights alone."""
-    if path.stat().st_size > MOST_BYTES:
+    if path.stat().st_size > _MOST_FILE:
         raise WeightsError(f"{path}: {path.stat().st_size >> 20} MiB: this is no MobileNetV2")
     arrays, text = _hdf5(path, path)
     if not text:
@@ -44,7 +45,7 @@ def read_keras(path: Path) -> Network:
     try:
         with zipfile.ZipFile(path) as archive:
             text = _member(archive, _CONFIG, _LONGEST_CONFIG).decode("utf-8", "replace")
-            weights = _member(archive, _WEIGHTS, MOST_BYTES)
+            weights = _member(archive, _WEIGHTS, _MOST_FILE)
             metadata = _member(archive, _METADATA, _LONGEST_CONFIG) if _METADATA in archive.namelist() else b"{}"
     except (
         OSError,

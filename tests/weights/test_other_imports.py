@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import h5py
 import numpy as np
 import pytest
 from command_line import SPECS
@@ -119,6 +120,16 @@ def test_keras_models(tmp_path: Path, suffix: str, kind: Kind, nested: Literal["
     facts, unknown = describe(found)
     assert ("preprocessing" in facts) == (nested == "functional")
     assert bool(unknown) == (nested == "sequential")
+
+
+def test_what_an_optimizer_keeps_is_left_alone(tmp_path: Path) -> None:
+    """It would be too large to be read."""
+    spec = spec_of()
+    weights = seeded_weights(spec, 1)
+    path = KerasModel(spec, weights, nested="functional").write_h5(tmp_path / "model.h5")
+    with h5py.File(path, "r+") as opened:
+        opened.create_dataset("optimizer_weights/Adam/m/kernel", (1 << 20, 1 << 20), "f4", chunks=(1024, 1024))
+    assert_equal(import_model(path, spec.name).weights, weights)
 
 
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
