@@ -198,8 +198,7 @@ def tune(
     MetaSchedule's; ``show`` is given every batch, once it is kept. KeyboardInterrupt where ^C was pressed, after the
     batch that was being tried.
     """
-    with _no_intrinsics():
-        contexts = [_context(task, Supervised(strategy(task), task, limits.trials)) for task in tasks]
+    contexts = [_context(task, Supervised(strategy(task), task, limits.trials)) for task in tasks]
     known = TuningDatabase(database, tasks[0].conditions)
 
     def keep(number: int, candidates: Sequence[Any], results: Sequence[Any]) -> None:
@@ -254,14 +253,16 @@ def _interrupts_held() -> Iterator[list[int]]:
 
 def _context(task: Task, strategy: Any) -> Any:
     conditions = task.conditions
-    return ms.TuneContext(
-        module(task.workload, conditions.isa),
-        target=device(conditions.isa.kind).tvm_target(conditions.target, conditions.isa, model=str(conditions.origin)),
-        space_generator=space_generator(task.workload, conditions.isa),
-        search_strategy=strategy,
-        task_name=task.workload.name,
-        num_threads=1,
-    )
+    target = device(conditions.isa.kind).tvm_target(conditions.target, conditions.isa, model=str(conditions.origin))
+    with _no_intrinsics():
+        return ms.TuneContext(
+            module(task.workload, conditions.isa),
+            target=target,
+            space_generator=space_generator(task.workload, conditions.isa),
+            search_strategy=strategy,
+            task_name=task.workload.name,
+            num_threads=1,
+        )
 
 
 @contextlib.contextmanager
