@@ -80,6 +80,8 @@ def _report(compute: Callable[[], bytes], writer: int, printed: int) -> NoReturn
 
 def _reason(code: int, printed: str, what: str) -> str:
     """``the compiler crashed (SIGABRT: LLVM ERROR: out of memory)``."""
+    if code == -signal.SIGXCPU:
+        return f"{what} does not come to an end"
     how = signal.Signals(-code).name if code < 0 else f"status {code}"
     last = next((line.strip() for line in reversed(printed.splitlines()) if line.strip()), "")
     return f"{what} crashed ({how}{': ' if last else ''}{last[:_LONGEST_REASON]})"

@@ -26,6 +26,7 @@ from mnv2c.measure.gpu_engines import onnxruntime_on_gpu, torch_on_gpu
 from mnv2c.measure.relay_network import RelayNetwork
 from mnv2c.measure.tflite_model import write_tflite
 from mnv2c.precision import Precision
+from mnv2c.reference.evaluator import onnxruntime_session
 from mnv2c.reference.onnx_export import INPUT
 from mnv2c.targets import kind_of_target
 
@@ -103,12 +104,11 @@ def _onnxruntime(model: onnx.ModelProto, x: Array, threads: int) -> Engine:
 
     content, pixels = _without_transposition(model, x)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Its threads spin as ever while it runs; they must not go on spinning into the turn of the next engine.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(content.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(content.SerializeToString(), options)
     feeds = {session.get_inputs()[0].name: pixels}
     return Engine("onnxruntime", onnxruntime.__version__, _timed(model, lambda: session.run(None, feeds)))
 

@@ -14,6 +14,7 @@ import numpy as np
 from mnv2c.errors import ToolError
 from mnv2c.ir.graph import Array
 from mnv2c.precision import Precision
+from mnv2c.reference.evaluator import onnxruntime_session
 
 if TYPE_CHECKING:
     import onnx
@@ -30,12 +31,14 @@ def onnxruntime_on_gpu(
         raise ToolError("onnxruntime: the package that is installed is for CPUs: pip install onnxruntime-gpu")
     if precision == "fp16":
         raise ToolError("onnxruntime runs the reference in fp32 or tf32; compare fp16 with torch")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
     settings = {"enable_cuda_graph": "1", "use_tf32": str(int(precision == "tf32"))}
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[(provider, settings)])
+    missing = "onnxruntime finds no GPU, or not the CUDA and cuDNN that it was built for"
+    try:
+        session = onnxruntime_session(model.SerializeToString(), providers=[(provider, settings)])
+    except (RuntimeError, ValueError) as error:  # all of onnxruntime's kinds
+        raise ToolError(f"{missing} ({' '.join(str(error).split())[:200]})") from error
     if session.get_providers()[0] != provider:
-        raise ToolError("onnxruntime finds no GPU, or not the CUDA and cuDNN that it was built for")
+        raise ToolError(missing)
     binding = session.io_binding()
     image = onnxruntime.OrtValue.ortvalue_from_numpy(pixels, "cuda", 0)
     binding.bind_ortvalue_input(session.get_inputs()[0].name, image)

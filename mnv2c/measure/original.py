@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mnv2c.errors import Mnv2cError, ToolError, WeightsError
 from mnv2c.ir.graph import PROBABILITIES, Array
 from mnv2c.measure.images import Rgb
+from mnv2c.reference.evaluator import onnxruntime_session
 from mnv2c.weights.layers import Network
 from mnv2c.weights.reading import format_of, model_file
 from mnv2c.weights.recognise import Recognised
@@ -172,10 +173,8 @@ def _failing(path: Path, error: Exception) -> Mnv2cError:
 def _onnx(path: Path, network: Network, found: Recognised) -> tuple[str, Run]:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime_session(str(path))
     except Exception as error:  # of onnxruntime's own kinds
         raise _failing(path, error) from error
     (image,) = session.get_inputs()

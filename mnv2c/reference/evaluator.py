@@ -6,8 +6,8 @@ every other edge. LibraryError where a model is not what ``onnx_export`` makes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,10 +78,22 @@ def _engine(model: onnx.ModelProto) -> tuple[str, Callable[[Feeds], list[Array]]
 
         evaluator = ReferenceEvaluator(model)
         return f"onnx.reference {onnx.__version__}", lambda feeds: evaluator.run(None, feeds)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(model.SerializeToString())
     return f"onnxruntime {onnxruntime.__version__}", lambda feeds: session.run(None, feeds)
+
+
+def onnxruntime_session(
+    model: bytes | str, options: Any = None, providers: Sequence[Any] = ("CPUExecutionProvider",)
+) -> Any:
+    """An ``InferenceSession`` of a model, or of the file with that name, that prints nothing but errors.
+
+    Nor does it print that it cannot be made, and try once more with other providers.
+    """
+    import onnxruntime
+
+    options = options or onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=list(providers), enable_fallback=0)
 
 
 def _nhwc(output: Array) -> Array:

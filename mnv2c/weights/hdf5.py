@@ -24,8 +24,9 @@ from mnv2c.weights.layers import MOST_BYTES
 ATTRIBUTE = "model_config"
 _OPTIMIZER = ("optimizer", "optimizer_weights")  # Keras 3, and .h5: up to twice what the model itself has, for Adam
 _LENGTH = struct.Struct("<Q")
-_MOST_OBJECTS = 50_000
+_MOST_OBJECTS = 10_000  # some times those of a ResNet-50 with its optimizer
 _SECONDS = 120
+_BYTES_PER_SECOND = 64 << 20  # of processor time, beside the first; HDF5 reads damaged files for ever
 _LONGEST_TEXT = 1 << 24
 _MEMORY = 8 << 30
 
@@ -56,7 +57,9 @@ def read_hdf5(source: Path | bytes) -> tuple[dict[str, NDArray[Any]], str]:
 
 def _read(h5py: Any, source: Path | bytes) -> bytes:
     """In the fork: the length of what is said of it in JSON, that, and the arrays' values one after the other."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    _limit(resource.RLIMIT_AS, _MEMORY)
+    _limit(resource.RLIMIT_CPU, 1 + size // _BYTES_PER_SECOND)
     found: dict[str, NDArray[Any]] = {}
     counts = {"objects": 0, "bytes": 0}
 
@@ -82,3 +85,10 @@ def _read(h5py: Any, source: Path | bytes) -> bytes:
     arrays = [(name, value.dtype.str, value.shape) for name, value in found.items()]
     about = json.dumps({"text": plain, "arrays": arrays}).encode()
     return b"".join([_LENGTH.pack(len(about)), about, *(np.ascontiguousarray(value).data for value in found.values())])
+
+
+def _limit(kind: int, most: int) -> None:
+    """Of this process, where the system's own is not lower."""
+    _, hard = resource.getrlimit(kind)
+    if hard == resource.RLIM_INFINITY or hard > most:
+        resource.setrlimit(kind, (most, hard))

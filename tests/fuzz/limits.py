@@ -72,7 +72,7 @@ def command(*arguments: str | Path) -> object:
     assert "Traceback" not in told, told
     assert status in (0, 1, 2), f"status {status}"
     assert all(char.isprintable() or char == "\n" for char in said + told), repr(said + told)
-    assert told.count("mnv2c: error: ") == (status == 2 or (status == 1 and not said)), f"status {status}\n{told}"
+    assert told.count("mnv2c: error: ") == (status == 2 or (status == 1 and not said)), f"status {status}\n{said}{told}"
     assert max(map(len, told.split("\n"))) <= _LONGEST_LINE, told[:_LONGEST_LINE]
     return REFUSED if status else None
 

@@ -59,7 +59,7 @@ def test_what_relay_computes(build: Path, fuzz: Fuzz) -> None:
         changed = changed_tree(draw, [header, logits.tobytes()]) if draw.random() < 0.5 else [header, logits.tobytes()]
         data = changed[1] if isinstance(changed, list) and len(changed) > 1 and isinstance(changed[1], bytes) else b""
         name = draw.choice(("0.npy",) * 5 + ("1.npy", "0", "../0.npy"))
-        answer = npz([(name, npy(changed[0] if changed else 0, data))])
+        answer = npz([(name, npy(changed[0] if isinstance(changed, list) and changed else 0, data))])
         answer = changed_bytes(draw, answer) if draw.random() < 0.3 else answer
         numbers = b"[18:00] TVM says\n0\n" + b"".join(draw.choice(_NUMBERS) for _ in range(4))
         answers_of(folder, answer=answer, numbers=numbers)

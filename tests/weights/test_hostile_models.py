@@ -309,6 +309,14 @@ def linked(opened: h5py.File) -> None:
     opened[KERNEL] = h5py.ExternalLink("/etc/passwd", "/")
 
 
+def endless(path: Path) -> Path:
+    """An object of the heap is as large as brings HDF5 back to it, again and again."""
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<Q", content, content.index(b"GCOL") + 24, (1 << 64) - 16)
+    path.write_bytes(content)
+    return path
+
+
 def tflite(change: Callable[[bytes], bytes]) -> Made:
     return lambda folder: file("model.tflite", change(good_tflite()))(folder)
 
@@ -475,6 +483,7 @@ CASES: dict[str, tuple[Made, str]] = {
     "Keras HDF5 cut in half": (
         lambda folder: file("m.h5", keras(dict.copy, "h5")(folder).read_bytes()[:90_000])(folder), "no HDF5",
     ),
+    "an HDF5 heap without an end": (lambda folder: endless(h5(lambda o: None)(folder)), "does not come to an end"),
     "HDF5 data in another file": (h5(elsewhere), "lies in another file"),
     "an HDF5 link to another file": (h5(linked), "Conv1 .*its weights are not in the file"),
     "HDF5 of 2^40 numbers": (h5(huge), "more than 256 MiB"),
