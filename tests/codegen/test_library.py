@@ -358,9 +358,9 @@ from pathlib import Path
 from mnv2c.codegen.library import Library
 from mnv2c.deploy.manifest import read_manifest
 manifest = read_manifest(Path(sys.argv[2]))
-print("ready", flush=True)
 for i in range(10**6):
     Library.of({f"{k}/file": str(i).encode() * 1000 for k in range(40)}, manifest).write(Path(sys.argv[1]))
+    print("written", flush=True)
 """
 
 
