@@ -7,8 +7,10 @@ import sys
 
 
 def main() -> int:
-    """``cli.main``; while that is imported, ^C ends the process without a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """``cli.main``; while that is imported, ^C ends the process without a traceback, where it may: a shell's background
+    jobs ignore it."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from mnv2c.cli import main
 
     return main()

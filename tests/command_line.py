@@ -28,7 +28,7 @@ def mnv2c(
     cwd: Path = REPOSITORY,
     environment: Mapping[str, str] = MappingProxyType({}),
     python: tuple[str, ...] = (sys.executable, "-m", "mnv2c"),
-    before: Callable[[], None] | None = None,
+    before: Callable[[], object] | None = None,
 ) -> Finished:
     """``before`` runs in the new process first: limits."""
     return subprocess.run(

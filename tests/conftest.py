@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from no_skips import pytest_runtest_makereport
 from small_library import small_arm_library, small_armv7_library, small_library
 
 __all__ = ["golden", "pytest_runtest_makereport", "small_arm_library", "small_armv7_library", "small_library"]
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
 
 _GOLDEN = Path(__file__).parent / "golden"
 

@@ -108,7 +108,6 @@ def test_an_interrupt_in_the_hooks_of_a_fork_is_raised_after_it(how: str) -> Non
     code = f"""
 import os, signal
 from mnv2c import processes
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 os.register_at_fork(before=lambda: signal.raise_signal(signal.SIGINT))
 try:
     {"processes.start(('true',))" if how == "start" else "processes.fork(lambda: os._exit(0))"}

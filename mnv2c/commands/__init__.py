@@ -45,14 +45,15 @@ _interrupts: list[int] = []
 
 def end_on_signals() -> None:
     """^C, SIGTERM and a terminal that is closed raise Interrupted, so that everything is cleaned up; they are
-    remembered, for TVM and destructors swallow exceptions that are raised while they run."""
+    remembered, for TVM and destructors swallow exceptions that are raised while they run. One that whoever started us
+    has us ignore (a shell for its background jobs, nohup) stays so."""
 
     def remember(number: int, frame: FrameType | None) -> NoReturn:
         _interrupts.append(number)
         raise Interrupted
 
     for number in ENDING:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, remember)
 
 

@@ -6,12 +6,14 @@ What comes in: a ``Build``. What goes out: the program, and the bytes that go to
 from __future__ import annotations
 
 import math
+import re
 import struct
 from importlib import resources
 from pathlib import Path
 
 from mnv2c.deploy.manifest import Interface
 from mnv2c.deploy.network import Build, check_threads
+from mnv2c.errors import LibraryError
 from mnv2c.runtime import under_prefix
 from mnv2c.targets import target_for
 from mnv2c.toolchain import find_toolchain, link_program
@@ -21,6 +23,7 @@ ANSWER = struct.Struct("<IiQQ")
 LAYER = struct.Struct("<Q4qQ")
 MAGIC, LAYER_MAGIC = 0x4132766D, 0x4C32766D
 PROGRAM = "mnv2c-runner"
+_OUTPUT_SIZE = re.compile(r"^#define \w+_SIZE \d+ /\* floats: ", re.MULTILINE)  # see codegen.header
 LINKING = "link a program that runs the library (the first one for an architecture takes a minute)"
 
 
@@ -46,13 +49,17 @@ def runner_source(interface: Interface) -> str:
 def link_runner(build: Build, directory: Path, *, static: bool) -> Path:
     """Makes the program in ``directory``, with the library inside or, not ``static``, to lie beside it; its path.
 
-    LibraryError where a file of the library is missing, TargetError where its target is unknown, ToolError from zig.
+    LibraryError where a file of the library is missing, or its functions take another number of outputs than its
+    manifest says; TargetError where its target is unknown, ToolError from zig.
     """
+    header = build.checked(build.header)
+    own, said = len(_OUTPUT_SIZE.findall(header.read_text(encoding="utf-8"))), len(build.interface.outputs)
+    if own != said:
+        raise LibraryError(f"{build.directory}: the library has {own} outputs, not {said}; build it again")
     target = target_for(build.manifest.target.name, build.manifest.target.triple)
     (directory / "runner.c").write_text(runner_source(build.interface), encoding="utf-8")
     library = build.checked(build.static_library if static else build.shared_library)
-    include = build.checked(build.header).parent.resolve()
-    flags = [f"-I{include}", *([] if static else ["-Wl,-rpath,$ORIGIN"])]
+    flags = [f"-I{header.parent.resolve()}", *([] if static else ["-Wl,-rpath,$ORIGIN"])]
     inputs = ("runner.c", str(library.resolve()))
     link_program(find_toolchain(target), directory, inputs, output=PROGRAM, static=static, flags=flags)
     return directory / PROGRAM

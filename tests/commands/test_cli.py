@@ -149,6 +149,23 @@ def test_ended_in_one_line(how: signal.Signals, word: str, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_shell_has_its_jobs_ignore_does_not_end_them(how: signal.Signals, tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+from mnv2c.__main__ import main
+import mnv2c.commands.targets as targets
+targets.command = lambda options: os.kill(os.getpid(), {int(how)}) or 0
+sys.argv = ["mnv2c", "targets"]
+sys.exit(main())
+"""
+    (tmp_path / "program.py").write_text(code, encoding="utf-8")
+    done = mnv2c(
+        cwd=tmp_path, python=(sys.executable, "-m", "program"), before=lambda: signal.signal(how, signal.SIG_IGN)
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_ended_while_it_is_imported(tmp_path: Path) -> None:
     """Its imports wait for us, in a module of the same name as one of them."""
     (tmp_path / "argparse.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(1000)\n")

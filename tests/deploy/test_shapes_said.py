@@ -71,6 +71,13 @@ def test_through_pipes(built: Path, tmp_path: Path, name: str) -> None:
         RemoteNetwork(build, peer, processor="here", threads=1, instruction_set=None)
 
 
+@pytest.mark.parametrize("name", COUNTS)
+def test_through_no_pipe(built: Path, tmp_path: Path, name: str) -> None:
+    change, words = COUNTS[name]
+    with pytest.raises(LibraryError, match=words):
+        link_runner(read_build(resigned(built, tmp_path, change)), tmp_path, static=True)
+
+
 @pytest.mark.parametrize("runner", [(), ("--runner", "qemu")], ids=["here", "qemu"])
 def test_no_command_crashes(small_arm_library: Path, small_library: Path, runner: Any, tmp_path: Path) -> None:
     """``validate`` reads the reference first, which has the library's shapes too."""
