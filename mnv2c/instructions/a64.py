@@ -94,14 +94,19 @@ def _name(register: str) -> str:
 
 
 def _kind(mnemonic: str, listed: str, registers: list[str]) -> Kind:
-    kinds = (kind for kind, pattern in _PATTERNS if pattern.fullmatch(mnemonic))
-    kind: Kind = next(kinds, "unknown")
+    kind = _named(mnemonic)
     of_vectors = any(register.startswith("v") for register in registers)
     if kind == "move" and re.match(r"v\d+\.[dshb]\[", listed):
         return "insert"
     if kind == "move":
         return kind if of_vectors else "integer"
     return _OF_VECTORS.get(kind, kind) if of_vectors else kind
+
+
+@functools.cache
+def _named(mnemonic: str) -> Kind:
+    kinds = (kind for kind, pattern in _PATTERNS if pattern.fullmatch(mnemonic))
+    return next(kinds, "unknown")
 
 
 def _written(mnemonic: str, registers: list[str]) -> list[str]:

@@ -35,7 +35,11 @@ def _improved(block: Block, pipeline: Pipeline) -> Sequence[str]:
 
 def _choices(block: Block, pipeline: Pipeline) -> Iterator[Sequence[str]]:
     halved = (in_halves(block.instructions, block.live_out, lanes=lanes) for lanes in _LANES)
+    tried: list[Sequence[str]] = []
     for body in itertools.chain(halved, [block.instructions]):
+        if body in tried:
+            continue
+        tried.append(body)
         found = reordered(body, block.live_out - block.spare, REGISTERS, pipeline)
         if found is not None:
             yield found

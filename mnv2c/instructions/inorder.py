@@ -200,19 +200,22 @@ class Issue:
         """The cycle in which it would issue, next."""
         operation = step.operation
         start = self._cycle if self._fits_beside(operation.kind) else self._cycle + 1
-        for register in operation.reads:
-            start = max(start, self._ready.get(register, 0))
-        for register in operation.accumulates:
-            start = max(start, self._late.get(register, 0))
-        for part in step.parts:
-            start = max(start, self._free.get(part, 0))
+        for times, names in (
+            (self._ready, operation.reads),
+            (self._late, operation.accumulates),
+            (self._free, step.parts),
+        ):
+            for name in names:
+                if (time := times.get(name, 0)) > start:  # max takes longer, and this is where a build spends its time
+                    start = time
         return start
 
     def _fits_beside(self, kind: Kind) -> bool:
         if not self._issued:
             return True
-        pair = {kind, *self._issued}
-        return len(self._issued) < 2 and "unknown" not in pair and not pair.isdisjoint(self._pipeline.pairs)
+        if len(self._issued) == 2 or "unknown" in (kind, self._issued[0]):
+            return False
+        return kind in self._pipeline.pairs or self._issued[0] in self._pipeline.pairs
 
     def _finish(self, step: Step) -> None:
         """Holds its parts, and says when what it writes is there."""

@@ -15,7 +15,7 @@ import bisect
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mnv2c.instructions.a64 import REGISTER, decode
 from mnv2c.instructions.inorder import Issue, Pipeline, Step
@@ -139,13 +139,13 @@ def _renamed(
     def names(registers: Iterable[str], values: dict[str, _Value]) -> tuple[str, ...]:
         return tuple(f"{values[register].number}" for register in registers)
 
-    return replace(
-        operation,
+    return Operation(
+        operation.kind,
+        operation.bits,
         writes=names(operation.writes, current),
         reads=names(operation.reads, before),
         accumulates=names(operation.accumulates, before),
         pointers=names(operation.pointers, before),
-        keeps=(),
     )
 
 
