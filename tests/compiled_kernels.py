@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,36 +29,33 @@ RUNNABLE = tuple(
 
 
 class CompiledKernels:
-    """``workloads`` in one shared object; ``run`` gives what a kernel wrote."""
+    """Workloads in one shared object, by name; ``run`` gives what one of them wrote."""
 
-    def __init__(
-        self,
-        workloads: Sequence[Workload],
-        isa: InstructionSet,
-        directory: Path,
-        *,
-        schedules: Mapping[Workload, Schedule] | None = None,
-    ) -> None:
-        """``schedules`` schedules them otherwise than by rule."""
-        chosen = {workload: CPU.space(workload, isa)[0] for workload in workloads} | dict(schedules or {})
-        code, kernels = CPU.compile([(w.name, w, chosen[w]) for w in workloads], X86, isa)
+    def __init__(self, chosen: Sequence[tuple[str, Workload, Schedule]], isa: InstructionSet, directory: Path) -> None:
+        code, kernels = CPU.compile(chosen, X86, isa)
         self.kernels = {kernel.symbol: kernel for kernel in kernels}
+        self._workloads = {name: workload for name, workload, _ in chosen}
         (directory / "kernels.o").write_bytes(code)
         link_shared(find_zig(X86.zig_triple), directory, ["kernels.o"], output="kernels.so")
         self._library = ctypes.CDLL(str(directory / "kernels.so"))
 
+    @classmethod
+    def by_rule(cls, workloads: Sequence[Workload], isa: InstructionSet, directory: Path) -> CompiledKernels:
+        """Each under its own name."""
+        return cls([(workload.name, workload, CPU.space(workload, isa)[0]) for workload in workloads], isa, directory)
+
     def run(
         self,
-        workload: Workload,
+        name: str,
         inputs: Sequence[NDArray[Any]],
         constants: Sequence[NDArray[Any]],
         tasks: Sequence[tuple[int, int]] = (),
     ) -> NDArray[np.float32]:
-        """What ``workload`` writes, in ``tasks`` (all at once where none are given); ``constants`` are the graph's.
+        """What the kernel ``name`` writes, in ``tasks``, all at once where none are given; ``constants`` are a graph's.
 
         Every buffer is aligned to its element alone, the output stands between canaries, the scratch is full of NaN.
         """
-        kernel = self.kernels[workload.name]
+        kernel, workload = self.kernels[name], self._workloads[name]
         (type_,) = workload.outputs
         memory = np.full(type_.elements + 32, CANARY)
         scratch = np.full(kernel.scratch_bytes // 4 + 16, np.nan, np.float32)
@@ -66,7 +63,7 @@ class CompiledKernels:
         operands = [*map(_unaligned, inputs), *map(_unaligned, CPU.pack(workload, constants)), output]
         table = (ctypes.c_void_p * len(operands))(*(operand.ctypes.data for operand in operands))
         for begin, end in tasks or [(0, kernel.tasks)]:
-            assert self._library[workload.name](table, ctypes.c_void_p(scratch.ctypes.data), begin, end) == 0
+            assert self._library[name](table, ctypes.c_void_p(scratch.ctypes.data), begin, end) == 0
         assert np.array_equal(memory[:16], np.full(16, CANARY)), "wrote before its output"
         assert np.array_equal(memory[16 + type_.elements :], np.full(16, CANARY)), "wrote past its output"
         return output.reshape(type_.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -20,26 +22,33 @@ RESOLUTION, CLASSES = 96, 1001
 
 @pytest.fixture(scope="session")
 def small_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built once; not to be changed: see ``copy_of``."""
-    directory = tmp_path_factory.mktemp("small") / "library"
-    succeed("build", *SMALL, "--target", "native", "--out", directory)
-    return directory
+    """Not to be changed: see ``copy_of``."""
+    return _built(tmp_path_factory, "native")
 
 
 @pytest.fixture(scope="session")
 def small_arm_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for every 64-bit Arm board."""
-    directory = tmp_path_factory.mktemp("small") / "arm"
-    succeed("build", *SMALL, "--target", "arm", "--out", directory)
-    return directory
+    return _built(tmp_path_factory, "arm")
 
 
 @pytest.fixture(scope="session")
 def small_armv7_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for 32-bit Arm."""
-    directory = tmp_path_factory.mktemp("small") / "armv7"
-    succeed("build", *SMALL, "--target", "armv7", "--out", directory)
-    return directory
+    return _built(tmp_path_factory, "armv7")
+
+
+def _built(tmp_path_factory: pytest.TempPathFactory, target: str) -> Path:
+    """Built once, by whichever of pytest-xdist's processes wants it first."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # that of all of them
+    library = place / f"small-{target}"
+    with (place / f"small-{target}.lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            succeed("build", *SMALL, "--target", target, "--out", library)
+    return library
 
 
 def copy_of(library: Path, directory: Path) -> Path:

@@ -93,10 +93,11 @@ def test_what_is_far_from_the_rule_computes_the_same(workload: Workload, tmp_pat
     candidates = CPU.space(workload, NATIVE)
     schedules = list(dict.fromkeys(candidates[len(candidates) * part // 7] for part in range(7)))
     inputs, constants, expected = example(workload)
-    for number, schedule in enumerate(schedules):
-        (tmp_path / str(number)).mkdir()
-        kernels = CompiledKernels([workload], NATIVE, tmp_path / str(number), schedules={workload: schedule})
-        np.testing.assert_allclose(kernels.run(workload, inputs, constants), expected, rtol=0, atol=2e-5)
+    chosen = [(f"kernel{number}", workload, schedule) for number, schedule in enumerate(schedules)]
+    kernels = CompiledKernels(chosen, NATIVE, tmp_path)
+    for name, _, schedule in chosen:
+        found = kernels.run(name, inputs, constants)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5, err_msg=str(schedule))
 
 
 # The search
