@@ -23,7 +23,7 @@ ANSWER = struct.Struct("<IiQQ")
 LAYER = struct.Struct("<Q4qQ")
 MAGIC, LAYER_MAGIC = 0x4132766D, 0x4C32766D
 PROGRAM = "mnv2c-runner"
-_OUTPUT_SIZE = re.compile(r"^#define \w+_SIZE \d+ /\* floats: ", re.MULTILINE)  # see codegen.header
+_OUTPUT_SIZE = re.compile(rb"^#define \w+_SIZE \d+ /\* floats: ", re.MULTILINE)  # see codegen.header
 LINKING = "link a program that runs the library (the first one for an architecture takes a minute)"
 
 
@@ -53,7 +53,7 @@ def link_runner(build: Build, directory: Path, *, static: bool) -> Path:
     manifest says; TargetError where its target is unknown, ToolError from zig.
     """
     header = build.checked(build.header)
-    own, said = len(_OUTPUT_SIZE.findall(header.read_text(encoding="utf-8"))), len(build.interface.outputs)
+    own, said = len(_OUTPUT_SIZE.findall(header.read_bytes())), len(build.interface.outputs)
     if own != said:
         raise LibraryError(f"{build.directory}: the library has {own} outputs, not {said}; build it again")
     target = target_for(build.manifest.target.name, build.manifest.target.triple)
